@@ -1,0 +1,29 @@
+//! ONNX files: reader (opset 7 to 22, brought to one normal form) and writer (opset 21, IR 10). No protoc, no prost:
+//! a bounded reader of the wire format over borrowed bytes, so that files are read on bare metal too.
+
+pub mod messages;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::error::Result;
+use crate::graph::Graph;
+
+/// A model as read: the graph in normal form, and what the reader has to say about it (converted element types).
+#[derive(Debug)]
+pub struct Model {
+    /// Validated and linted.
+    pub graph: Graph,
+    /// One line each, for people.
+    pub notes: Vec<String>,
+}
+
+/// Reads a model. Refuses, in one line, what is not a model, what is not supported and what the lint finds.
+pub fn read(_bytes: &[u8]) -> Result<Model> {
+    todo!()
+}
+
+/// Writes a validated graph: opset 21, IR 10, deterministic, every value shaped, the batch symbol as `N`.
+pub fn write(_graph: &Graph) -> Vec<u8> {
+    todo!()
+}

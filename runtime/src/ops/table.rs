@@ -1,0 +1,116 @@
+//! The operators. One line each: file, name, least and most inputs, least and most outputs.
+
+use alloc::vec::Vec;
+
+use super::{Attrs, Input, OpError, Operator, TensorType};
+
+macro_rules! operators {
+    ($($file:ident :: $Op:ident, $in_min:literal ..= $in_max:expr, $out_min:literal ..= $out_max:literal;)+) => {
+        /// Any operator, so that passes can match on it.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs)]
+        pub enum Op { $($Op(super::$file::$Op)),+ }
+
+        /// The operators' names, so that tests and documents can loop.
+        pub const NAMES: &[&str] = &[$(stringify!($Op)),+];
+
+        impl Op {
+            /// The operator of this ONNX name with these attributes (normal form); `None` if there is no such operator.
+            pub fn read(name: &str, mut attrs: Attrs) -> Option<Result<Self, OpError>> {
+                let op = match name {
+                    $(stringify!($Op) => super::$file::$Op::read(&mut attrs).map(Self::$Op),)+
+                    _ => return None,
+                };
+                Some(op.and_then(|op| attrs.finish().map(|()| op)))
+            }
+
+            /// Its ONNX name.
+            pub fn name(&self) -> &'static str {
+                match self { $(Self::$Op(_) => stringify!($Op)),+ }
+            }
+
+            /// What it does.
+            pub fn def(&self) -> &dyn Operator {
+                match self { $(Self::$Op(op) => op),+ }
+            }
+
+            /// Least and most inputs, least and most outputs.
+            fn arity(&self) -> ([usize; 2], [usize; 2]) {
+                match self { $(Self::$Op(_) => ([$in_min, $in_max], [$out_min, $out_max])),+ }
+            }
+        }
+
+        $(impl From<super::$file::$Op> for Op {
+            fn from(op: super::$file::$Op) -> Self { Self::$Op(op) }
+        })+
+    };
+}
+
+impl Op {
+    /// Checks the number of inputs (required ones are the first `least`) and infers the outputs.
+    pub fn infer(&self, inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
+        let ([least, most], _) = self.arity();
+        if inputs.len() > most
+            || inputs.len() < least
+            || inputs[..least].iter().any(Option::is_none)
+        {
+            let given = inputs.iter().flatten().count();
+            return Err(OpError::new(
+                alloc::format!("{least} to {most} inputs"),
+                given,
+            ));
+        }
+        self.def().infer(inputs)
+    }
+
+    /// Checks the number of outputs that a node asks for.
+    pub fn check_outputs(&self, count: usize) -> Result<(), OpError> {
+        let (_, [least, most]) = self.arity();
+        if count < least || count > most {
+            return Err(OpError::new(
+                alloc::format!("{least} to {most} outputs"),
+                count,
+            ));
+        }
+        Ok(())
+    }
+}
+
+const MANY: usize = usize::MAX;
+
+operators! {
+    arith::Add, 2..=2, 1..=1;
+    arith::Div, 2..=2, 1..=1;
+    arith::Mul, 2..=2, 1..=1;
+    arith::Sub, 2..=2, 1..=1;
+    batch_norm::BatchNormalization, 5..=5, 1..=1;
+    cast::Cast, 1..=1, 1..=1;
+    concat::Concat, 1..=MANY, 1..=1;
+    conv::Conv, 2..=3, 1..=1;
+    dropout::Dropout, 1..=3, 1..=2;
+    dropout::Identity, 1..=1, 1..=1;
+    gate::Sigmoid, 1..=1, 1..=1;
+    gate::Tanh, 1..=1, 1..=1;
+    gather::Gather, 2..=2, 1..=1;
+    gemm::Gemm, 2..=3, 1..=1;
+    gemm::MatMul, 2..=2, 1..=1;
+    pad::Pad, 2..=4, 1..=1;
+    pool::AveragePool, 1..=1, 1..=1;
+    pool::GlobalAveragePool, 1..=1, 1..=1;
+    pool::MaxPool, 1..=1, 1..=2;
+    quantize_linear::DequantizeLinear, 2..=3, 1..=1;
+    quantize_linear::QuantizeLinear, 2..=3, 1..=1;
+    reduce::ReduceMean, 1..=2, 1..=1;
+    relu::Clip, 1..=3, 1..=1;
+    relu::LeakyRelu, 1..=1, 1..=1;
+    relu::Relu, 1..=1, 1..=1;
+    reshape::Flatten, 1..=1, 1..=1;
+    reshape::Reshape, 2..=2, 1..=1;
+    reshape::Squeeze, 1..=2, 1..=1;
+    reshape::Unsqueeze, 2..=2, 1..=1;
+    shape_of::Shape, 1..=1, 1..=1;
+    slice::Slice, 3..=5, 1..=1;
+    softmax::LogSoftmax, 1..=1, 1..=1;
+    softmax::Softmax, 1..=1, 1..=1;
+    transpose::Transpose, 1..=1, 1..=1;
+}
