@@ -65,11 +65,7 @@ impl Refusal {
     /// The same refusal, its place prefixed: `OUTER: INNER`.
     #[must_use]
     pub fn within(mut self, outer: impl fmt::Display) -> Self {
-        self.at = if self.at.is_empty() {
-            outer.to_string()
-        } else {
-            alloc::format!("{outer}: {}", self.at)
-        };
+        self.at = if self.at.is_empty() { outer.to_string() } else { alloc::format!("{outer}: {}", self.at) };
         self
     }
 }
@@ -79,13 +75,7 @@ impl fmt::Display for Refusal {
         if !self.at.is_empty() {
             write!(f, "{}: ", Shown(&self.at))?;
         }
-        write!(
-            f,
-            "expected {}, found {}; {}",
-            Shown(&self.expected),
-            Shown(&self.found),
-            Shown(&self.action)
-        )
+        write!(f, "expected {}, found {}; {}", Shown(&self.expected), Shown(&self.found), Shown(&self.action))
     }
 }
 
@@ -116,9 +106,6 @@ mod tests {
     #[test]
     fn shows_one_line_whatever_the_names_hold() {
         let refusal = Refusal::new("a\nb", "x", "\u{1b}[31m", "do y");
-        assert_eq!(
-            refusal.to_string(),
-            "a\\u{a}b: expected x, found \\u{1b}[31m; do y"
-        );
+        assert_eq!(refusal.to_string(), "a\\u{a}b: expected x, found \\u{1b}[31m; do y");
     }
 }

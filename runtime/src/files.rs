@@ -33,25 +33,14 @@ pub fn refuse_read(path: &Path, error: &std::io::Error) -> Refusal {
 
 /// The refusal for a file that cannot be written; a full disk is this machine's lack ([`Exit::Lacking`]).
 pub fn refuse_write(path: &Path, error: &std::io::Error) -> Refusal {
-    let full = matches!(
-        error.kind(),
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge
-    );
+    let full = matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge);
     let refusal = Refusal::new(
         path.display(),
         "a place that can be written",
         error,
-        if full {
-            "free disk space; files that were complete are intact"
-        } else {
-            "choose another place"
-        },
+        if full { "free disk space; files that were complete are intact" } else { "choose another place" },
     );
-    if full {
-        refusal.with_exit(Exit::Lacking)
-    } else {
-        refusal
-    }
+    if full { refusal.with_exit(Exit::Lacking) } else { refusal }
 }
 
 /// Writes a file under a temporary name in the same folder, syncs it, and renames it into place.
@@ -84,20 +73,11 @@ impl NewFolder {
         if !force && path.symlink_metadata().is_ok() {
             let found = if path.is_dir() { "a folder" } else { "a file" };
             let action = "choose another --output, or --force to replace it";
-            return Err(Refusal::new(
-                path.display(),
-                "an output folder that does not exist",
-                found,
-                action,
-            ));
+            return Err(Refusal::new(path.display(), "an output folder that does not exist", found, action));
         }
         let temporary = temporary_sibling(path);
         fs::create_dir_all(&temporary).map_err(|e| refuse_write(path, &e))?;
-        Ok(Self {
-            temporary,
-            path: path.to_path_buf(),
-            finished: false,
-        })
+        Ok(Self { temporary, path: path.to_path_buf(), finished: false })
     }
 
     /// Where to write until it is finished.
@@ -134,26 +114,17 @@ impl Drop for NewFolder {
 
 /// SHA-256 in lower-case hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn temporary_sibling(path: &Path) -> PathBuf {
-    let name = path
-        .file_name()
-        .map(|n| n.to_string_lossy().into_owned())
-        .unwrap_or_default();
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     path.with_file_name(format!(".{name}.{}.tmp", std::process::id()))
 }
 
 /// Makes a rename last through a power cut, where the system can; a folder that cannot be synced is no error.
 fn sync_parent(path: &Path) {
-    let parent = path
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if let Ok(folder) = File::open(parent) {
         let _ = folder.sync_all();
     }

@@ -1,1 +1,17 @@
-//! room
+//! The GPU-box side of `kd`: trains teachers, distils students.
+//!
+//! `recipe` says what, `zoo` builds graphs, `exec` runs them forward and backward with `ops`, `losses` and `schemes` say
+//! who learns what from whom, `optim` steps, `run` keeps it all in a folder that survives a kill.
+
+pub mod exec;
+pub mod losses;
+pub mod ops;
+pub mod optim;
+
+pub mod cli;
+pub mod data;
+pub mod recipe;
+pub mod run;
+pub mod schemes;
+pub mod teacher;
+pub mod zoo;

@@ -7,10 +7,7 @@ use super::{Graph, ValueId};
 impl Graph {
     /// Lets every reader of `from`, and the graph's outputs, read `to` instead.
     pub fn replace_uses(&mut self, from: ValueId, to: ValueId) {
-        let inputs = self
-            .nodes
-            .iter_mut()
-            .flat_map(|node| node.inputs.iter_mut().flatten());
+        let inputs = self.nodes.iter_mut().flat_map(|node| node.inputs.iter_mut().flatten());
         for id in inputs.chain(self.outputs.iter_mut()) {
             if *id == from {
                 *id = to;
@@ -32,8 +29,7 @@ impl Graph {
                 }
             }
         }
-        self.nodes
-            .retain(|node| node.outputs.iter().any(|id| needed[id.index()]));
+        self.nodes.retain(|node| node.outputs.iter().any(|id| needed[id.index()]));
         self.initializers.retain(|id, _| needed[id.index()]);
         let mut new_ids = Vec::with_capacity(self.values.len());
         let mut next = 0;
@@ -46,21 +42,12 @@ impl Graph {
             i += 1;
             needed[i - 1]
         });
-        let node_ids = (self.nodes.iter_mut()).flat_map(|node| {
-            node.inputs
-                .iter_mut()
-                .flatten()
-                .chain(node.outputs.iter_mut())
-        });
-        for id in node_ids
-            .chain(self.inputs.iter_mut())
-            .chain(self.outputs.iter_mut())
-        {
+        let node_ids =
+            (self.nodes.iter_mut()).flat_map(|node| node.inputs.iter_mut().flatten().chain(node.outputs.iter_mut()));
+        for id in node_ids.chain(self.inputs.iter_mut()).chain(self.outputs.iter_mut()) {
             *id = new_ids[id.index()];
         }
-        self.initializers = core::mem::take(&mut self.initializers)
-            .into_iter()
-            .map(|(id, t)| (new_ids[id.index()], t))
-            .collect();
+        self.initializers =
+            core::mem::take(&mut self.initializers).into_iter().map(|(id, t)| (new_ids[id.index()], t)).collect();
     }
 }

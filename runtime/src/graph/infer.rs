@@ -34,28 +34,15 @@ pub struct Bound {
 pub fn bind(graph: &Graph, batch: usize) -> Result<Vec<Option<Bound>>> {
     let mut bound: Vec<Option<Bound>> = alloc::vec![None; graph.values.len()];
     for (id, tensor) in &graph.initializers {
-        bound[id.index()] = Some(Bound {
-            element: tensor.element(),
-            shape: tensor.shape().to_vec(),
-            value: None,
-        });
+        bound[id.index()] = Some(Bound { element: tensor.element(), shape: tensor.shape().to_vec(), value: None });
     }
     for &id in &graph.inputs {
         let value = graph.value(id);
-        bound[id.index()] = Some(Bound {
-            element: value.element,
-            shape: value.shape.bind(batch),
-            value: None,
-        });
+        bound[id.index()] = Some(Bound { element: value.element, shape: value.shape.bind(batch), value: None });
     }
     for (i, node) in graph.nodes.iter().enumerate() {
         let place = |error: ops::OpError| error.at_node(i, node);
-        let known = |id: ValueId| {
-            graph
-                .initializers
-                .get(&id)
-                .or(bound[id.index()].as_ref()?.value.as_ref())
-        };
+        let known = |id: ValueId| graph.initializers.get(&id).or(bound[id.index()].as_ref()?.value.as_ref());
         let mut inputs: Vec<Option<Input<'_>>> = Vec::with_capacity(node.inputs.len());
         for input in &node.inputs {
             inputs.push(match *input {
@@ -69,11 +56,7 @@ pub fn bind(graph: &Graph, batch: usize) -> Result<Vec<Option<Bound>>> {
                             "put the nodes in topological order",
                         )
                     })?;
-                    Some(Input {
-                        element: value.element,
-                        shape: &value.shape,
-                        value: known(id),
-                    })
+                    Some(Input { element: value.element, shape: &value.shape, value: known(id) })
                 }
             });
         }
@@ -92,11 +75,7 @@ pub fn bind(graph: &Graph, batch: usize) -> Result<Vec<Option<Bound>>> {
         let values = fold(node, &inputs, &types).map_err(place)?;
         for (k, (&id, ty)) in node.outputs.iter().zip(types).enumerate() {
             let value = values.as_ref().and_then(|values| values.get(k).cloned());
-            bound[id.index()] = Some(Bound {
-                element: ty.element,
-                shape: ty.shape,
-                value,
-            });
+            bound[id.index()] = Some(Bound { element: ty.element, shape: ty.shape, value });
         }
     }
     Ok(bound)
@@ -112,41 +91,24 @@ fn fold(
     if !types.iter().all(|ty| small(&ty.shape)) {
         return Ok(None);
     }
-    let shapes: Vec<Option<&[usize]>> = inputs
-        .iter()
-        .map(|input| input.as_ref().map(|input| input.shape))
-        .collect();
+    let shapes: Vec<Option<&[usize]>> = inputs.iter().map(|input| input.as_ref().map(|input| input.shape)).collect();
     if let Some(value) = node.op.def().value_from_shapes(&shapes) {
         return Ok(Some(alloc::vec![value]));
     }
-    let known = |input: &Option<Input<'_>>| {
-        input
-            .as_ref()
-            .is_none_or(|i| i.value.is_some() && small(i.shape))
-    };
+    let known = |input: &Option<Input<'_>>| input.as_ref().is_none_or(|i| i.value.is_some() && small(i.shape));
     if node.inputs.is_empty() || !inputs.iter().all(known) {
         return Ok(None);
     }
-    let tensors: Vec<Option<&Tensor>> = inputs
-        .iter()
-        .map(|input| input.as_ref().and_then(|i| i.value))
-        .collect();
+    let tensors: Vec<Option<&Tensor>> = inputs.iter().map(|input| input.as_ref().and_then(|i| i.value)).collect();
     ops::eval_as(&node.op, &tensors, types).map(Some)
 }
 
 /// Infers every value's element type and shape, and writes them into the graph.
 pub fn infer(graph: &mut Graph) -> Result<()> {
-    let has_batch = graph
-        .inputs
-        .iter()
-        .any(|&id| graph.value(id).shape.has_batch());
+    let has_batch = graph.inputs.iter().any(|&id| graph.value(id).shape.has_batch());
     let [small, large] = BATCHES;
     let first = bind(graph, small)?;
-    let second = if has_batch {
-        bind(graph, large)?
-    } else {
-        first.clone()
-    };
+    let second = if has_batch { bind(graph, large)? } else { first.clone() };
     for (i, pair) in first.into_iter().zip(second).enumerate() {
         let (Some(a), Some(b)) = pair else { continue };
         let rank = a.shape.len() == b.shape.len();
@@ -166,11 +128,7 @@ pub fn infer(graph: &mut Graph) -> Result<()> {
                 return Err(Refusal::new(
                     alloc::format!("value `{}`", graph.values[i].name),
                     "sizes that are fixed or equal to the batch N",
-                    alloc::format!(
-                        "{:?} at N = {small} and {:?} at N = {large}",
-                        a.shape,
-                        b.shape
-                    ),
+                    alloc::format!("{:?} at N = {small} and {:?} at N = {large}", a.shape, b.shape),
                     "export the model with a fixed batch size",
                 ));
             }

@@ -81,10 +81,7 @@ pub struct Graph {
 impl Graph {
     /// An empty graph.
     pub fn new(name: &str) -> Self {
-        Self {
-            name: name.to_string(),
-            ..Self::default()
-        }
+        Self { name: name.to_string(), ..Self::default() }
     }
 
     /// The value.
@@ -94,10 +91,7 @@ impl Graph {
 
     /// The value of this name.
     pub fn find(&self, name: &str) -> Option<ValueId> {
-        self.values
-            .iter()
-            .position(|value| value.name == name)
-            .map(|i| ValueId(i as u32))
+        self.values.iter().position(|value| value.name == name).map(|i| ValueId(i as u32))
     }
 
     /// The initializer that an input of a node names, if it is one.
@@ -107,11 +101,7 @@ impl Graph {
 
     fn add_value(&mut self, name: &str, element: ElementType, shape: Shape) -> ValueId {
         let id = ValueId(u32::try_from(self.values.len()).expect("fewer than 2^32 values"));
-        self.values.push(Value {
-            name: name.to_string(),
-            element,
-            shape,
-        });
+        self.values.push(Value { name: name.to_string(), element, shape });
         id
     }
 
@@ -137,16 +127,9 @@ impl Graph {
         inputs: &[Option<ValueId>],
         outputs: &[&str],
     ) -> Vec<ValueId> {
-        let outputs: Vec<_> = outputs
-            .iter()
-            .map(|output| self.add_value(output, ElementType::F32, Shape::default()))
-            .collect();
-        let node = Node {
-            name: name.to_string(),
-            op: op.into(),
-            inputs: inputs.to_vec(),
-            outputs: outputs.clone(),
-        };
+        let outputs: Vec<_> =
+            outputs.iter().map(|output| self.add_value(output, ElementType::F32, Shape::default())).collect();
+        let node = Node { name: name.to_string(), op: op.into(), inputs: inputs.to_vec(), outputs: outputs.clone() };
         self.nodes.push(node);
         outputs
     }
@@ -181,17 +164,10 @@ impl Graph {
 
     /// A name that no value has: `base`, or `base.1`, `base.2`, …
     pub fn fresh_name(&self, base: &str) -> String {
-        let taken: BTreeSet<&str> = self
-            .values
-            .iter()
-            .map(|value| value.name.as_str())
-            .collect();
+        let taken: BTreeSet<&str> = self.values.iter().map(|value| value.name.as_str()).collect();
         if !taken.contains(base) {
             return base.to_string();
         }
-        (1..)
-            .map(|i| alloc::format!("{base}.{i}"))
-            .find(|name| !taken.contains(name.as_str()))
-            .expect("endless")
+        (1..).map(|i| alloc::format!("{base}.{i}")).find(|name| !taken.contains(name.as_str())).expect("endless")
     }
 }

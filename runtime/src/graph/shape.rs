@@ -24,11 +24,7 @@ impl Shape {
 
     /// `[N, sizes…]`.
     pub fn batched(sizes: &[usize]) -> Self {
-        Self(
-            core::iter::once(Dim::Batch)
-                .chain(sizes.iter().map(|&n| Dim::Known(n)))
-                .collect(),
-        )
+        Self(core::iter::once(Dim::Batch).chain(sizes.iter().map(|&n| Dim::Known(n))).collect())
     }
 
     /// Number of dimensions.
@@ -43,10 +39,7 @@ impl Shape {
 
     /// The sizes when the batch symbol is `batch`.
     pub fn bind(&self, batch: usize) -> Vec<usize> {
-        self.0
-            .iter()
-            .map(|dim| if let Dim::Known(n) = dim { *n } else { batch })
-            .collect()
+        self.0.iter().map(|dim| if let Dim::Known(n) = dim { *n } else { batch }).collect()
     }
 }
 
@@ -70,11 +63,7 @@ impl fmt::Display for Shape {
 pub fn broadcast(a: &[usize], b: &[usize]) -> Option<Vec<usize>> {
     let rank = a.len().max(b.len());
     let at = |s: &[usize], i: usize| {
-        if i + s.len() < rank {
-            1
-        } else {
-            s[i + s.len() - rank]
-        }
+        if i + s.len() < rank { 1 } else { s[i + s.len() - rank] }
     };
     (0..rank)
         .map(|i| match (at(a, i), at(b, i)) {

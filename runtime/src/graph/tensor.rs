@@ -147,24 +147,17 @@ impl Tensor {
     /// A tensor of `shape` from a vector; panics if the lengths differ (for values that the program made itself).
     pub fn from_vec<T: Element>(shape: &[usize], values: Vec<T>) -> Self {
         let found = values.len();
-        Self::new(shape.to_vec(), T::data(values))
-            .unwrap_or_else(|| panic!("{found} elements for shape {shape:?}"))
+        Self::new(shape.to_vec(), T::data(values)).unwrap_or_else(|| panic!("{found} elements for shape {shape:?}"))
     }
 
     /// A rank-0 tensor.
     pub fn scalar<T: Element>(value: T) -> Self {
-        Self {
-            shape: Vec::new(),
-            data: T::data(alloc::vec![value]),
-        }
+        Self { shape: Vec::new(), data: T::data(alloc::vec![value]) }
     }
 
     /// Zeros.
     pub fn zeros(element: ElementType, shape: &[usize]) -> Self {
-        Self {
-            shape: shape.to_vec(),
-            data: Data::zeros(element, shape.iter().product()),
-        }
+        Self { shape: shape.to_vec(), data: Data::zeros(element, shape.iter().product()) }
     }
 
     /// The sizes, outermost first.
@@ -214,10 +207,7 @@ impl Tensor {
 
     /// Borrows the tensor.
     pub fn view(&self) -> TensorView<'_> {
-        TensorView {
-            shape: &self.shape,
-            data: self.data.view(),
-        }
+        TensorView { shape: &self.shape, data: self.data.view() }
     }
 
     /// The same elements under another shape of the same size; `None` if the sizes differ.
@@ -239,13 +229,7 @@ impl<'a> TensorView<'a> {
     /// The elements as `T`; panics on another type (types were checked when the graph was).
     #[track_caller]
     pub fn get<T: Element>(&self) -> &'a [T] {
-        T::slice(self.data).unwrap_or_else(|| {
-            panic!(
-                "expected {} elements, found {}",
-                T::TYPE,
-                self.data.element()
-            )
-        })
+        T::slice(self.data).unwrap_or_else(|| panic!("expected {} elements, found {}", T::TYPE, self.data.element()))
     }
 
     /// The element type.
@@ -255,10 +239,7 @@ impl<'a> TensorView<'a> {
 
     /// A copy that owns its elements.
     pub fn to_tensor(&self) -> Tensor {
-        Tensor {
-            shape: self.shape.to_vec(),
-            data: self.data.to_data(),
-        }
+        Tensor { shape: self.shape.to_vec(), data: self.data.to_data() }
     }
 }
 
@@ -276,8 +257,7 @@ impl<'a> TensorViewMut<'a> {
     #[track_caller]
     pub fn get<T: Element>(self) -> &'a mut [T] {
         let found = self.data.element();
-        T::slice_mut(self.data)
-            .unwrap_or_else(|| panic!("expected {} elements, found {found}", T::TYPE))
+        T::slice_mut(self.data).unwrap_or_else(|| panic!("expected {} elements, found {found}", T::TYPE))
     }
 }
 

@@ -16,11 +16,7 @@ impl Graph {
                 return Err(Refusal::new(
                     alloc::format!("value `{}`", value.name),
                     "a name that is not empty and not taken",
-                    if value.name.is_empty() {
-                        "an empty one"
-                    } else {
-                        "a second value of this name"
-                    },
+                    if value.name.is_empty() { "an empty one" } else { "a second value of this name" },
                     "rename it",
                 ));
             }
@@ -49,11 +45,7 @@ impl Graph {
                 ));
             }
         }
-        let used = (self.outputs.iter()).chain(
-            self.nodes
-                .iter()
-                .flat_map(|node| node.inputs.iter().flatten()),
-        );
+        let used = (self.outputs.iter()).chain(self.nodes.iter().flat_map(|node| node.inputs.iter().flatten()));
         for id in used {
             if !produced[id.index()] {
                 return Err(Refusal::new(
@@ -73,19 +65,14 @@ impl Graph {
         let mut waiting: Vec<usize> = Vec::with_capacity(self.nodes.len());
         let mut followers: Vec<Vec<usize>> = alloc::vec![Vec::new(); self.nodes.len()];
         for (i, node) in self.nodes.iter().enumerate() {
-            let before: BTreeSet<usize> = node
-                .inputs
-                .iter()
-                .flatten()
-                .filter_map(|id: &ValueId| producers[id.index()])
-                .collect();
+            let before: BTreeSet<usize> =
+                node.inputs.iter().flatten().filter_map(|id: &ValueId| producers[id.index()]).collect();
             waiting.push(before.len());
             for j in before {
                 followers[j].push(i);
             }
         }
-        let mut ready: BTreeSet<usize> =
-            (0..self.nodes.len()).filter(|&i| waiting[i] == 0).collect();
+        let mut ready: BTreeSet<usize> = (0..self.nodes.len()).filter(|&i| waiting[i] == 0).collect();
         let mut order = Vec::with_capacity(self.nodes.len());
         while let Some(i) = ready.pop_first() {
             order.push(i);
@@ -105,14 +92,8 @@ impl Graph {
                 "repair the model",
             ));
         }
-        let mut nodes: Vec<_> = core::mem::take(&mut self.nodes)
-            .into_iter()
-            .map(Some)
-            .collect();
-        self.nodes = order
-            .into_iter()
-            .map(|i| nodes[i].take().expect("each once"))
-            .collect();
+        let mut nodes: Vec<_> = core::mem::take(&mut self.nodes).into_iter().map(Some).collect();
+        self.nodes = order.into_iter().map(|i| nodes[i].take().expect("each once")).collect();
         Ok(())
     }
 }

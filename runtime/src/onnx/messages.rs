@@ -16,13 +16,7 @@ pub fn type_code(element: ElementType) -> i64 {
 
 /// The element type of a `TensorProto.DataType`, if it is one of ours.
 pub fn element_type(code: i64) -> Option<ElementType> {
-    let all = [
-        ElementType::F32,
-        ElementType::U8,
-        ElementType::I8,
-        ElementType::I32,
-        ElementType::I64,
-        ElementType::Bool,
-    ];
+    let all =
+        [ElementType::F32, ElementType::U8, ElementType::I8, ElementType::I32, ElementType::I64, ElementType::Bool];
     all.into_iter().find(|&element| type_code(element) == code)
 }

@@ -95,10 +95,8 @@ impl Attrs {
     pub fn sizes(&mut self, name: &str, least: usize) -> Result<Vec<usize>, OpError> {
         (self.ints(name)?.unwrap_or_default().into_iter())
             .map(|v| {
-                (usize::try_from(v)
-                    .ok()
-                    .filter(|&n| n >= least && n <= 1 << 31))
-                .ok_or_else(|| OpError::new(alloc::format!("{name} of {least} to 2^31"), v))
+                (usize::try_from(v).ok().filter(|&n| n >= least && n <= 1 << 31))
+                    .ok_or_else(|| OpError::new(alloc::format!("{name} of {least} to 2^31"), v))
             })
             .collect()
     }
@@ -116,35 +114,22 @@ impl Attrs {
     pub fn finish(&self) -> Result<(), OpError> {
         match self.0.first() {
             None => Ok(()),
-            Some((name, _)) => Err(OpError::new(
-                "only known attributes",
-                alloc::format!("`{name}`"),
-            )),
+            Some((name, _)) => Err(OpError::new("only known attributes", alloc::format!("`{name}`"))),
         }
     }
 }
 
 fn wrong(name: &str, expected: &str, found: &Attr) -> OpError {
-    OpError::new(
-        alloc::format!("{expected} as attribute `{name}`"),
-        alloc::format!("{found:?}"),
-    )
+    OpError::new(alloc::format!("{expected} as attribute `{name}`"), alloc::format!("{found:?}"))
 }
 
 /// An axis that may count from the end; an error outside `-rank..rank`.
 pub fn axis(axis: i64, rank: usize) -> Result<usize, OpError> {
     let rank_i = rank as i64;
-    let from_start = if axis < 0 {
-        axis.saturating_add(rank_i)
-    } else {
-        axis
-    };
+    let from_start = if axis < 0 { axis.saturating_add(rank_i) } else { axis };
     if (0..rank_i).contains(&from_start) {
         Ok(from_start as usize)
     } else {
-        Err(OpError::new(
-            alloc::format!("an axis within rank {rank}"),
-            axis,
-        ))
+        Err(OpError::new(alloc::format!("an axis within rank {rank}"), axis))
     }
 }

@@ -18,10 +18,7 @@ impl BatchNormalization {
         if attrs.flag("training_mode", false)? {
             return Err(OpError::new("training_mode 0", 1));
         }
-        Ok(Self {
-            epsilon: attrs.float_or("epsilon", 1e-5)?,
-            momentum: attrs.float_or("momentum", 0.9)?,
-        })
+        Ok(Self { epsilon: attrs.float_or("epsilon", 1e-5)?, momentum: attrs.float_or("momentum", 0.9)? })
     }
 }
 

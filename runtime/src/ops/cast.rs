@@ -17,10 +17,7 @@ impl Cast {
         let code = attrs.int_or("to", 0)?;
         attrs.take("saturate");
         let to = crate::onnx::messages::element_type(code).ok_or_else(|| {
-            OpError::new(
-                "a cast to f32, u8, i8, i32, i64 or bool",
-                alloc::format!("ONNX type {code}"),
-            )
+            OpError::new("a cast to f32, u8, i8, i32, i64 or bool", alloc::format!("ONNX type {code}"))
         })?;
         Ok(Self { to })
     }

@@ -13,9 +13,7 @@ pub struct Concat {
 
 impl Concat {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        let axis = attrs
-            .int("axis")?
-            .ok_or_else(|| OpError::new("attribute `axis`", "none"))?;
+        let axis = attrs.int("axis")?.ok_or_else(|| OpError::new("attribute `axis`", "none"))?;
         Ok(Self { axis })
     }
 }

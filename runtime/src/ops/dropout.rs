@@ -37,16 +37,13 @@ pub struct Dropout {
 
 impl Dropout {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        Ok(Self {
-            seed: attrs.int("seed")?,
-        })
+        Ok(Self { seed: attrs.int("seed")? })
     }
 }
 
 impl Operator for Dropout {
     fn attrs(&self) -> Attrs {
-        self.seed
-            .map_or_else(Attrs::new, |seed| Attrs::new().with_int("seed", seed))
+        self.seed.map_or_else(Attrs::new, |seed| Attrs::new().with_int("seed", seed))
     }
 
     fn infer(&self, _inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {

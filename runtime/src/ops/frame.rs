@@ -25,12 +25,7 @@ impl Binding {
     /// `data` is aligned for `element` and, whenever a [`Frame`] over this binding is used, points to as many
     /// initialised elements as the shape's product (booleans 0 or 1).
     pub unsafe fn new(element: ElementType, shape: &[usize], data: NonNull<u8>) -> Self {
-        Self {
-            element,
-            shape: shape.into(),
-            len: shape.iter().product(),
-            data,
-        }
+        Self { element, shape: shape.into(), len: shape.iter().product(), data }
     }
 
     /// The element type.
@@ -58,11 +53,7 @@ impl<'a> Frame<'a> {
     /// For `'a` every binding's contract holds, no output overlaps another output or any input, and nothing else
     /// writes the inputs or touches the outputs.
     pub unsafe fn new(inputs: &'a [Option<Binding>], outputs: &'a [Binding]) -> Self {
-        Self {
-            inputs,
-            outputs,
-            memory: PhantomData,
-        }
+        Self { inputs, outputs, memory: PhantomData }
     }
 
     /// Number of inputs, left-out ones included.
@@ -90,17 +81,13 @@ impl<'a> Frame<'a> {
                 ElementType::Bool => Slice::Bool(core::slice::from_raw_parts(p.cast(), n)),
             }
         };
-        Some(TensorView {
-            shape: &binding.shape,
-            data,
-        })
+        Some(TensorView { shape: &binding.shape, data })
     }
 
     /// Input `i`; panics if it is left out (the shape rule has checked that it is there).
     #[track_caller]
     pub fn input(&self, i: usize) -> TensorView<'a> {
-        self.optional(i)
-            .unwrap_or_else(|| panic!("input {i} is left out"))
+        self.optional(i).unwrap_or_else(|| panic!("input {i} is left out"))
     }
 
     /// Output `i`.
@@ -119,10 +106,7 @@ impl<'a> Frame<'a> {
                 ElementType::Bool => SliceMut::Bool(core::slice::from_raw_parts_mut(p.cast(), n)),
             }
         };
-        TensorViewMut {
-            shape: &binding.shape,
-            data,
-        }
+        TensorViewMut { shape: &binding.shape, data }
     }
 }
 
@@ -136,9 +120,8 @@ pub fn with_tensors(
         // SAFETY: the pointer comes from a live slice of as many elements of this type.
         unsafe { Binding::new(element, shape, data) }
     };
-    let inputs: Vec<Option<Binding>> = (inputs.iter())
-        .map(|input| input.map(|t| bind(t.element(), t.shape(), start(t.data().view()))))
-        .collect();
+    let inputs: Vec<Option<Binding>> =
+        (inputs.iter()).map(|input| input.map(|t| bind(t.element(), t.shape(), start(t.data().view())))).collect();
     let outputs: Vec<Binding> = (outputs.iter_mut())
         .map(|t| {
             let (element, shape) = (t.element(), t.shape().to_vec());

@@ -13,9 +13,7 @@ pub struct Gather {
 
 impl Gather {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        Ok(Self {
-            axis: attrs.int_or("axis", 0)?,
-        })
+        Ok(Self { axis: attrs.int_or("axis", 0)? })
     }
 }
 

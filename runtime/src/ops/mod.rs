@@ -51,10 +51,7 @@ pub struct TensorType {
 impl TensorType {
     /// One output of this type: what most operators infer.
     pub fn one(element: ElementType, shape: &[usize]) -> Result<Vec<Self>, OpError> {
-        Ok(alloc::vec![Self {
-            element,
-            shape: shape.to_vec()
-        }])
+        Ok(alloc::vec![Self { element, shape: shape.to_vec() }])
     }
 }
 
@@ -72,19 +69,13 @@ pub struct Input<'a> {
 impl Input<'_> {
     /// The constant's elements as i64 (from i64 or i32); an error that names `what` if it is no such constant.
     pub fn ints(&self, what: &str) -> Result<Vec<i64>, OpError> {
-        let tensor = self.value.ok_or_else(|| {
-            OpError::new(
-                alloc::format!("{what} that is a constant"),
-                "one that is computed",
-            )
-        })?;
+        let tensor = self
+            .value
+            .ok_or_else(|| OpError::new(alloc::format!("{what} that is a constant"), "one that is computed"))?;
         match (tensor.get::<i64>(), tensor.get::<i32>()) {
             (Some(v), _) => Ok(v.to_vec()),
             (_, Some(v)) => Ok(v.iter().map(|&x| i64::from(x)).collect()),
-            _ => Err(OpError::new(
-                alloc::format!("{what} of i64 or i32"),
-                tensor.element(),
-            )),
+            _ => Err(OpError::new(alloc::format!("{what} of i64 or i32"), tensor.element())),
         }
     }
 }
@@ -101,20 +92,12 @@ pub struct OpError {
 impl OpError {
     /// An error.
     pub fn new(expected: impl fmt::Display, found: impl fmt::Display) -> Self {
-        Self {
-            expected: expected.to_string(),
-            found: found.to_string(),
-        }
+        Self { expected: expected.to_string(), found: found.to_string() }
     }
 
     /// The refusal that names the node.
     pub fn at_node(self, index: usize, node: &Node) -> Refusal {
-        Refusal::new(
-            node_place(index, node),
-            self.expected,
-            self.found,
-            "repair the model or export it again",
-        )
+        Refusal::new(node_place(index, node), self.expected, self.found, "repair the model or export it again")
     }
 }
 
@@ -165,28 +148,15 @@ pub trait Operator: fmt::Debug {
 /// Evaluates an operator on tensors: infers, allocates, computes. For folding, tests and reference results.
 pub fn eval(op: &Op, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError> {
     let described: Vec<Option<Input<'_>>> = (inputs.iter())
-        .map(|input| {
-            input.map(|t| Input {
-                element: t.element(),
-                shape: t.shape(),
-                value: Some(t),
-            })
-        })
+        .map(|input| input.map(|t| Input { element: t.element(), shape: t.shape(), value: Some(t) }))
         .collect();
     let types = op.infer(&described)?;
     eval_as(op, inputs, &types)
 }
 
 /// Evaluates an operator whose outputs were inferred to have these types.
-pub fn eval_as(
-    op: &Op,
-    inputs: &[Option<&Tensor>],
-    types: &[TensorType],
-) -> Result<Vec<Tensor>, OpError> {
-    let mut outputs: Vec<Tensor> = types
-        .iter()
-        .map(|ty| Tensor::zeros(ty.element, &ty.shape))
-        .collect();
+pub fn eval_as(op: &Op, inputs: &[Option<&Tensor>], types: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
+    let mut outputs: Vec<Tensor> = types.iter().map(|ty| Tensor::zeros(ty.element, &ty.shape)).collect();
     frame::with_tensors(inputs, &mut outputs, |frame| op.def().eval(frame))?;
     Ok(outputs)
 }

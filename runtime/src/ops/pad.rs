@@ -32,10 +32,7 @@ impl Pad {
             "reflect" => PadMode::Reflect,
             "wrap" => PadMode::Wrap,
             other => {
-                return Err(OpError::new(
-                    "mode constant, edge, reflect or wrap",
-                    alloc::format!("`{other}`"),
-                ));
+                return Err(OpError::new("mode constant, edge, reflect or wrap", alloc::format!("`{other}`")));
             }
         };
         Ok(Self { mode })

@@ -16,18 +16,13 @@ pub struct MaxPool {
 impl MaxPool {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
         let storage_order = attrs.int_or("storage_order", 0)?;
-        Ok(Self {
-            window: Window::read(attrs, true)?,
-            storage_order,
-        })
+        Ok(Self { window: Window::read(attrs, true)?, storage_order })
     }
 }
 
 impl Operator for MaxPool {
     fn attrs(&self) -> Attrs {
-        self.window
-            .attrs()
-            .with_int("storage_order", self.storage_order)
+        self.window.attrs().with_int("storage_order", self.storage_order)
     }
 
     fn infer(&self, _inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
@@ -51,18 +46,13 @@ pub struct AveragePool {
 impl AveragePool {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
         let count_include_pad = attrs.flag("count_include_pad", false)?;
-        Ok(Self {
-            window: Window::read(attrs, true)?,
-            count_include_pad,
-        })
+        Ok(Self { window: Window::read(attrs, true)?, count_include_pad })
     }
 }
 
 impl Operator for AveragePool {
     fn attrs(&self) -> Attrs {
-        self.window
-            .attrs()
-            .with_int("count_include_pad", i64::from(self.count_include_pad))
+        self.window.attrs().with_int("count_include_pad", i64::from(self.count_include_pad))
     }
 
     fn infer(&self, _inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {

@@ -20,22 +20,15 @@ impl QuantizeLinear {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
         let axis = attrs.int_or("axis", 1)?;
         let block_size = attrs.int_or("block_size", 0)?;
-        let block_size = usize::try_from(block_size)
-            .map_err(|_| OpError::new("a block_size of at least 0", block_size))?;
+        let block_size =
+            usize::try_from(block_size).map_err(|_| OpError::new("a block_size of at least 0", block_size))?;
         attrs.take("saturate");
         let code = attrs.int_or("output_dtype", 0)?;
         let output = crate::onnx::messages::element_type(code);
         if code != 0 && !matches!(output, Some(ElementType::U8 | ElementType::I8)) {
-            return Err(OpError::new(
-                "output_dtype u8 or i8",
-                alloc::format!("ONNX type {code}"),
-            ));
+            return Err(OpError::new("output_dtype u8 or i8", alloc::format!("ONNX type {code}")));
         }
-        Ok(Self {
-            axis,
-            block_size,
-            output,
-        })
+        Ok(Self { axis, block_size, output })
     }
 }
 
@@ -44,10 +37,7 @@ impl Operator for QuantizeLinear {
         Attrs::new()
             .with_int("axis", self.axis)
             .with_int("block_size", self.block_size as i64)
-            .with_int(
-                "output_dtype",
-                self.output.map_or(0, crate::onnx::messages::type_code),
-            )
+            .with_int("output_dtype", self.output.map_or(0, crate::onnx::messages::type_code))
     }
 
     fn infer(&self, _inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
@@ -72,17 +62,15 @@ impl DequantizeLinear {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
         let axis = attrs.int_or("axis", 1)?;
         let block_size = attrs.int_or("block_size", 0)?;
-        let block_size = usize::try_from(block_size)
-            .map_err(|_| OpError::new("a block_size of at least 0", block_size))?;
+        let block_size =
+            usize::try_from(block_size).map_err(|_| OpError::new("a block_size of at least 0", block_size))?;
         Ok(Self { axis, block_size })
     }
 }
 
 impl Operator for DequantizeLinear {
     fn attrs(&self) -> Attrs {
-        Attrs::new()
-            .with_int("axis", self.axis)
-            .with_int("block_size", self.block_size as i64)
+        Attrs::new().with_int("axis", self.axis).with_int("block_size", self.block_size as i64)
     }
 
     fn infer(&self, _inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {

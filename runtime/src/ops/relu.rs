@@ -37,9 +37,7 @@ pub struct LeakyRelu {
 
 impl LeakyRelu {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        Ok(Self {
-            alpha: attrs.float_or("alpha", 0.01)?,
-        })
+        Ok(Self { alpha: attrs.float_or("alpha", 0.01)? })
     }
 }
 

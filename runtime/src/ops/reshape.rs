@@ -13,9 +13,7 @@ pub struct Reshape {
 
 impl Reshape {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        Ok(Self {
-            allowzero: attrs.flag("allowzero", false)?,
-        })
+        Ok(Self { allowzero: attrs.flag("allowzero", false)? })
     }
 }
 
@@ -42,9 +40,7 @@ pub struct Flatten {
 
 impl Flatten {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        Ok(Self {
-            axis: attrs.int_or("axis", 1)?,
-        })
+        Ok(Self { axis: attrs.int_or("axis", 1)? })
     }
 }
 

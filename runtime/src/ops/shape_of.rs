@@ -15,18 +15,14 @@ pub struct Shape {
 
 impl Shape {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        Ok(Self {
-            start: attrs.int_or("start", 0)?,
-            end: attrs.int("end")?,
-        })
+        Ok(Self { start: attrs.int_or("start", 0)?, end: attrs.int("end")? })
     }
 }
 
 impl Operator for Shape {
     fn attrs(&self) -> Attrs {
         let attrs = Attrs::new().with_int("start", self.start);
-        self.end
-            .map_or(attrs.clone(), |end| attrs.with_int("end", end))
+        self.end.map_or(attrs.clone(), |end| attrs.with_int("end", end))
     }
 
     fn infer(&self, _inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {

@@ -13,9 +13,7 @@ pub struct Softmax {
 
 impl Softmax {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        Ok(Self {
-            axis: attrs.int_or("axis", -1)?,
-        })
+        Ok(Self { axis: attrs.int_or("axis", -1)? })
     }
 }
 
@@ -42,9 +40,7 @@ pub struct LogSoftmax {
 
 impl LogSoftmax {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        Ok(Self {
-            axis: attrs.int_or("axis", -1)?,
-        })
+        Ok(Self { axis: attrs.int_or("axis", -1)? })
     }
 }
 

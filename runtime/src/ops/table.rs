@@ -50,15 +50,9 @@ impl Op {
     /// Checks the number of inputs (required ones are the first `least`) and infers the outputs.
     pub fn infer(&self, inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
         let ([least, most], _) = self.arity();
-        if inputs.len() > most
-            || inputs.len() < least
-            || inputs[..least].iter().any(Option::is_none)
-        {
+        if inputs.len() > most || inputs.len() < least || inputs[..least].iter().any(Option::is_none) {
             let given = inputs.iter().flatten().count();
-            return Err(OpError::new(
-                alloc::format!("{least} to {most} inputs"),
-                given,
-            ));
+            return Err(OpError::new(alloc::format!("{least} to {most} inputs"), given));
         }
         self.def().infer(inputs)
     }
@@ -67,10 +61,7 @@ impl Op {
     pub fn check_outputs(&self, count: usize) -> Result<(), OpError> {
         let (_, [least, most]) = self.arity();
         if count < least || count > most {
-            return Err(OpError::new(
-                alloc::format!("{least} to {most} outputs"),
-                count,
-            ));
+            return Err(OpError::new(alloc::format!("{least} to {most} outputs"), count));
         }
         Ok(())
     }

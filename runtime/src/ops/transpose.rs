@@ -13,19 +13,13 @@ pub struct Transpose {
 
 impl Transpose {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        Ok(Self {
-            perm: attrs.sizes("perm", 0)?,
-        })
+        Ok(Self { perm: attrs.sizes("perm", 0)? })
     }
 }
 
 impl Operator for Transpose {
     fn attrs(&self) -> Attrs {
-        if self.perm.is_empty() {
-            Attrs::new()
-        } else {
-            Attrs::new().with_sizes("perm", &self.perm)
-        }
+        if self.perm.is_empty() { Attrs::new() } else { Attrs::new().with_sizes("perm", &self.perm) }
     }
 
     fn infer(&self, _inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {

@@ -107,11 +107,7 @@ impl Window {
     }
 
     /// The window over an input of these spatial sizes, one [`Axis`] each. `kernel` where the weights tell.
-    pub fn resolve(
-        &self,
-        spatial: &[usize],
-        kernel: Option<&[usize]>,
-    ) -> Result<Vec<Axis>, OpError> {
+    pub fn resolve(&self, spatial: &[usize], kernel: Option<&[usize]>) -> Result<Vec<Axis>, OpError> {
         let rank = spatial.len();
         let kernel_sizes = kernel.unwrap_or(&self.kernel);
         let stated = [
@@ -127,39 +123,22 @@ impl Window {
             }
         }
         if kernel_sizes.len() != rank || (!self.kernel.is_empty() && self.kernel != kernel_sizes) {
-            let expected = alloc::format!(
-                "a kernel of shape {:?} over {rank} spatial axes",
-                self.kernel
-            );
+            let expected = alloc::format!("a kernel of shape {:?} over {rank} spatial axes", self.kernel);
             return Err(OpError::new(expected, alloc::format!("{kernel_sizes:?}")));
         }
-        (0..rank)
-            .map(|i| self.resolve_axis(i, rank, spatial[i], kernel_sizes[i]))
-            .collect()
+        (0..rank).map(|i| self.resolve_axis(i, rank, spatial[i], kernel_sizes[i])).collect()
     }
 
-    fn resolve_axis(
-        &self,
-        i: usize,
-        rank: usize,
-        input: usize,
-        kernel: usize,
-    ) -> Result<Axis, OpError> {
+    fn resolve_axis(&self, i: usize, rank: usize, input: usize, kernel: usize) -> Result<Axis, OpError> {
         let too_big = || OpError::new("window sizes below 2^31", "larger ones");
         let stride = self.strides.get(i).copied().unwrap_or(1);
         let dilation = self.dilations.get(i).copied().unwrap_or(1);
         if kernel == 0 {
             return Err(OpError::new("a kernel of at least 1", 0));
         }
-        let extent = (kernel - 1)
-            .checked_mul(dilation)
-            .and_then(|n| n.checked_add(1))
-            .ok_or_else(too_big)?;
+        let extent = (kernel - 1).checked_mul(dilation).and_then(|n| n.checked_add(1)).ok_or_else(too_big)?;
         let (pad_begin, pad_end) = match self.auto_pad {
-            AutoPad::NotSet => (
-                self.pads.get(i).copied().unwrap_or(0),
-                self.pads.get(rank + i).copied().unwrap_or(0),
-            ),
+            AutoPad::NotSet => (self.pads.get(i).copied().unwrap_or(0), self.pads.get(rank + i).copied().unwrap_or(0)),
             AutoPad::Valid => (0, 0),
             same => {
                 let output = input.div_ceil(stride);
@@ -168,19 +147,12 @@ impl Window {
                     .ok_or_else(too_big)?;
                 let total = reach.saturating_sub(input);
                 let less = total / 2;
-                if same == AutoPad::SameUpper {
-                    (less, total - less)
-                } else {
-                    (total - less, less)
-                }
+                if same == AutoPad::SameUpper { (less, total - less) } else { (total - less, less) }
             }
         };
-        let padded = (input.checked_add(pad_begin))
-            .and_then(|n| n.checked_add(pad_end))
-            .ok_or_else(too_big)?;
+        let padded = (input.checked_add(pad_begin)).and_then(|n| n.checked_add(pad_end)).ok_or_else(too_big)?;
         if padded < extent {
-            let expected =
-                alloc::format!("a padded input of at least the kernel's extent {extent}");
+            let expected = alloc::format!("a padded input of at least the kernel's extent {extent}");
             return Err(OpError::new(expected, padded));
         }
         let mut output = (padded - extent) / stride + 1;
@@ -191,14 +163,6 @@ impl Window {
                 output -= 1;
             }
         }
-        Ok(Axis {
-            input,
-            output,
-            kernel,
-            stride,
-            dilation,
-            pad_begin,
-            pad_end,
-        })
+        Ok(Axis { input, output, kernel, stride, dilation, pad_begin, pad_end })
     }
 }

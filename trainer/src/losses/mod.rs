@@ -1,0 +1,28 @@
+//! The methods of handing knowledge over: ONE FILE EACH; [`table`] lists them.
+
+use kd_runtime::Result;
+
+/// What a loss sees of one batch.
+pub struct Batch<'a> {
+    /// Samples.
+    pub size: usize,
+    /// Classes of the samples.
+    pub labels: &'a [usize],
+}
+
+/// One term of the total loss.
+pub trait Loss {
+    /// Names of the student's values that it reads and whose gradient it gives.
+    fn student_taps(&self) -> &[String];
+    /// Names of the teacher's values that it reads.
+    fn teacher_taps(&self) -> &[String];
+    /// The value (mean over the batch unless its doc says otherwise), not yet weighted. `d_student[i]`, of the length of
+    /// `student[i]`, is overwritten with the gradient of the value.
+    fn value(
+        &mut self,
+        batch: &Batch<'_>,
+        student: &[&[f32]],
+        teacher: &[&[f32]],
+        d_student: &mut [&mut [f32]],
+    ) -> Result<f32>;
+}
