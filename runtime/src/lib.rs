@@ -10,6 +10,7 @@ pub mod engine;
 pub mod error;
 pub mod graph;
 pub mod math;
+pub mod nearest;
 pub mod onnx;
 pub mod ops;
 

@@ -1,6 +1,18 @@
-//! Readers of data sets, one file a format, all streaming; [`table`](FORMATS) lists them.
+//! Readers of data sets, one file a format, all streaming; [`table`] lists them.
+//!
+//! Opening a data set reads both parts once, so that what is wrong with a file is said before any work starts. Nothing
+//! is allocated on a file's word, and samples are never held together: a part is a stream that can be opened again.
 
-use std::path::PathBuf;
+mod digits;
+mod idx;
+mod series;
+mod source;
+mod stream;
+pub mod table;
+mod ucr;
+
+pub use source::Source;
+pub use table::{FORMATS, Format};
 
 use crate::error::Result;
 
@@ -11,15 +23,6 @@ pub enum Split {
     Train,
     /// To measure with, never to choose with.
     Test,
-}
-
-/// `FORMAT:PATH`, as the command lines and recipes say it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// A name of [`FORMATS`].
-    pub format: String,
-    /// A file or folder; empty for embedded data.
-    pub path: PathBuf,
 }
 
 /// One sample as it is stored, before the contract's scaling.
@@ -38,11 +41,15 @@ pub struct Description {
     pub shape: Vec<usize>,
     /// Letters for the shape: `CHW`, `CT` or `F`.
     pub layout: String,
-    /// Names of the classes in order: those of the training part (and of the test part).
+    /// Names of the classes in order: those of the training part (the test part has no other).
     pub classes: Vec<String>,
     /// Largest raw value that the format can hold (255 for images), where it says.
     pub raw_max: Option<f32>,
-    /// SHA-256 over the files of both parts, so that evidence can name the data.
+    /// Number of samples of the training part.
+    pub n_train: usize,
+    /// Number of samples of the test part.
+    pub n_test: usize,
+    /// SHA-256 over the bytes of the files as they are stored, training part first, so that evidence can name the data.
     pub sha256: String,
 }
 
@@ -59,18 +66,3 @@ pub trait Samples {
     /// The next sample into `sample` (whose buffers are reused); false at the end.
     fn next(&mut self, sample: &mut Sample) -> Result<bool>;
 }
-
-impl Source {
-    /// Parses `FORMAT:PATH` (`digits` alone for the embedded digits); an unknown format names the nearest known one.
-    pub fn parse(_text: &str) -> Result<Self> {
-        todo!()
-    }
-
-    /// Opens the data set: reads what its description needs, no more.
-    pub fn open(&self) -> Result<Box<dyn Dataset>> {
-        todo!()
-    }
-}
-
-/// The formats: name, what it is, where it is explained.
-pub const FORMATS: &[&str] = &["digits", "idx", "ucr"];
