@@ -27,3 +27,14 @@ pub fn read(_bytes: &[u8]) -> Result<Model> {
 pub fn write(_graph: &Graph) -> Vec<u8> {
     todo!()
 }
+
+/// Reads one serialized `TensorProto` (a file of a node test): its name and value.
+pub fn read_tensor(_bytes: &[u8]) -> Result<(String, crate::graph::Tensor)> {
+    todo!()
+}
+
+/// The operators that a model's nodes name, each once, sorted; of other domains as `DOMAIN:NAME`. Reads no more than
+/// that: also of models that [`read`] refuses.
+pub fn operators(_bytes: &[u8]) -> Result<Vec<String>> {
+    todo!()
+}

@@ -1,0 +1,150 @@
+//! The native engine against ONNX's own node tests.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use kd_runtime::engine::Engine;
+use kd_runtime::graph::{Slice, Tensor};
+use kd_runtime::{Refusal, Result, files, onnx, ops};
+
+/// How one case ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The outputs are within ONNX's tolerance.
+    Passed,
+    /// Not run, and why.
+    Refused(String),
+    /// Wrong, and how.
+    Wrong(String),
+}
+
+/// One case of the suite.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    /// Release of ONNX and name.
+    pub name: String,
+    /// The operator that it tests.
+    pub operator: String,
+    /// Its folder.
+    pub folder: PathBuf,
+}
+
+/// The cases whose operators are all in the table (or `Constant`, which the reader turns into an initializer).
+///
+/// `folder` holds `RELEASE/CASE/`; the operator of a case is found in its model.
+pub fn cases(folder: &Path) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for release in subfolders(folder) {
+        for case in subfolders(&release) {
+            let Ok(bytes) = std::fs::read(case.join("model.onnx")) else { continue };
+            let Ok(operators) = onnx::operators(&bytes) else { continue };
+            let ours = |name: &String| name == "Constant" || ops::table::NAMES.contains(&name.as_str());
+            if operators.is_empty() || !operators.iter().all(ours) {
+                continue;
+            }
+            let tail = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let operator = operators.iter().find(|name| *name != "Constant").unwrap_or(&operators[0]).clone();
+            cases.push(Case { name: format!("{}/{}", tail(&release), tail(&case)), operator, folder: case });
+        }
+    }
+    cases
+}
+
+fn subfolders(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut folders: Vec<PathBuf> = entries.filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+/// The folder of unpacked cases: `KD_NODE_TESTS`, or the archive beside the checkout unpacked under `target`.
+pub fn folder() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os("KD_NODE_TESTS") {
+        return Some(PathBuf::from(folder));
+    }
+    let archive = crate::material("KD_NODE_TESTS", "data/onnx-node-tests.tar.xz")?;
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target");
+    let unpacked = target.join("onnx-node-tests");
+    if !unpacked.is_dir() {
+        // Unpacked beside and renamed, so that an interrupted unpacking is not taken for a whole one.
+        let part = target.join(format!("onnx-node-tests.{}.tmp", std::process::id()));
+        std::fs::create_dir_all(&part).ok()?;
+        let done = Command::new("tar").arg("-xJf").arg(&archive).arg("-C").arg(&part).status();
+        if done.is_ok_and(|status| status.success()) {
+            let _ = std::fs::rename(part.join("onnx-node-tests"), &unpacked);
+        }
+        let _ = std::fs::remove_dir_all(&part);
+    }
+    unpacked.is_dir().then_some(unpacked)
+}
+
+/// Runs one case: every `test_data_set_K`.
+pub fn run(case: &Case) -> Outcome {
+    match try_run(&case.folder) {
+        Ok(None) => Outcome::Passed,
+        Ok(Some(wrong)) => Outcome::Wrong(wrong),
+        Err(refusal) => Outcome::Refused(refusal.to_string()),
+    }
+}
+
+fn try_run(folder: &Path) -> Result<Option<String>> {
+    let graph = onnx::read(&files::read(&folder.join("model.onnx"))?)?.graph;
+    for k in 0.. {
+        let set = folder.join(format!("test_data_set_{k}"));
+        if !set.is_dir() {
+            break;
+        }
+        let inputs = tensors(&set, "input", graph.inputs.len())?;
+        let batch = graph.inputs.iter().zip(&inputs).find_map(|(&id, x)| {
+            let at = graph.value(id).shape.0.iter().position(|dim| *dim == kd_runtime::graph::Dim::Batch)?;
+            x.shape().get(at).copied()
+        });
+        let mut engine = Engine::new(&graph, batch.unwrap_or(1))?;
+        for (i, x) in inputs.iter().enumerate() {
+            let ty = &engine.inputs()[i];
+            if ty.element != x.element() || ty.shape != x.shape() {
+                let found = format!("{} {:?}", x.element(), x.shape());
+                return Err(Refusal::new(
+                    "input",
+                    format!("{} {:?}", ty.element, ty.shape),
+                    found,
+                    "use a fixed shape",
+                ));
+            }
+            engine.input_mut(i).data.copy_from(x.view().data);
+        }
+        engine.run()?;
+        for (i, expected) in tensors(&set, "output", graph.outputs.len())?.iter().enumerate() {
+            let found = engine.output(i);
+            if found.shape != expected.shape() {
+                return Ok(Some(format!("output {i} has shape {:?}, expected {:?}", found.shape, expected.shape())));
+            }
+            if let Some(wrong) = compare(found.data, expected.data().view()) {
+                return Ok(Some(format!("output {i}: {wrong}")));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn tensors(set: &Path, kind: &str, count: usize) -> Result<Vec<Tensor>> {
+    (0..count).map(|i| Ok(onnx::read_tensor(&files::read(&set.join(format!("{kind}_{i}.pb")))?)?.1)).collect()
+}
+
+/// ONNX's own tolerance for these tests: relative 1e-3 and absolute 1e-7 (here 1e-6, for sums in another order).
+fn compare(found: Slice<'_>, expected: Slice<'_>) -> Option<String> {
+    match (found, expected) {
+        (Slice::F32(a), Slice::F32(b)) => {
+            let near =
+                |(x, y): (&f32, &f32)| x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= 1e-6 + 1e-3 * y.abs();
+            let at = a.iter().zip(b).position(|pair| !near(pair))?;
+            Some(format!("element {at} is {}, expected {}", a[at], b[at]))
+        }
+        (a, b) if a == b => None,
+        (a, b) => Some(format!("{} elements of {} differ from {} of {}", a.len(), a.element(), b.len(), b.element())),
+    }
+}
+
+/// Counts per operator: passed, refused, wrong.
+pub type Counts = BTreeMap<String, [usize; 3]>;

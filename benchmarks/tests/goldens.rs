@@ -1,0 +1,41 @@
+//! The comparisons as tests; each says aloud what it skips when its material is not there.
+
+use kd_benchmarks::{conformance, golden_quant};
+
+#[test]
+fn engine_equals_onnx_runtime_on_quantized_models() {
+    let Some(folder) = kd_benchmarks::material("KD_GOLDEN", "golden/quant") else {
+        println!("skipped: golden/quant is not there");
+        return;
+    };
+    let cases = golden_quant::cases(&folder);
+    assert!(cases.len() > 100, "expected the whole folder, found {} cases", cases.len());
+    let wrong: Vec<String> = (cases.iter())
+        .filter_map(|case| match golden_quant::run(case) {
+            golden_quant::Outcome::Differs(how) => Some(format!("{}: {how}", case.display())),
+            // 16-bit elements are not among the engine's.
+            golden_quant::Outcome::Refused(why) if !why.contains("16") => Some(format!("{}: {why}", case.display())),
+            _ => None,
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+}
+
+#[test]
+fn no_node_test_of_onnx_is_computed_wrongly() {
+    let Some(folder) = conformance::folder() else {
+        println!("skipped: the ONNX node tests are not there");
+        return;
+    };
+    let cases = conformance::cases(&folder);
+    let outcomes: Vec<_> = cases.iter().map(|case| (case, conformance::run(case))).collect();
+    let wrong: Vec<String> = (outcomes.iter())
+        .filter_map(|(case, outcome)| match outcome {
+            conformance::Outcome::Wrong(how) => Some(format!("{}: {how}", case.name)),
+            _ => None,
+        })
+        .collect();
+    let passed = outcomes.iter().filter(|(_, outcome)| *outcome == conformance::Outcome::Passed).count();
+    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+    assert!(passed > 300, "expected more than 300 passed, found {passed} of {}", cases.len());
+}
