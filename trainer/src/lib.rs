@@ -7,6 +7,7 @@ pub mod exec;
 pub mod losses;
 pub mod ops;
 pub mod optim;
+pub mod options;
 
 pub mod cli;
 pub mod data;

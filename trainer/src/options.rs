@@ -1,0 +1,187 @@
+//! Options of table entries: architectures, methods, optimizers, schedules and augmentations all declare theirs as a
+//! list of [`Spec`], so that the recipe checks them, `kd-train archs|methods` prints them, and no second list exists.
+
+use std::collections::BTreeMap;
+
+/// One option of an entry.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spec {
+    /// Its key in the recipe.
+    pub name: &'static str,
+    /// What it does, with its unit, on one line.
+    pub about: &'static str,
+    /// What it may be, and what it is when left out.
+    pub kind: Kind,
+}
+
+/// What an option may be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// A finite number.
+    Number {
+        /// When left out.
+        default: f64,
+        /// What it may be.
+        range: Range,
+    },
+    /// A whole number.
+    Count {
+        /// When left out.
+        default: usize,
+        /// Smallest.
+        least: usize,
+        /// Largest.
+        most: usize,
+    },
+    /// A list of whole numbers; may be empty if the default is or if `least_len` is 0.
+    Counts {
+        /// When left out.
+        default: &'static [usize],
+        /// Fewest elements.
+        least_len: usize,
+        /// Smallest element.
+        least: usize,
+        /// Largest element.
+        most: usize,
+    },
+    /// Yes or no.
+    Flag {
+        /// When left out.
+        default: bool,
+    },
+    /// One of a few words.
+    Choice {
+        /// When left out.
+        default: &'static str,
+        /// The words.
+        known: &'static [&'static str],
+    },
+    /// Any text: the name of a tap.
+    Text {
+        /// When left out.
+        default: &'static str,
+    },
+}
+
+/// An interval of numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Range {
+    /// Above 0.
+    Positive,
+    /// 0 or above.
+    NotNegative,
+    /// From 0 to below 1: probabilities of dropping, momenta.
+    BelowOne,
+    /// From 0 to 1.
+    Share,
+    /// Any finite number.
+    Finite,
+}
+
+impl Range {
+    /// Whether a number is in it; NaN and infinities never are.
+    pub fn holds(self, x: f64) -> bool {
+        x.is_finite()
+            && match self {
+                Self::Positive => x > 0.0,
+                Self::NotNegative => x >= 0.0,
+                Self::BelowOne => (0.0..1.0).contains(&x),
+                Self::Share => (0.0..=1.0).contains(&x),
+                Self::Finite => true,
+            }
+    }
+
+    /// For messages: `a number above 0`.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Positive => "a number above 0",
+            Self::NotNegative => "a number of 0 or above",
+            Self::BelowOne => "a number from 0 to below 1",
+            Self::Share => "a number from 0 to 1",
+            Self::Finite => "a finite number",
+        }
+    }
+}
+
+/// The value of one option.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Setting {
+    Number(f64),
+    Count(usize),
+    Counts(Vec<usize>),
+    Flag(bool),
+    Text(String),
+}
+
+impl Kind {
+    /// The value when the option is left out.
+    pub fn default(&self) -> Setting {
+        match *self {
+            Self::Number { default, .. } => Setting::Number(default),
+            Self::Count { default, .. } => Setting::Count(default),
+            Self::Counts { default, .. } => Setting::Counts(default.to_vec()),
+            Self::Flag { default } => Setting::Flag(default),
+            Self::Choice { default, .. } | Self::Text { default } => Setting::Text(default.to_string()),
+        }
+    }
+}
+
+/// The values of all options of one entry. A getter panics if the entry did not declare the option with that kind,
+/// which no input can bring about.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Options(pub BTreeMap<&'static str, Setting>);
+
+impl Options {
+    /// Every option as it is when left out.
+    pub fn defaults(specs: &[Spec]) -> Self {
+        Self(specs.iter().map(|spec| (spec.name, spec.kind.default())).collect())
+    }
+
+    /// The same with one option set; for tests and callers that need no recipe.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, setting: Setting) -> Self {
+        self.0.insert(name, setting);
+        self
+    }
+
+    /// A [`Kind::Number`].
+    pub fn number(&self, name: &str) -> f64 {
+        match self.0.get(name) {
+            Some(Setting::Number(x)) => *x,
+            other => panic!("option `{name}` is no declared number: {other:?}"),
+        }
+    }
+
+    /// A [`Kind::Count`].
+    pub fn count(&self, name: &str) -> usize {
+        match self.0.get(name) {
+            Some(Setting::Count(n)) => *n,
+            other => panic!("option `{name}` is no declared count: {other:?}"),
+        }
+    }
+
+    /// A [`Kind::Counts`].
+    pub fn counts(&self, name: &str) -> &[usize] {
+        match self.0.get(name) {
+            Some(Setting::Counts(list)) => list,
+            other => panic!("option `{name}` is no declared list: {other:?}"),
+        }
+    }
+
+    /// A [`Kind::Flag`].
+    pub fn flag(&self, name: &str) -> bool {
+        match self.0.get(name) {
+            Some(Setting::Flag(yes)) => *yes,
+            other => panic!("option `{name}` is no declared flag: {other:?}"),
+        }
+    }
+
+    /// A [`Kind::Choice`] or [`Kind::Text`].
+    pub fn text(&self, name: &str) -> &str {
+        match self.0.get(name) {
+            Some(Setting::Text(text)) => text,
+            other => panic!("option `{name}` is no declared text: {other:?}"),
+        }
+    }
+}
