@@ -2,6 +2,8 @@
 
 use kd_runtime::Result;
 
+use crate::options::{Options, Spec};
+
 /// What a loss sees of one batch.
 pub struct Batch<'a> {
     /// Samples.
@@ -25,4 +27,16 @@ pub trait Loss {
         teacher: &[&[f32]],
         d_student: &mut [&mut [f32]],
     ) -> Result<f32>;
+}
+
+/// A row of the table of methods (`losses/table.rs`: `pub static METHODS: &[Method]`).
+pub struct Method {
+    /// Its name in a recipe.
+    pub name: &'static str,
+    /// What it is, and whose, on one line.
+    pub about: &'static str,
+    /// Its options, without `method` and `weight`, which every term has.
+    pub options: &'static [Spec],
+    /// Makes the loss from checked options.
+    pub build: fn(&Options) -> Box<dyn Loss>,
 }

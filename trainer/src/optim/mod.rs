@@ -1,1 +1,39 @@
-//! optim
+//! What steps: optimizers, learning rates over time, clipping.
+
+use crate::exec::Parameter;
+use crate::options::{Options, Spec};
+
+/// A row of the table of optimizers (`optim/table.rs`: `pub static OPTIMIZERS: &[OptimizerKind]`).
+pub struct OptimizerKind {
+    /// Its name in a recipe.
+    pub name: &'static str,
+    /// What it is, on one line.
+    pub about: &'static str,
+    /// Its options, without `kind`. Every one has `lr`, the learning rate at a schedule's factor of 1.
+    pub options: &'static [Spec],
+    /// Makes the optimizer for these parameters from checked options. `decay_norm_and_bias`: whether weight decay also
+    /// acts on [`Role::BiasOrNorm`](crate::exec::Role).
+    pub build: fn(&Options, &[Parameter<f32>], bool) -> Box<dyn Optimizer>,
+}
+
+/// What changes parameters by their gradients.
+pub trait Optimizer {
+    /// One step with a learning rate of `lr_factor · lr`. Skips statistics.
+    fn step(&mut self, parameters: &mut [Parameter<f32>], lr_factor: f64);
+    /// All that a checkpoint must keep, by name, in a fixed order; the count of steps, where it matters, among it.
+    fn state(&self) -> Vec<(String, &[f32])>;
+    /// The same for writing, same names and order: a checkpoint is copied into it.
+    fn state_mut(&mut self) -> Vec<(String, &mut [f32])>;
+}
+
+/// A row of the table of schedules (`optim/schedule.rs`: `pub static SCHEDULES: &[ScheduleKind]`).
+pub struct ScheduleKind {
+    /// Its name in a recipe.
+    pub name: &'static str,
+    /// What it is, on one line.
+    pub about: &'static str,
+    /// Its options, without `kind`.
+    pub options: &'static [Spec],
+    /// The factor of the learning rate at a step (from 0) of a run of so many steps and so many steps per epoch.
+    pub factor: fn(&Options, step: usize, steps: usize, steps_per_epoch: usize) -> f64,
+}
