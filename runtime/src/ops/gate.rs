@@ -2,7 +2,11 @@
 
 use alloc::vec::Vec;
 
+use super::relu::map;
+use super::rules::like_input;
 use super::{Attrs, Frame, Input, OpError, Operator, TensorType};
+use crate::graph::ElementType;
+use crate::math;
 
 /// `y = 1 / (1 + e^-x)`; f32. ONNX Sigmoid.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -19,12 +23,13 @@ impl Operator for Sigmoid {
         Attrs::new()
     }
 
-    fn infer(&self, _inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
-        todo!()
+    fn infer(&self, inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
+        like_input(inputs, &[ElementType::F32])
     }
 
-    fn eval(&self, _frame: &mut Frame<'_>) -> Result<(), OpError> {
-        todo!()
+    fn eval(&self, frame: &mut Frame<'_>) -> Result<(), OpError> {
+        map::<f32>(frame, |x| 1.0 / (1.0 + math::exp(-x)));
+        Ok(())
     }
 }
 
@@ -43,11 +48,30 @@ impl Operator for Tanh {
         Attrs::new()
     }
 
-    fn infer(&self, _inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
-        todo!()
+    fn infer(&self, inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
+        like_input(inputs, &[ElementType::F32])
     }
 
-    fn eval(&self, _frame: &mut Frame<'_>) -> Result<(), OpError> {
-        todo!()
+    fn eval(&self, frame: &mut Frame<'_>) -> Result<(), OpError> {
+        map::<f32>(frame, math::tanh);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::Tensor;
+    use crate::ops::{Op, eval};
+
+    #[test]
+    fn saturate_without_nan() {
+        let x = Tensor::from_vec(&[5], alloc::vec![f32::NEG_INFINITY, -200.0, 0.0, 200.0, f32::INFINITY]);
+        let cases: [(Op, [f32; 5]); 2] =
+            [(Sigmoid.into(), [0.0, 0.0, 0.5, 1.0, 1.0]), (Tanh.into(), [-1.0, -1.0, 0.0, 1.0, 1.0])];
+        for (op, expected) in cases {
+            let y = eval(&op, &[Some(&x)]).unwrap();
+            assert_eq!(y[0].get::<f32>().unwrap(), expected, "{}", op.name());
+        }
     }
 }

@@ -5,7 +5,9 @@
 
 pub mod attrs;
 pub mod frame;
+mod rules;
 pub mod table;
+pub mod walk;
 pub mod window;
 
 pub mod arith;

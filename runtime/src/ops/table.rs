@@ -2,7 +2,9 @@
 
 use alloc::vec::Vec;
 
+use super::walk::MOST_AXES;
 use super::{Attrs, Input, OpError, Operator, TensorType};
+use crate::graph::infer::MOST_ELEMENTS;
 
 macro_rules! operators {
     ($($file:ident :: $Op:ident, $in_min:literal ..= $in_max:expr, $out_min:literal ..= $out_max:literal;)+) => {
@@ -47,14 +49,24 @@ macro_rules! operators {
 }
 
 impl Op {
-    /// Checks the number of inputs (required ones are the first `least`) and infers the outputs.
+    /// Checks number and sizes of the inputs (required ones are the first `least`) and infers the outputs: all that the
+    /// operator can give, of which a node may ask for fewer.
     pub fn infer(&self, inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
         let ([least, most], _) = self.arity();
         if inputs.len() > most || inputs.len() < least || inputs[..least].iter().any(Option::is_none) {
             let given = inputs.iter().flatten().count();
             return Err(OpError::new(alloc::format!("{least} to {most} inputs"), given));
         }
-        self.def().infer(inputs)
+        for (i, input) in inputs.iter().enumerate() {
+            if let Some(input) = input {
+                check_size("input", i, input.shape)?;
+            }
+        }
+        let outputs = self.def().infer(inputs)?;
+        for (i, output) in outputs.iter().enumerate() {
+            check_size("output", i, &output.shape)?;
+        }
+        Ok(outputs)
     }
 
     /// Checks the number of outputs that a node asks for.
@@ -64,6 +76,22 @@ impl Op {
             return Err(OpError::new(alloc::format!("{least} to {most} outputs"), count));
         }
         Ok(())
+    }
+}
+
+/// Refuses what no operator walks: more than [`MOST_AXES`] axes, or more than [`MOST_ELEMENTS`] elements (an axis of 0
+/// counted as 1, so that strides cannot overflow either).
+fn check_size(what: &str, i: usize, shape: &[usize]) -> Result<(), OpError> {
+    if shape.len() > MOST_AXES {
+        return Err(OpError::new(alloc::format!("at most {MOST_AXES} axes in {what} {i}"), shape.len()));
+    }
+    let elements = shape.iter().try_fold(1_usize, |n, &size| n.checked_mul(size.max(1)));
+    match elements {
+        Some(n) if n <= MOST_ELEMENTS => Ok(()),
+        _ => Err(OpError::new(
+            alloc::format!("at most {MOST_ELEMENTS} elements in {what} {i}"),
+            alloc::format!("shape {shape:?}"),
+        )),
     }
 }
 
