@@ -133,7 +133,7 @@ mod tests {
             assert!((log - expected).abs() < 1e-6, "{logs:?}");
         }
         assert_eq!(apply(LogSoftmax { axis: 0 }, &[2, 2], &x).unwrap(), [-1000.0, -1000.0, 0.0, 0.0]);
-        assert_eq!(apply(Softmax { axis: 1 }, &[2, 0], &[]).unwrap(), []);
+        assert!(apply(Softmax { axis: 1 }, &[2, 0], &[]).unwrap().is_empty());
     }
 
     #[test]
