@@ -11,6 +11,7 @@ pub mod error;
 pub mod graph;
 pub mod math;
 pub mod nearest;
+pub mod nearest;
 pub mod onnx;
 pub mod ops;
 

@@ -12,6 +12,7 @@ pub mod options;
 pub mod cli;
 pub mod data;
 pub mod recipe;
+pub mod rng;
 pub mod run;
 pub mod schemes;
 pub mod teacher;
