@@ -11,7 +11,6 @@ pub mod error;
 pub mod graph;
 pub mod math;
 pub mod nearest;
-pub mod nearest;
 pub mod onnx;
 pub mod ops;
 

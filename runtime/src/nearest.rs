@@ -1,42 +1,35 @@
-//! The known name nearest to a mistyped one, for messages that end with ``did you mean `x`?``.
+//! The nearest known name, for "did you mean".
 
 use alloc::vec::Vec;
 
-/// The nearest of `known`, if it is near enough to be meant: at most one edit in three characters, or a prefix.
-/// The first of equally near ones. Names longer than 64 characters are compared by their first 64.
+/// The one of `known` that `name` was probably meant to be: at most a third of its letters (and at least one) differ by
+/// insertions, deletions, changes or swaps of neighbours; the first of the nearest. `None` if nothing is near.
 pub fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let name: Vec<char> = name.chars().take(64).flat_map(char::to_lowercase).collect();
-    let mut best: Option<(usize, &'a str)> = None;
-    for &candidate in known {
-        let letters: Vec<char> = candidate.chars().take(64).collect();
-        let prefix =
-            name.len() >= 2 && (letters.starts_with(&name) || name.starts_with(&letters) && letters.len() >= 2);
-        let distance = if prefix { 1 } else { edits(&name, &letters) };
-        let near = distance <= (name.len().max(letters.len()) / 3).max(1);
-        if near && best.is_none_or(|(least, _)| distance < least) {
-            best = Some((distance, candidate));
-        }
-    }
-    best.map(|(_, candidate)| candidate)
+    let near = known.iter().map(|&candidate| {
+        let letters: Vec<char> = candidate.chars().flat_map(char::to_lowercase).collect();
+        let allowed = (name.len().max(letters.len()) / 3).max(1);
+        (distance(&name, &letters), allowed, candidate)
+    });
+    near.filter(|(d, allowed, _)| d <= allowed).min_by_key(|&(d, _, _)| d).map(|(_, _, candidate)| candidate)
 }
 
-/// Insertions, deletions, substitutions and swaps of neighbors that turn `a` into `b` (optimal string alignment).
-fn edits(a: &[char], b: &[char]) -> usize {
+/// Optimal string alignment distance, three rows at a time.
+fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
     for i in 1..=a.len() {
-        let mut row = Vec::with_capacity(b.len() + 1);
-        row.push(i);
+        let mut next = alloc::vec![i; b.len() + 1];
         for j in 1..=b.len() {
-            let mut least = (above[j - 1] + usize::from(a[i - 1] != b[j - 1])).min(above[j] + 1).min(row[j - 1] + 1);
+            let change = row[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+            next[j] = change.min(row[j] + 1).min(next[j - 1] + 1);
             if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(before[j - 2] + 1);
+                next[j] = next[j].min(before[j - 2] + 1);
             }
-            row.push(least);
         }
-        before = core::mem::replace(&mut above, row);
+        before = core::mem::replace(&mut row, next);
     }
-    above[b.len()]
+    row[b.len()]
 }
 
 #[cfg(test)]
@@ -44,20 +37,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_what_was_meant() {
-        let known = ["weight", "temperature", "adamw", "sgd", "resnet8", "resnet20", "kd", "ce"];
+    fn finds_what_was_meant_and_nothing_else() {
+        let known = ["weight", "temperature", "student", "lr"];
         let cases = [
             ("wieght", Some("weight")),
-            ("Weight", Some("weight")),
-            ("temp", Some("temperature")),
-            ("adam", Some("adamw")),
-            ("resnet", Some("resnet8")),
-            ("resnet-20", Some("resnet20")),
-            ("dk", Some("kd")),
-            ("banana", None),
+            ("Temperatur", Some("temperature")),
+            ("lr", Some("lr")),
+            ("rl", Some("lr")),
+            ("momentum", None),
             ("", None),
         ];
-        let failed: Vec<_> = cases.iter().filter(|(name, expected)| nearest(name, &known) != *expected).collect();
-        assert!(failed.is_empty(), "{failed:?}");
+        for (name, expected) in cases {
+            assert_eq!(nearest(name, &known), expected, "{name}");
+        }
     }
 }
