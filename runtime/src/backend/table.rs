@@ -4,6 +4,9 @@ use super::{Backend, Options};
 use crate::error::{Exit, Refusal, Result};
 use crate::nearest::nearest;
 
+/// Loads a model for a batch size.
+pub type Open = fn(&[u8], usize, &Options) -> Result<Box<dyn Backend>>;
+
 /// A way to run models.
 pub struct Row {
     /// Its name on the command line.
@@ -13,7 +16,7 @@ pub struct Row {
     /// Whether this program was built with it.
     pub built: bool,
     /// Loads a model for a batch size.
-    pub open: fn(&[u8], usize, &Options) -> Result<Box<dyn Backend>>,
+    pub open: Open,
 }
 
 /// All backends.
