@@ -137,7 +137,8 @@ mod tests {
     fn takes_the_mean_over_any_axes() {
         let x = Tensor::from_vec(&[2, 2, 3], (0..12).map(|i| i as f32).collect());
         let flat = ReduceMean { keepdims: false, ..MEAN };
-        let cases: [(&ReduceMean, Option<&[i64]>, &[usize], &[f32]); 7] = [
+        type Case<'a> = (&'a ReduceMean, Option<&'a [i64]>, &'a [usize], &'a [f32]);
+        let cases: [Case<'_>; 7] = [
             (&MEAN, None, &[1, 1, 1], &[5.5]),
             (&flat, Some(&[]), &[], &[5.5]),
             (&flat, Some(&[1]), &[2, 3], &[1.5, 2.5, 3.5, 7.5, 8.5, 9.5]),
