@@ -90,12 +90,22 @@ impl<'a> Frame<'a> {
         self.optional(i).unwrap_or_else(|| panic!("input {i} is left out"))
     }
 
+    /// The first output, for as long as the frame's memory is borrowed.
+    pub fn into_output(self) -> TensorViewMut<'a> {
+        self.view_mut(0)
+    }
+
     /// Output `i`.
     pub fn output(&mut self, i: usize) -> TensorViewMut<'_> {
+        self.view_mut(i)
+    }
+
+    /// The caller sees to it that no other view of this output is alive.
+    fn view_mut(&self, i: usize) -> TensorViewMut<'a> {
         let binding = &self.outputs[i];
         let (n, p) = (binding.len, binding.data.as_ptr());
-        // SAFETY: `Frame::new`'s contract: n initialised, aligned elements that overlap nothing; `&mut self` keeps a
-        // second view of an output from existing at the same time.
+        // SAFETY: `Frame::new`'s contract: n initialised, aligned elements that overlap nothing; the callers'
+        // `&mut self` or `self` keeps a second view of an output from existing at the same time.
         let data = unsafe {
             match binding.element {
                 ElementType::F32 => SliceMut::F32(core::slice::from_raw_parts_mut(p.cast(), n)),
