@@ -3,7 +3,7 @@
 use alloc::vec::Vec;
 
 use super::rules::{f32_input, optional_f32, same_shape};
-use super::window::{Axis, MOST_SPATIAL, Window};
+use super::window::{Axis, MOST_SPATIAL, Window, tap_rows};
 use super::{Attrs, Frame, Input, OpError, Operator, TensorType};
 
 /// Convolution `[N, C, …] * [M, C/group, …] + [M]` over one to three spatial axes; f32. Each output starts at its
@@ -76,7 +76,7 @@ impl Operator for Conv {
             for c in 0..depth {
                 let x = &x[(first + c) * input_plane..][..input_plane];
                 let w = &w[(filter * depth + c) * taps..][..taps];
-                add_plane(&axes, x, w, y);
+                tap_rows(&axes, x, y, |tap, x, stride, y| add_row(w[tap], x, stride, y));
             }
         }
         Ok(())
@@ -98,32 +98,6 @@ fn merge(mut axes: [Axis; MOST_SPATIAL]) -> [Axis; MOST_SPATIAL] {
         axes = [Axis::UNIT, a, Axis { input: size, output: size, ..Axis::UNIT }];
     }
     axes
-}
-
-/// Adds one channel's products to one output plane, a row at a time.
-fn add_plane(axes: &[Axis; MOST_SPATIAL], x: &[f32], weights: &[f32], y: &mut [f32]) {
-    let [depth, height, width] = axes;
-    let mut weights = weights.iter();
-    for kd in 0..depth.kernel {
-        let (slices, z0) = depth.outputs_of(kd);
-        for kh in 0..height.kernel {
-            let (rows, y0) = height.outputs_of(kh);
-            for (kw, &weight) in (0..width.kernel).zip(&mut weights) {
-                let (columns, x0) = width.outputs_of(kw);
-                if columns.is_empty() {
-                    continue;
-                }
-                for (i, slice) in slices.clone().enumerate() {
-                    for (j, row) in rows.clone().enumerate() {
-                        let place = (z0 + i * depth.stride) * height.input + y0 + j * height.stride;
-                        let x = &x[place * width.input..][x0..width.input];
-                        let y = &mut y[(slice * height.output + row) * width.output..][columns.clone()];
-                        add_row(weight, x, width.stride, y);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// `y[i] += weight * x[i * stride]`.

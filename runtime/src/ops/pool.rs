@@ -3,9 +3,12 @@
 use alloc::vec::Vec;
 
 use super::rules::{f32_input, of_types};
-use super::window::{Axis, MOST_SPATIAL, Window};
+use super::window::{Axis, MOST_SPATIAL, Window, tap_rows};
 use super::{Attrs, Frame, Input, OpError, Operator, TensorType};
 use crate::graph::{Element, ElementType};
+
+/// Most pads at an end, so that a small file cannot ask for endless work.
+const MOST_PADS: usize = (1 << 16) - 1;
 
 /// The output's shape. Refuses windows that lie in the pads alone.
 fn infer_pool(window: &Window, x: &Input<'_>) -> Result<Vec<usize>, OpError> {
@@ -14,9 +17,10 @@ fn infer_pool(window: &Window, x: &Input<'_>) -> Result<Vec<usize>, OpError> {
     };
     let axes = window.resolve3(spatial, None)?;
     let axes = &axes[MOST_SPATIAL - spatial.len()..];
-    if let Some(axis) = axes.iter().find(|axis| !axis.all_see_input()) {
+    let sound = |axis: &Axis| axis.pad_begin.max(axis.pad_end) <= MOST_PADS && axis.all_see_input();
+    if let Some(axis) = axes.iter().find(|axis| !sound(axis)) {
         let found = alloc::format!("pads {} and {}, kernel {}", axis.pad_begin, axis.pad_end, axis.kernel);
-        return Err(OpError::new("windows that each hold an element of the input", found));
+        return Err(OpError::new("pads below 65536 and windows that each hold an element of the input", found));
     }
     Ok(x.shape[..2].iter().copied().chain(axes.iter().map(|axis| axis.output)).collect())
 }
@@ -66,11 +70,19 @@ impl Planes {
         state
     }
 
-    fn max<T: Number>(&self, x: &[T], y: &mut [T]) {
-        self.each(y, |plane, at, y| {
+    /// Gives every output `first` and then folds the elements of its window into it, in row-major order.
+    fn fold_rows<T: Copy>(&self, x: &[T], y: &mut [T], first: T, f: impl Fn(T, T) -> T) {
+        y.fill(first);
+        if y.is_empty() {
+            return;
+        }
+        for (plane, y) in y.chunks_exact_mut(self.output).enumerate() {
             let x = &x[plane * self.input..][..self.input];
-            *y = self.fold(x, at, T::LEAST, |most, _, x| if x.beats(most) { x } else { most });
-        });
+            tap_rows(&self.axes, x, y, |_, x, stride, y| match stride {
+                1 => y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(*y, x)),
+                _ => y.iter_mut().zip(x.iter().step_by(stride)).for_each(|(y, &x)| *y = f(*y, x)),
+            });
+        }
     }
 
     /// Flat indices of the largest elements over the whole input; column-major within a plane if asked for.
@@ -105,7 +117,7 @@ trait Number: Element {
 impl Number for f32 {
     const LEAST: Self = Self::NEG_INFINITY;
     fn beats(self, other: Self) -> bool {
-        self > other || self.is_nan()
+        (self > other) | self.is_nan()
     }
 }
 
@@ -126,7 +138,8 @@ impl Number for i8 {
 fn eval_max<T: Number>(pool: &MaxPool, frame: &mut Frame<'_>) -> Result<(), OpError> {
     let x = frame.input(0);
     let planes = Planes::new(&pool.window, x.shape)?;
-    planes.max::<T>(x.get(), frame.output(0).get());
+    let larger = |most: T, x: T| if x.beats(most) { x } else { most };
+    planes.fold_rows::<T>(x.get(), frame.output(0).get(), T::LEAST, larger);
     if frame.output_count() > 1 {
         planes.argmax::<T>(x.get(), frame.output(1).get(), pool.storage_order == 1);
     }
@@ -204,13 +217,13 @@ impl Operator for AveragePool {
         let x = frame.input(0);
         let planes = Planes::new(&self.window, x.shape)?;
         let (x, axes) = (x.get::<f32>(), &planes.axes);
-        planes.each(frame.output(0).get::<f32>(), |plane, at, y| {
-            let x = &x[plane * planes.input..][..planes.input];
-            let sum = planes.fold(x, at, 0.0, |sum, _, x| sum + x);
+        let y = frame.output(0).get::<f32>();
+        planes.fold_rows(x, y, 0.0, |sum, x| sum + x);
+        planes.each(y, |_, at, y| {
             let taps = |(axis, at): (&Axis, usize)| {
                 if self.count_include_pad { axis.padded_taps_of(at) } else { axis.taps_of(at).0.len() }
             };
-            *y = sum / axes.iter().zip(at).map(taps).product::<usize>() as f32;
+            *y /= axes.iter().zip(at).map(taps).product::<usize>() as f32;
         });
         Ok(())
     }

@@ -91,16 +91,16 @@ impl Axis {
         end.saturating_sub(output * self.stride).div_ceil(self.dilation).min(self.kernel)
     }
 
-    /// Whether every window has a tap in the input (a pool over pads alone has no value). Says no, too, where it would
-    /// take more than a moment to find out.
+    /// Whether every window has a tap in the input (a pool over pads alone has no value). Takes as many steps as windows
+    /// begin before the input if dilated windows can step over it.
     pub fn all_see_input(&self) -> bool {
         let reach = (self.kernel - 1) * self.dilation;
-        let (outer, last) = (self.pad_begin <= reach, self.output.saturating_sub(1) * self.stride);
+        let last = self.output.saturating_sub(1) * self.stride;
         let before = self.pad_begin.div_ceil(self.stride).min(self.output);
         let sees = |output| !self.taps_of(output).0.is_empty();
-        outer
+        self.pad_begin <= reach
             && (self.output == 0 || last < self.input + self.pad_begin)
-            && (self.input >= self.dilation || before <= 1 << 12 && (0..before).all(sees))
+            && (self.input >= self.dilation || (0..before).all(sees))
     }
 }
 
@@ -233,6 +233,39 @@ impl Window {
             }
         }
         Ok(Axis { input, output, kernel, stride, dilation, pad_begin, pad_end })
+    }
+}
+
+/// Calls `f` for every tap, in row-major order, and every output row that it reaches: with the tap's number, the input
+/// row from the first element that it reads, the distance of the elements that it reads, and the part of the output row
+/// that they belong to. `x` and `y` are one plane each.
+pub fn tap_rows<X, Y>(
+    axes: &[Axis; MOST_SPATIAL],
+    x: &[X],
+    y: &mut [Y],
+    mut f: impl FnMut(usize, &[X], usize, &mut [Y]),
+) {
+    let [depth, height, width] = axes;
+    for kd in 0..depth.kernel {
+        let (slices, z0) = depth.outputs_of(kd);
+        for kh in 0..if slices.is_empty() { 0 } else { height.kernel } {
+            let (rows, y0) = height.outputs_of(kh);
+            for kw in 0..if rows.is_empty() { 0 } else { width.kernel } {
+                let (columns, x0) = width.outputs_of(kw);
+                if columns.is_empty() {
+                    continue;
+                }
+                let tap = (kd * height.kernel + kh) * width.kernel + kw;
+                for (i, slice) in slices.clone().enumerate() {
+                    for (j, row) in rows.clone().enumerate() {
+                        let place = (z0 + i * depth.stride) * height.input + y0 + j * height.stride;
+                        let x = &x[place * width.input..][x0..width.input];
+                        let y = &mut y[(slice * height.output + row) * width.output..][columns.clone()];
+                        f(tap, x, width.stride, y);
+                    }
+                }
+            }
+        }
     }
 }
 
