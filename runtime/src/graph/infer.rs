@@ -16,8 +16,13 @@ use crate::ops::{self, Input, TensorType};
 const BATCHES: [usize; 2] = [61, 67];
 /// Constants of at most so many elements are computed while inferring.
 const FOLDED_ELEMENTS: usize = 4096;
+/// All constants that are computed while inferring have at most so many elements; what comes after stays unknown.
+/// Without it a small file could ask for `nodes * FOLDED_ELEMENTS` elements.
+const FOLDED_ELEMENTS_IN_ALL: usize = 1 << 18;
 /// A tensor of more elements is refused.
 pub const MOST_ELEMENTS: usize = 1 << 31;
+/// A tensor of more dimensions is refused.
+pub const MOST_RANK: usize = 16;
 
 /// What is known of a value at one batch size.
 #[derive(Clone, Debug)]
@@ -40,6 +45,7 @@ pub fn bind(graph: &Graph, batch: usize) -> Result<Vec<Option<Bound>>> {
         let value = graph.value(id);
         bound[id.index()] = Some(Bound { element: value.element, shape: value.shape.bind(batch), value: None });
     }
+    let mut may_fold = FOLDED_ELEMENTS_IN_ALL;
     for (i, node) in graph.nodes.iter().enumerate() {
         let place = |error: ops::OpError| error.at_node(i, node);
         let known = |id: ValueId| graph.initializers.get(&id).or(bound[id.index()].as_ref()?.value.as_ref());
@@ -63,16 +69,16 @@ pub fn bind(graph: &Graph, batch: usize) -> Result<Vec<Option<Bound>>> {
         let types = node.op.infer(&inputs).map_err(place)?;
         for (k, ty) in types.iter().enumerate() {
             let elements = super::tensor::count(&ty.shape).filter(|&n| n <= MOST_ELEMENTS);
-            if elements.is_none() {
+            if elements.is_none() || ty.shape.len() > MOST_RANK {
                 return Err(Refusal::new(
                     ops::node_place(i, node),
-                    alloc::format!("at most {MOST_ELEMENTS} elements in output {k}"),
+                    alloc::format!("at most {MOST_ELEMENTS} elements and {MOST_RANK} dimensions in output {k}"),
                     alloc::format!("shape {:?}", ty.shape),
                     "use a smaller model",
                 ));
             }
         }
-        let values = fold(node, &inputs, &types).map_err(place)?;
+        let values = fold(node, &inputs, &types, &mut may_fold).map_err(place)?;
         for (k, (&id, ty)) in node.outputs.iter().zip(types).enumerate() {
             let value = values.as_ref().and_then(|values| values.get(k).cloned());
             bound[id.index()] = Some(Bound { element: ty.element, shape: ty.shape, value });
@@ -81,18 +87,21 @@ pub fn bind(graph: &Graph, batch: usize) -> Result<Vec<Option<Bound>>> {
     Ok(bound)
 }
 
-/// Computes a node's outputs if they are small and all that they depend on is known.
+/// Computes a node's outputs if they are small, all that they depend on is known, and `may_fold` elements allow it.
 fn fold(
     node: &super::Node,
     inputs: &[Option<Input<'_>>],
     types: &[TensorType],
+    may_fold: &mut usize,
 ) -> core::result::Result<Option<Vec<Tensor>>, ops::OpError> {
     let small = |shape: &[usize]| super::tensor::count(shape).is_some_and(|n| n <= FOLDED_ELEMENTS);
-    if !types.iter().all(|ty| small(&ty.shape)) {
+    let elements: usize = types.iter().filter_map(|ty| super::tensor::count(&ty.shape)).fold(0, usize::saturating_add);
+    if !types.iter().all(|ty| small(&ty.shape)) || elements > *may_fold {
         return Ok(None);
     }
     let shapes: Vec<Option<&[usize]>> = inputs.iter().map(|input| input.as_ref().map(|input| input.shape)).collect();
     if let Some(value) = node.op.def().value_from_shapes(&shapes) {
+        *may_fold -= elements;
         return Ok(Some(alloc::vec![value]));
     }
     let known = |input: &Option<Input<'_>>| input.as_ref().is_none_or(|i| i.value.is_some() && small(i.shape));
@@ -100,6 +109,7 @@ fn fold(
         return Ok(None);
     }
     let tensors: Vec<Option<&Tensor>> = inputs.iter().map(|input| input.as_ref().and_then(|i| i.value)).collect();
+    *may_fold -= elements;
     ops::eval_as(&node.op, &tensors, types).map(Some)
 }
 
