@@ -21,7 +21,7 @@ use alloc::vec::Vec;
 use crate::graph::Graph;
 
 pub use lint::lint;
-pub use read::{IR_VERSIONS, read};
+pub use read::{IR_VERSIONS, operators, read};
 pub use tensor::read_tensor;
 pub use upgrade::{NEWEST_OPSET, OLDEST_OPSET};
 pub use write::{IR_VERSION, OPSET, write};
@@ -34,27 +34,3 @@ pub struct Model {
     /// One line each, for people.
     pub notes: Vec<String>,
 }
-<<<<<<< HEAD
-
-/// Reads a model. Refuses, in one line, what is not a model, what is not supported and what the lint finds.
-pub fn read(_bytes: &[u8]) -> Result<Model> {
-    todo!()
-}
-
-/// Writes a validated graph: opset 21, IR 10, deterministic, every value shaped, the batch symbol as `N`.
-pub fn write(_graph: &Graph) -> Vec<u8> {
-    todo!()
-}
-
-/// Reads one serialized `TensorProto` (a file of a node test): its name and value.
-pub fn read_tensor(_bytes: &[u8]) -> Result<(String, crate::graph::Tensor)> {
-    todo!()
-}
-
-/// The operators that a model's nodes name, each once, sorted; of other domains as `DOMAIN:NAME`. Reads no more than
-/// that: also of models that [`read`] refuses.
-pub fn operators(_bytes: &[u8]) -> Result<Vec<String>> {
-    todo!()
-}
-=======
->>>>>>> 8628aa1 (Read and write ONNX: bounded wire format, opsets 7 to 22 into one normal form, lint)

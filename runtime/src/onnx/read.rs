@@ -36,6 +36,24 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
     reader.finish()
 }
 
+/// The operators that a model's nodes name, each once, sorted; of other domains as `DOMAIN:NAME`. Reads no more than
+/// that: also of models that [`read`] refuses.
+pub fn operators(bytes: &[u8]) -> Result<Vec<String>> {
+    let Some(graph) = ModelProto::read(Bytes::whole(bytes))?.graph else {
+        return Err(Refusal::new("model", "a graph", "none", "check that the file is an ONNX model"));
+    };
+    let mut names = BTreeSet::new();
+    let mut messages = GraphProto::read(graph)?.messages(field::graph::NODE);
+    while let Some(message) = messages.next_message()? {
+        let NodeProto { domain, op_type, .. } = NodeProto::read(message)?;
+        names.insert(match messages::is_default_domain(domain) {
+            true => op_type.to_string(),
+            false => format!("{domain}:{op_type}"),
+        });
+    }
+    Ok(names.into_iter().collect())
+}
+
 /// Checks versions; the graph and the opset (0 where the default domain is not imported).
 fn check_model<'a>(model: &ModelProto<'a>) -> Result<(GraphProto<'a>, i64)> {
     let [oldest, newest] = IR_VERSIONS;
@@ -190,10 +208,9 @@ impl<'a> Reader<'a> {
             return Err(Refusal::new(place, expected, "none", REPAIR));
         }
         if name != "Constant" && !table::NAMES.contains(&name) {
-            let action = match nearest(name, table::NAMES) {
-                Some(near) => format!("the nearest known one is `{near}`; export the model without `{name}`"),
-                None => format!("export the model without `{name}`, or run it with --backend ort"),
-            };
+            let near = nearest(name, table::NAMES).filter(|near| near.chars().next() == name.chars().next());
+            let near = near.map_or(String::new(), |near| format!("the nearest known one is `{near}`; "));
+            let action = format!("{near}export the model without `{name}`, or run it with --backend ort");
             return Err(Refusal::new(place, "an operator that kd knows", format!("`{name}`"), action));
         }
         Ok(())
