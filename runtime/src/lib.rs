@@ -28,5 +28,7 @@ pub mod data;
 pub mod files;
 #[cfg(feature = "std")]
 pub mod measure;
+#[cfg(feature = "std")]
+pub mod report;
 
 pub use error::{Exit, Refusal, Result};

@@ -59,11 +59,14 @@ fn mnist_has_its_known_counts_and_moments() {
     assert_eq!((data.description().n_train, data.description().n_test), (60_000, 10_000));
 }
 
+/// Name, series of the test part, shape, classes, training series a class.
+type Row = (&'static str, usize, [usize; 2], &'static [&'static str], &'static [usize]);
+
 #[test]
 fn the_archive_has_its_known_counts() {
     let Some(folder) = shared("data/ucr") else { return };
     #[rustfmt::skip]
-    let cases: [(&str, usize, [usize; 2], &[&str], &[usize]); 11] = [
+    let cases: [Row; 11] = [
         // name              test  shape      classes                          training counts
         ("ECG200",            100, [1, 96],   &["-1", "1"],                    &[31, 69]),
         ("GunPoint",          150, [1, 150],  &["1", "2"],                     &[24, 26]),
