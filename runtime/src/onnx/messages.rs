@@ -208,7 +208,8 @@ impl<'a> ModelProto<'a> {
                 f::IR_VERSION => model.ir_version = field.int()?,
                 f::FUNCTIONS => model.has_functions = true,
                 f::GRAPH => {
-                    if model.graph.replace(field.bytes()?).is_some() {
+                    let graph = field.bytes()?;
+                    if model.graph.replace(graph).is_some() {
                         return Err(damaged(field.at, "one graph", "a second one"));
                     }
                 }

@@ -251,7 +251,7 @@ mod tests {
         #[rustfmt::skip]
         let cases: [(u16, f32); 9] = [
             (0x0000, 0.0), (0x3c00, 1.0), (0xc000, -2.0), (0x7bff, 65504.0), (0x0400, 6.103_515_6e-5),
-            (0x0001, 5.960_464_5e-8), (0x03ff, 6.097_555_2e-5), (0x3555, 0.333_251_95), (0xfc00, f32::NEG_INFINITY),
+            (0x0001, 5.960_464_5e-8), (0x03ff, 6.097_555e-5), (0x3555, 0.333_251_95), (0xfc00, f32::NEG_INFINITY),
         ];
         for (bits, expected) in cases {
             assert_eq!(f16_to_f32(bits), expected, "{bits:#x}");

@@ -115,7 +115,7 @@ impl<'a> Fields<'a> {
         }
         let at = rest.at;
         let tag = rest.varint()?;
-        let number = u32::try_from(tag >> 3).ok().filter(|&n| n >= 1 && n < 1 << 29);
+        let number = u32::try_from(tag >> 3).ok().filter(|n| (1..1 << 29).contains(n));
         let number = number.ok_or_else(|| damaged(at, "a field number of 1 to 2^29 - 1", tag >> 3))?;
         let value = match tag & 7 {
             0 => Value::Varint(rest.varint()?),
