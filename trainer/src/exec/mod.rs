@@ -1,10 +1,29 @@
 //! Graph → forward and backward: its own tape over plain buffers that are planned once and reused every step.
+//!
+//! [`Executor::new`] walks the graph once ([`program`]): which initializers are trained, which values need a gradient,
+//! what must be kept for backward, what may be overwritten in place, and which buffer every value and gradient lies in
+//! ([`buffers`]). A step ([`run`]) then allocates nothing, writes each gradient once (only a second consumer adds), and
+//! computes none that nobody needs. The bits of a result depend on the seed, not on the number of threads.
+//!
+//! Parameters, gradients and activations are `Vec`s; [`candle`] turns parameters into candle tensors and back, and lets
+//! a small loss be written in candle.
 
-use kd_runtime::Result;
-use kd_runtime::graph::{Graph, ValueId};
+pub mod candle;
+pub mod program;
+pub mod random;
 
-/// The floats that training computes in: `f32`; `f64` for tests against central differences.
-pub trait Real: Copy + Send + Sync + 'static {}
+mod buffers;
+mod fallback;
+mod layout;
+mod real;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use kd_runtime::graph::{Dim, Graph, Tensor, ValueId};
+use kd_runtime::{Refusal, Result};
+
+pub use real::Real;
 
 /// One trainable or running array of a network, named as its initializer.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +51,13 @@ pub enum Role {
     Statistic,
 }
 
+impl Role {
+    /// Whether the optimiser changes it.
+    pub fn is_trained(self) -> bool {
+        self != Self::Statistic
+    }
+}
+
 /// How a forward pass behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -44,17 +70,12 @@ pub enum Mode {
     Eval,
 }
 
-/// A graph planned for training (or for a teacher's forward passes alone), with its parameters.
-pub struct Executor<T: Real> {
-    _todo: core::marker::PhantomData<T>,
-}
-
 /// What an executor is planned for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// The largest batch of a step; smaller ones may be run.
     pub batch: usize,
-    /// Values to be seen (and given gradients) from outside, by name.
+    /// Values to be seen (and given gradients) from outside, by name. The graph's outputs always are.
     pub taps: Vec<String>,
     /// Whether backward will be called.
     pub backward: bool,
@@ -62,54 +83,130 @@ pub struct Plan {
     pub threads: usize,
 }
 
+/// A graph planned for training (or for a teacher's forward passes alone), with its parameters.
+pub struct Executor<T: Real> {
+    pool: rayon::ThreadPool,
+    state: run::State<T>,
+}
+
 impl<T: Real> Executor<T> {
     /// Plans a validated graph with one f32 input `[N, …]`. Refuses, naming the node, what cannot be trained (or run).
-    pub fn new(_graph: &Graph, _plan: &Plan) -> Result<Self> {
-        todo!()
+    pub fn new(graph: &Graph, plan: &Plan) -> Result<Self> {
+        if plan.batch == 0 || plan.threads == 0 {
+            return Err(Refusal::new(
+                "plan",
+                "a batch and a number of threads of at least 1",
+                format!("batch {}, {} threads", plan.batch, plan.threads),
+                "set both",
+            ));
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(plan.threads)
+            .thread_name(|i| format!("kd-train-{i}"))
+            .build()
+            .map_err(|error| {
+                let action = "ask for fewer threads";
+                Refusal::new("threads", format!("{} threads", plan.threads), error, action)
+                    .with_exit(kd_runtime::Exit::Lacking)
+            })?;
+        let state = run::State::new(graph, plan)?;
+        Ok(Self { pool, state })
     }
 
     /// The parameters, in the order of the graph's nodes.
     pub fn parameters(&self) -> &[Parameter<T>] {
-        todo!()
+        &self.state.parameters
     }
 
     /// The parameters, for the optimiser.
     pub fn parameters_mut(&mut self) -> &mut [Parameter<T>] {
-        todo!()
+        &mut self.state.parameters
     }
 
     /// The id of a tap; refused if it was not planned.
-    pub fn tap(&self, _name: &str) -> Result<ValueId> {
-        todo!()
+    pub fn tap(&self, name: &str) -> Result<ValueId> {
+        let graph = &self.state.program.graph;
+        let id = graph.find(name).filter(|id| self.state.program.taps.contains(id));
+        id.ok_or_else(|| {
+            let known: Vec<&str> = self.state.program.taps.iter().map(|&id| graph.value(id).name.as_str()).collect();
+            Refusal::new("tap", format!("one of {}", known.join(", ")), format!("`{name}`"), "name a planned tap")
+        })
     }
 
     /// Shape of a tap for one sample, without the batch.
-    pub fn tap_shape(&self, _tap: ValueId) -> &[usize] {
-        todo!()
+    pub fn tap_shape(&self, tap: ValueId) -> &[usize] {
+        let program = &self.state.program;
+        program.taps.iter().position(|&id| id == tap).map_or(&[], |i| &program.tap_shapes[i])
     }
 
     /// Runs `batch` samples; `x` holds them one after another.
-    pub fn forward(&mut self, _x: &[T], _batch: usize, _mode: Mode) -> Result<()> {
-        todo!()
+    pub fn forward(&mut self, x: &[T], batch: usize, mode: Mode) -> Result<()> {
+        let state = &mut self.state;
+        state.prepare(x, batch)?;
+        self.pool.install(|| state.forward(mode))
     }
 
     /// A tap's values of the last forward pass, `batch` samples one after another.
-    pub fn value(&self, _tap: ValueId) -> &[T] {
-        todo!()
+    pub fn value(&self, tap: ValueId) -> &[T] {
+        self.state.value(tap)
     }
 
     /// From gradients of taps to the gradients of all parameters (overwritten). A tap may be named once.
-    pub fn backward(&mut self, _d_taps: &[(ValueId, &[T])]) -> Result<()> {
-        todo!()
+    pub fn backward(&mut self, d_taps: &[(ValueId, &[T])]) -> Result<()> {
+        let state = &mut self.state;
+        state.check_backward(d_taps)?;
+        self.pool.install(|| state.backward(d_taps));
+        Ok(())
+    }
+
+    /// Names the first trainable parameter whose gradient of the last backward pass is missing (no tap that was given a
+    /// gradient depends on it) or not finite: what a run checks after its first step.
+    pub fn check_gradients(&self) -> Result<()> {
+        for (i, parameter) in self.state.parameters.iter().enumerate().filter(|(_, p)| p.role.is_trained()) {
+            let at = format!("parameter `{}`", parameter.name);
+            if !self.state.reached[i] {
+                let action = "leave it out of the student, or add a loss term that depends on it";
+                return Err(Refusal::new(at, "a gradient", "none: no loss term depends on it", action));
+            }
+            if let Some(place) = parameter.gradient.iter().position(|g| !g.is_finite()) {
+                let found = format!("{:?} at element {place}", parameter.gradient[place]);
+                return Err(Refusal::new(at, "a finite gradient", found, "lower the learning rate or check the data"));
+            }
+        }
+        Ok(())
     }
 
     /// The graph with the present parameters in its initializers.
     pub fn to_graph(&self) -> Graph {
-        todo!()
+        let mut graph = self.state.program.graph.clone();
+        for (parameter, &id) in self.state.parameters.iter().zip(&self.state.program.parameters) {
+            let values: Vec<f32> = parameter.value.iter().map(|v| v.to_f32()).collect();
+            graph.initializers.insert(id, Tensor::from_vec(&parameter.shape, values));
+        }
+        graph
     }
 
     /// Bytes of all buffers.
     pub fn buffer_bytes(&self) -> usize {
-        todo!()
+        self.state.buffer_elements() * size_of::<T>()
     }
+}
+
+/// A value's shape for one sample; refused if its first size is not the batch.
+fn sample_shape(graph: &Graph, id: ValueId) -> Result<Vec<usize>> {
+    let value = graph.value(id);
+    let rest: Option<Vec<usize>> = match value.shape.0.split_first() {
+        Some((Dim::Batch, rest)) => {
+            rest.iter().map(|dim| if let Dim::Known(n) = dim { Some(*n) } else { None }).collect()
+        }
+        _ => None,
+    };
+    rest.ok_or_else(|| {
+        Refusal::new(
+            format!("value `{}`", value.name),
+            "a shape [N, …] with the batch first and only there",
+            &value.shape,
+            "choose another value, or export the model with a symbolic batch",
+        )
+    })
 }

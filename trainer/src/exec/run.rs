@@ -1,0 +1,368 @@
+//! One step: forward over the program's steps, then backward over them in reverse.
+
+use std::sync::Mutex;
+
+use kd_runtime::graph::infer::{self, Bound};
+use kd_runtime::graph::{Tensor, ValueId};
+use kd_runtime::{Refusal, Result};
+
+use super::layout::{self, Layout, NOWHERE};
+use super::program::{Origin, Program, Step, constant};
+use super::{Mode, Parameter, Plan, Real, fallback};
+use crate::ops::{Context, Gradient, Inputs, Kernel, Place, Port, Scratch, Site, table};
+
+/// The program's kernels at one batch size.
+struct Bindings<T: Real> {
+    batch: usize,
+    bound: Vec<Option<Bound>>,
+    kernels: Vec<Option<Box<dyn Kernel<T>>>>,
+    /// Elements of each root.
+    lens: Vec<usize>,
+    /// Where the inputs of each step lie.
+    places: Vec<Vec<Place>>,
+}
+
+/// All that a step needs, and what it leaves.
+pub struct State<T: Real> {
+    /// The graph understood.
+    pub program: Program<T>,
+    /// Values and gradients of the initializers.
+    pub parameters: Vec<Parameter<T>>,
+    /// For each parameter whether the last backward pass wrote its gradient.
+    pub reached: Vec<bool>,
+    layout: Layout,
+    buffers: Vec<Vec<T>>,
+    scratch: Scratch<T>,
+    input: Vec<T>,
+    /// What is no float.
+    others: Vec<Option<Tensor>>,
+    /// At the planned batch size, and at the last other one.
+    bindings: Vec<Bindings<T>>,
+    current: usize,
+    mode: Option<Mode>,
+    /// Of the backward pass: which roots' gradients are written, and the places for a step's gradients.
+    written: Vec<bool>,
+    targets: Vec<Vec<Gradient<T>>>,
+}
+
+impl<T: Real> Bindings<T> {
+    fn new(program: &Program<T>, batch: usize) -> Result<Self> {
+        let bound = infer::bind(&program.graph, batch)?;
+        let len = |b: &Option<Bound>| b.as_ref().map_or(0, |b| b.shape.iter().product());
+        let lens = bound.iter().map(len).collect();
+        let mut kernels = Vec::with_capacity(program.steps.len());
+        for step in &program.steps {
+            kernels.push(if step.fallback { None } else { Some(build(program, &bound, step)?) });
+        }
+        Ok(Self { batch, bound, kernels, lens, places: Vec::new() })
+    }
+
+    /// Finds where inputs lie, once the buffers are planned.
+    fn place(&mut self, program: &Program<T>, layout: &Layout) {
+        self.places = (program.steps.iter())
+            .map(|step| {
+                let place = |root: &Option<usize>| {
+                    root.map_or(Place::Nowhere, |root| place(program, layout, root, self.lens[root]))
+                };
+                step.inputs.iter().map(place).collect()
+            })
+            .collect();
+    }
+}
+
+fn place<T: Real>(program: &Program<T>, layout: &Layout, root: usize, len: usize) -> Place {
+    match program.origin[root] {
+        Origin::Input => Place::Input,
+        Origin::Parameter(i) => Place::Parameter(i),
+        Origin::Constant(i) => Place::Constant(i),
+        Origin::Computed if layout.value[root] != NOWHERE => Place::Buffer(layout.value[root], len),
+        _ => Place::Nowhere,
+    }
+}
+
+/// The kernel of a step.
+fn build<T: Real>(program: &Program<T>, bound: &[Option<Bound>], step: &Step) -> Result<Box<dyn Kernel<T>>> {
+    let node = &program.graph.nodes[step.node];
+    let shape = |id: ValueId| bound[id.index()].as_ref().map_or(&[][..], |b| &b.shape[..]);
+    let ports: Vec<Option<Port<'_>>> = (node.inputs.iter().zip(&step.inputs).enumerate())
+        .map(|(i, (id, root))| {
+            let (id, root) = ((*id)?, (*root)?);
+            let trained = matches!(program.origin[root], Origin::Parameter(_) | Origin::Computed);
+            let value = constant(&program.graph, bound, id).filter(|_| !trained);
+            Some(Port { shape: shape(id), value, wanted: step.wanted[i] })
+        })
+        .collect();
+    let site = Site { inputs: &ports, output: shape(node.outputs[0]) };
+    match table::build(&node.op, &site) {
+        Some(kernel) => kernel.map_err(|error| error.at_node(step.node, node)),
+        None => Err(table::no_gradient(&node.op).at_node(step.node, node)),
+    }
+}
+
+impl<T: Real> State<T> {
+    /// Plans everything at the largest batch.
+    pub fn new(graph: &kd_runtime::graph::Graph, plan: &Plan) -> Result<Self> {
+        let (program, parameters) = Program::new(graph, plan)?;
+        let mut bindings = Bindings::new(&program, plan.batch)?;
+        let layout = layout::plan(&program, &bindings.kernels, &bindings.lens);
+        bindings.place(&program, &layout);
+        let needs = bindings.kernels.iter().flatten().map(|kernel| kernel.scratch());
+        let (shared, lane) = needs.fold((0, 0), |(s, l), size| (s.max(size.shared), l.max(size.lane)));
+        let targets = program.steps.iter().map(|step| step.inputs.iter().map(|_| Gradient::default()).collect());
+        Ok(Self {
+            reached: vec![false; parameters.len()],
+            buffers: layout.sizes.iter().map(|&size| vec![T::ZERO; size]).collect(),
+            scratch: Scratch {
+                shared: vec![T::ZERO; shared],
+                lanes: (0..plan.threads).map(|_| Mutex::new(vec![T::ZERO; lane])).collect(),
+            },
+            input: vec![T::ZERO; bindings.lens[program.graph.inputs[0].index()]],
+            others: vec![None; program.root.len()],
+            written: vec![false; program.root.len()],
+            targets: targets.collect(),
+            bindings: vec![bindings],
+            current: 0,
+            mode: None,
+            program,
+            parameters,
+            layout,
+        })
+    }
+
+    /// Elements of all buffers.
+    pub fn buffer_elements(&self) -> usize {
+        let lanes = self.scratch.lanes.iter().map(|lane| lane.lock().map_or(0, |lane| lane.len()));
+        let parameters = self.parameters.iter().map(|p| p.value.len() + p.gradient.len());
+        self.layout.sizes.iter().sum::<usize>()
+            + self.input.len()
+            + self.scratch.shared.len()
+            + lanes.sum::<usize>()
+            + parameters.sum::<usize>()
+    }
+
+    /// Takes the input of a step.
+    pub fn prepare(&mut self, x: &[T], batch: usize) -> Result<()> {
+        let sample = self.input.len() / self.program.batch;
+        if batch == 0 || batch > self.program.batch || x.len() != batch * sample {
+            return Err(Refusal::new(
+                "batch",
+                format!("1 to {} samples of {sample} floats", self.program.batch),
+                format!("{batch} samples in {} floats", x.len()),
+                "plan for the largest batch",
+            ));
+        }
+        self.current = match self.bindings.iter().position(|b| b.batch == batch) {
+            Some(i) => i,
+            None => {
+                let mut bindings = Bindings::new(&self.program, batch)?;
+                bindings.place(&self.program, &self.layout);
+                self.bindings.truncate(1);
+                self.bindings.push(bindings);
+                1
+            }
+        };
+        self.input[..x.len()].copy_from_slice(x);
+        self.mode = None;
+        Ok(())
+    }
+
+    /// Runs all steps on the input that [`State::prepare`] took.
+    pub fn forward(&mut self, mode: Mode) -> Result<()> {
+        let batch = &mut self.bindings[self.current];
+        let x = &self.input[..batch.lens[self.program.graph.inputs[0].index()]];
+        for (i, step) in self.program.steps.iter().enumerate() {
+            if step.fallback {
+                let inputs = Inputs {
+                    places: &batch.places[i],
+                    x,
+                    parameters: &self.parameters,
+                    constants: &self.program.constants,
+                    buffers: &self.buffers,
+                };
+                let outputs =
+                    fallback::evaluate(&self.program, &batch.bound, step, &self.others, |k| inputs.get(k))?;
+                for (value, tensor) in outputs {
+                    store(&mut self.buffers, &mut self.others, &self.layout, value, tensor);
+                }
+                continue;
+            }
+            let Some(kernel) = &mut batch.kernels[i] else { continue };
+            let buffer = self.layout.value[step.output];
+            let mut y = std::mem::take(&mut self.buffers[buffer]);
+            let inputs = Inputs {
+                places: &batch.places[i],
+                x,
+                parameters: &self.parameters,
+                constants: &self.program.constants,
+                buffers: &self.buffers,
+            };
+            let mut context = Context { mode, node: step.node, scratch: &mut self.scratch };
+            let out = &mut y[..batch.lens[step.output]];
+            if self.layout.in_place[i] {
+                kernel.forward_in_place(&inputs, out, &mut context);
+            } else {
+                kernel.forward(&inputs, out, &mut context);
+            }
+            self.buffers[buffer] = y;
+            if let (Mode::Train { .. }, Some(statistics)) = (mode, kernel.statistics()) {
+                update_statistics(&mut self.parameters, &batch.places[i], statistics);
+            }
+        }
+        self.mode = Some(mode);
+        Ok(())
+    }
+
+    /// A tap's values; empty before the first forward pass.
+    pub fn value(&self, tap: ValueId) -> &[T] {
+        let batch = &self.bindings[self.current];
+        let Some(&root) = self.program.root.get(tap.index()) else { return &[] };
+        match place(&self.program, &self.layout, root, batch.lens[root]) {
+            Place::Input => &self.input[..batch.lens[root]],
+            Place::Parameter(i) => &self.parameters[i].value,
+            Place::Constant(i) => &self.program.constants[i],
+            Place::Buffer(b, len) => &self.buffers[b][..len],
+            Place::Nowhere => &[],
+        }
+    }
+
+    /// Refuses a backward pass that cannot be: not planned, no forward pass, not a tap, another length.
+    pub fn check_backward(&self, d_taps: &[(ValueId, &[T])]) -> Result<()> {
+        if !self.program.backward || self.mode.is_none() {
+            let found = if self.program.backward { "none" } else { "a plan without backward" };
+            return Err(Refusal::new("backward", "a forward pass before", found, "plan for backward, run forward"));
+        }
+        let lens = &self.bindings[self.current].lens;
+        for (i, (tap, d)) in d_taps.iter().enumerate() {
+            let known = self.program.taps.contains(tap) && !d_taps[..i].iter().any(|(other, _)| other == tap);
+            let expected = lens.get(tap.index()).copied().unwrap_or(0);
+            if !known || d.len() != expected {
+                let name = self.program.graph.values.get(tap.index()).map_or("?", |value| &value.name);
+                let at = format!("gradient of `{name}`");
+                let found = format!("{} floats{}", d.len(), if known { "" } else { " for no tap or a second time" });
+                return Err(Refusal::new(at, format!("{expected} floats, once for a tap"), found, "name each tap once"));
+            }
+        }
+        Ok(())
+    }
+
+    /// From gradients of taps to those of the parameters.
+    pub fn backward(&mut self, d_taps: &[(ValueId, &[T])]) {
+        self.written.fill(false);
+        for (tap, d) in d_taps {
+            let root = self.program.root[tap.index()];
+            let buffer = self.layout.gradient[root];
+            if buffer == NOWHERE {
+                continue;
+            }
+            crate::ops::kernels::pointwise::copy(&mut self.buffers[buffer][..d.len()], self.written[root], d);
+            self.written[root] = true;
+        }
+        for i in (0..self.program.steps.len()).rev() {
+            if self.written[self.program.steps[i].output] {
+                self.step_back(i);
+            }
+        }
+        for (i, parameter) in self.parameters.iter_mut().enumerate() {
+            self.reached[i] = self.written[self.program.parameters[i].index()];
+            if !self.reached[i] {
+                parameter.gradient.fill(T::ZERO);
+            }
+        }
+    }
+
+    fn step_back(&mut self, i: usize) {
+        let step = &self.program.steps[i];
+        let batch = &mut self.bindings[self.current];
+        let Some(kernel) = &mut batch.kernels[i] else { return };
+        let in_place = self.layout.in_place[i];
+        let mut targets = std::mem::take(&mut self.targets[i]);
+        for (k, target) in targets.iter_mut().enumerate() {
+            let root = step.inputs[k].unwrap_or(0);
+            target.wanted = step.wanted[k] && !(in_place && k == 0);
+            if !target.wanted {
+                continue;
+            }
+            target.len = batch.lens[root];
+            let twin = self.layout.twins[i][k];
+            target.add = self.written[root] && twin == NOWHERE;
+            target.buffer = match (twin, self.program.origin[root]) {
+                (NOWHERE, Origin::Parameter(p)) => std::mem::take(&mut self.parameters[p].gradient),
+                (NOWHERE, _) => std::mem::take(&mut self.buffers[self.layout.gradient[root]]),
+                (twin, _) => std::mem::take(&mut self.buffers[twin]),
+            };
+        }
+        let gradient = self.layout.gradient[step.output];
+        let mut d = std::mem::take(&mut self.buffers[gradient]);
+        let inputs = Inputs {
+            places: &batch.places[i],
+            x: &self.input[..batch.lens[self.program.graph.inputs[0].index()]],
+            parameters: &self.parameters,
+            constants: &self.program.constants,
+            buffers: &self.buffers,
+        };
+        let len = batch.lens[step.output];
+        let y = self.buffers[self.layout.value[step.output]].get(..len).unwrap_or(&[]);
+        let mode = self.mode.unwrap_or(Mode::Eval);
+        let mut context = Context { mode, node: step.node, scratch: &mut self.scratch };
+        if in_place {
+            kernel.backward_in_place(&inputs, y, &mut d[..len], &mut targets, &mut context);
+        } else {
+            kernel.backward(&inputs, y, &d[..len], &mut targets, &mut context);
+        }
+        self.buffers[gradient] = d;
+        self.give_back(i, targets);
+    }
+
+    /// Returns a step's gradients to their owners.
+    fn give_back(&mut self, i: usize, mut targets: Vec<Gradient<T>>) {
+        let step = &self.program.steps[i];
+        for (k, target) in targets.iter_mut().enumerate().filter(|(k, _)| step.wanted[*k]) {
+            let root = step.inputs[k].unwrap_or(0);
+            self.written[root] = true;
+            if !target.wanted {
+                continue;
+            }
+            let buffer = std::mem::take(&mut target.buffer);
+            let twin = self.layout.twins[i][k];
+            let owner = match self.program.origin[root] {
+                Origin::Parameter(p) => &mut self.parameters[p].gradient,
+                _ => &mut self.buffers[self.layout.gradient[root]],
+            };
+            if twin == NOWHERE {
+                *owner = buffer;
+            } else {
+                crate::ops::kernels::pointwise::copy(&mut owner[..target.len], true, &buffer[..target.len]);
+                self.buffers[twin] = buffer;
+            }
+        }
+        self.targets[i] = targets;
+    }
+}
+
+/// Keeps a tensor that the runtime computed.
+fn store<T: Real>(
+    buffers: &mut [Vec<T>],
+    others: &mut [Option<Tensor>],
+    layout: &Layout,
+    value: usize,
+    tensor: Tensor,
+) {
+    match (tensor.get::<f32>(), layout.value[value]) {
+        (Some(_), NOWHERE) => {}
+        (Some(values), buffer) => {
+            buffers[buffer].iter_mut().zip(values).for_each(|(to, &v)| *to = T::from_f32(v));
+        }
+        (None, _) => others[value] = Some(tensor),
+    }
+}
+
+/// `running = running * momentum + batch * (1 - momentum)`, ONNX's convention.
+fn update_statistics<T: Real>(parameters: &mut [Parameter<T>], places: &[Place], (mean, var, momentum): (&[T], &[T], T)) {
+    for (place, batch) in [(places.get(3), mean), (places.get(4), var)] {
+        if let Some(&Place::Parameter(p)) = place {
+            for (running, &batch) in parameters[p].value.iter_mut().zip(batch) {
+                *running = *running * momentum + batch * (T::ONE - momentum);
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Dropout: in training each element is zeroed with probability `ratio` and the others divided by `1 - ratio`.
+
+use kd_runtime::ops::{self, OpError};
+use rayon::prelude::*;
+
+use super::kernels::pointwise::{self, PIECE};
+use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Site};
+use crate::exec::random::Stream;
+use crate::exec::{Mode, Real};
+
+struct Dropout {
+    ratio: f32,
+}
+
+/// The kernel of a Dropout node; its ratio is a constant, and 0.5 if left out.
+pub fn build<T: Real>(_op: &ops::dropout::Dropout, site: &Site<'_>) -> Built<T> {
+    let ratio = site.scalar(1, "a ratio")?.unwrap_or(0.5);
+    if !(0.0..1.0).contains(&ratio) {
+        return Err(OpError::new("a dropout ratio of 0 to below 1", ratio));
+    }
+    Ok(Box::new(Dropout { ratio }))
+}
+
+/// `y = y / (1 - ratio)` where element i of the stream is kept, else 0. The gradient is the same map.
+pub fn apply<T: Real>(y: &mut [T], ratio: f32, kept: impl Fn(usize) -> bool + Sync) {
+    let factor = T::ONE / (T::ONE - T::from_f32(ratio));
+    y.par_chunks_mut(PIECE).enumerate().for_each(|(piece, y)| {
+        for (i, y) in y.iter_mut().enumerate() {
+            *y = if kept(piece * PIECE + i) { *y * factor } else { T::ZERO };
+        }
+    });
+}
+
+impl Dropout {
+    fn run<T: Real>(&self, y: &mut [T], context: &Context<'_, T>) {
+        if let Mode::Train { seed } = context.mode
+            && self.ratio > 0.0
+        {
+            let stream = Stream::new(seed, context.node as u64);
+            apply(y, self.ratio, |i| stream.uniform(i) >= self.ratio);
+        }
+    }
+}
+
+impl<T: Real> Kernel<T> for Dropout {
+    fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], context: &mut Context<'_, T>) {
+        pointwise::copy(y, false, x.get(0));
+        self.run(y, context);
+    }
+
+    fn backward(
+        &mut self,
+        _x: &Inputs<'_, T>,
+        _y: &[T],
+        d_y: &[T],
+        d_x: &mut [Gradient<T>],
+        context: &mut Context<'_, T>,
+    ) {
+        let Some((d, add)) = d_x[0].target() else { return };
+        if !add {
+            pointwise::copy(d, false, d_y);
+            return self.run(d, context);
+        }
+        match context.mode {
+            Mode::Train { seed } if self.ratio > 0.0 => {
+                let stream = Stream::new(seed, context.node as u64);
+                let factor = T::ONE / (T::ONE - T::from_f32(self.ratio));
+                for (i, (d, &d_y)) in d.iter_mut().zip(d_y).enumerate() {
+                    if stream.uniform(i) >= self.ratio {
+                        *d += d_y * factor;
+                    }
+                }
+            }
+            _ => pointwise::copy(d, true, d_y),
+        }
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::NOTHING
+    }
+
+    fn in_place(&self) -> bool {
+        true
+    }
+
+    fn forward_in_place(&mut self, _x: &Inputs<'_, T>, y: &mut [T], context: &mut Context<'_, T>) {
+        self.run(y, context);
+    }
+
+    fn backward_in_place(
+        &mut self,
+        _x: &Inputs<'_, T>,
+        _y: &[T],
+        d: &mut [T],
+        _d_x: &mut [Gradient<T>],
+        context: &mut Context<'_, T>,
+    ) {
+        self.run(d, context);
+    }
+}

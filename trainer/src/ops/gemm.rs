@@ -1,0 +1,116 @@
+//! Matrix product with transposes, factors and a broadcast addend: linear layers.
+
+use kd_runtime::ops::{self, OpError};
+
+use super::kernels::gemm::{Matrix, product};
+use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Site};
+use crate::exec::Real;
+
+struct Gemm<T> {
+    m: usize,
+    n: usize,
+    k: usize,
+    alpha: T,
+    beta: T,
+    trans_a: bool,
+    trans_b: bool,
+    /// Rows and columns of C (each 1 or full), if it is there.
+    c: Option<[usize; 2]>,
+    wanted: [bool; 2],
+}
+
+/// The kernel of a Gemm node.
+pub fn build<T: Real>(op: &ops::gemm::Gemm, site: &Site<'_>) -> Built<T> {
+    let (&[a0, a1], &[m, n]) = (site.shape(0), site.output) else {
+        return Err(OpError::new("matrices", format!("{:?}", site.shape(0))));
+    };
+    let c = site.port(2).map(|port| match *port.shape {
+        [.., rows, columns] => [rows, columns],
+        [columns] => [1, columns],
+        [] => [1, 1],
+    });
+    Ok(Box::new(Gemm {
+        m,
+        n,
+        k: if op.trans_a { a0 } else { a1 },
+        alpha: T::from_f32(op.alpha),
+        beta: T::from_f32(op.beta),
+        trans_a: op.trans_a,
+        trans_b: op.trans_b,
+        c,
+        wanted: [site.wanted(0), site.wanted(1)],
+    }))
+}
+
+impl<T: Real> Gemm<T> {
+    fn a<'a>(&self, data: &'a [T]) -> Matrix<'a, T> {
+        if self.trans_a { Matrix::rows(data, self.m).t() } else { Matrix::rows(data, self.k) }
+    }
+
+    fn b<'a>(&self, data: &'a [T]) -> Matrix<'a, T> {
+        if self.trans_b { Matrix::rows(data, self.k).t() } else { Matrix::rows(data, self.n) }
+    }
+
+    fn d_c(&self, [rows, columns]: [usize; 2], d_y: &[T], d: &mut [T], add: bool) {
+        if !add {
+            d.fill(T::ZERO);
+        }
+        for (i, line) in d_y.chunks_exact(self.n).enumerate() {
+            for (j, &value) in line.iter().enumerate() {
+                let at = (if rows == 1 { 0 } else { i * columns }) + if columns == 1 { 0 } else { j };
+                d[at] += self.beta * value;
+            }
+        }
+    }
+}
+
+impl<T: Real> Kernel<T> for Gemm<T> {
+    fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
+        let add = self.c.is_some();
+        if let Some([rows, columns]) = self.c {
+            let c = x.get(2);
+            for (i, line) in y.chunks_exact_mut(self.n.max(1)).enumerate() {
+                let row = if rows == 1 { 0 } else { i * columns };
+                for (j, y) in line.iter_mut().enumerate() {
+                    *y = self.beta * c[row + if columns == 1 { 0 } else { j }];
+                }
+            }
+        }
+        product(y, self.a(x.get(0)), self.b(x.get(1)), [self.m, self.n, self.k], self.alpha, add);
+    }
+
+    fn backward(
+        &mut self,
+        x: &Inputs<'_, T>,
+        _y: &[T],
+        d_y: &[T],
+        d_x: &mut [Gradient<T>],
+        _context: &mut Context<'_, T>,
+    ) {
+        let (m, n, k) = (self.m, self.n, self.k);
+        let d_matrix = Matrix::rows(d_y, n);
+        if let Some((d, add)) = d_x[0].target() {
+            let b = self.b(x.get(1));
+            if self.trans_a {
+                product(d, b, d_matrix.t(), [k, m, n], self.alpha, add);
+            } else {
+                product(d, d_matrix, b.t(), [m, k, n], self.alpha, add);
+            }
+        }
+        if let Some((d, add)) = d_x[1].target() {
+            let a = self.a(x.get(0));
+            if self.trans_b {
+                product(d, d_matrix.t(), a, [n, k, m], self.alpha, add);
+            } else {
+                product(d, a.t(), d_matrix, [k, n, m], self.alpha, add);
+            }
+        }
+        if let (Some(c), Some((d, add))) = (self.c, d_x.get_mut(2).and_then(Gradient::target)) {
+            self.d_c(c, d_y, d, add);
+        }
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::inputs(&[(0, self.wanted[1]), (1, self.wanted[0])])
+    }
+}
