@@ -150,7 +150,8 @@ fn in_place<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>
     steps
         .map(|(step, kernel)| {
             let first = step.inputs.first().copied().flatten();
-            let gradient_fits = !program.backward || first.is_some_and(|f| program.needs[f] == program.needs[step.output]);
+            let gradient_fits =
+                !program.backward || first.is_some_and(|f| program.needs[f] == program.needs[step.output]);
             let kernel_can = kernel.as_ref().is_some_and(|k| k.in_place() && k.keeps().inputs & 1 == 0);
             kernel_can && gradient_fits && first.is_some_and(free)
         })

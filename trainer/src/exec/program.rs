@@ -232,8 +232,7 @@ impl<T: Real> Builder<'_, T> {
         let node = &graph.nodes[i];
         self.read_initializers(graph, node);
         let program = &mut self.program;
-        let inputs: Vec<Option<usize>> =
-            node.inputs.iter().map(|id| id.map(|id| program.root[id.index()])).collect();
+        let inputs: Vec<Option<usize>> = node.inputs.iter().map(|id| id.map(|id| program.root[id.index()])).collect();
         let output = node.outputs[0];
         if is_alias(graph, self.bound, node)
             && let Some(source) = inputs[0]

@@ -18,7 +18,10 @@ pub struct Stream {
 impl Stream {
     /// The stream of `place` in the step of this seed.
     pub fn new(seed: u64, place: u64) -> Self {
-        Self { key: mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15)) ^ mix(place.wrapping_mul(0xd1b5_4a32_d192_ed03) ^ 0x632b_e59b) }
+        Self {
+            key: mix(seed.wrapping_add(0x9e37_79b9_7f4a_7c15))
+                ^ mix(place.wrapping_mul(0xd1b5_4a32_d192_ed03) ^ 0x632b_e59b),
+        }
     }
 
     /// Number `i`, uniform in [0, 1) on a grid of 2⁻²⁴ (exact in f32).

@@ -44,6 +44,8 @@ pub trait Real:
     fn tanh(self) -> Self;
     /// Absolute value.
     fn abs(self) -> Self;
+    /// Not a number.
+    fn is_nan(self) -> bool;
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
 
@@ -54,7 +56,7 @@ pub trait Real:
 
     /// The larger one; the other if one is NaN.
     fn max(self, other: Self) -> Self {
-        if self > other || other != other { self } else { other }
+        if self > other || other.is_nan() { self } else { other }
     }
 }
 
@@ -98,6 +100,10 @@ macro_rules! real {
             #[inline]
             fn abs(self) -> Self {
                 self.abs()
+            }
+            #[inline]
+            fn is_nan(self) -> bool {
+                self.is_nan()
             }
             #[inline]
             fn is_finite(self) -> bool {

@@ -179,8 +179,7 @@ impl<T: Real> State<T> {
                     constants: &self.program.constants,
                     buffers: &self.buffers,
                 };
-                let outputs =
-                    fallback::evaluate(&self.program, &batch.bound, step, &self.others, |k| inputs.get(k))?;
+                let outputs = fallback::evaluate(&self.program, &batch.bound, step, &self.others, |k| inputs.get(k))?;
                 for (value, tensor) in outputs {
                     store(&mut self.buffers, &mut self.others, &self.layout, value, tensor);
                 }
@@ -239,7 +238,12 @@ impl<T: Real> State<T> {
                 let name = self.program.graph.values.get(tap.index()).map_or("?", |value| &value.name);
                 let at = format!("gradient of `{name}`");
                 let found = format!("{} floats{}", d.len(), if known { "" } else { " for no tap or a second time" });
-                return Err(Refusal::new(at, format!("{expected} floats, once for a tap"), found, "name each tap once"));
+                return Err(Refusal::new(
+                    at,
+                    format!("{expected} floats, once for a tap"),
+                    found,
+                    "name each tap once",
+                ));
             }
         }
         Ok(())
@@ -357,7 +361,11 @@ fn store<T: Real>(
 }
 
 /// `running = running * momentum + batch * (1 - momentum)`, ONNX's convention.
-fn update_statistics<T: Real>(parameters: &mut [Parameter<T>], places: &[Place], (mean, var, momentum): (&[T], &[T], T)) {
+fn update_statistics<T: Real>(
+    parameters: &mut [Parameter<T>],
+    places: &[Place],
+    (mean, var, momentum): (&[T], &[T], T),
+) {
     for (place, batch) in [(places.get(3), mean), (places.get(4), var)] {
         if let Some(&Place::Parameter(p)) = place {
             for (running, &batch) in parameters[p].value.iter_mut().zip(batch) {

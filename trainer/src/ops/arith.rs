@@ -194,8 +194,8 @@ impl<T: Real> Kernel<T> for Arith {
         d_x: &mut [Gradient<T>],
         _context: &mut Context<'_, T>,
     ) {
-        for which in 0..2 {
-            if let Some((d, add)) = d_x[which].target() {
+        for (which, gradient) in d_x.iter_mut().enumerate() {
+            if let Some((d, add)) = gradient.target() {
                 self.gradient(which, [x.get(0), x.get(1)], d_y, d, add);
             }
         }

@@ -92,11 +92,8 @@ impl<T: Real> BatchNorm<T> {
     }
 
     fn measure(&mut self, x: &[T]) {
-        let (mut mean, mut inverse, mut unbiased) = (
-            std::mem::take(&mut self.mean),
-            std::mem::take(&mut self.inverse),
-            std::mem::take(&mut self.unbiased),
-        );
+        let (mut mean, mut inverse, mut unbiased) =
+            (std::mem::take(&mut self.mean), std::mem::take(&mut self.inverse), std::mem::take(&mut self.unbiased));
         let count = (self.batch * self.plane) as f64;
         let each = mean.par_iter_mut().zip(&mut inverse).zip(&mut unbiased).enumerate();
         each.for_each(|(c, ((mean, inverse), unbiased))| {

@@ -78,8 +78,8 @@ pub fn build<T: Real>(op: &ops::conv::Conv, site: &Site<'_>) -> Built<T> {
         return Err(OpError::new("x [N, C, …] and weights [M, C/group, …]", format!("{x:?} and {w:?}")));
     }
     let axes = op.window.resolve(&x[2..], Some(&w[2..]))?;
-    let window = Window2::new(&axes)
-        .ok_or_else(|| OpError::new("a convolution over 1 or 2 spatial axes", axes.len()))?;
+    let window =
+        Window2::new(&axes).ok_or_else(|| OpError::new("a convolution over 1 or 2 spatial axes", axes.len()))?;
     let weights: usize = w.iter().product();
     let chunks = (CHUNK_FLOATS / weights.max(1)).clamp(1, MOST_CHUNKS);
     let shape = Shape {
@@ -273,11 +273,8 @@ impl<T: Real> Kernel<T> for Conv {
     }
 
     fn scratch(&self) -> ScratchSize {
-        let partials = if self.shape.wanted[1] || self.shape.wanted[2] {
-            self.shape.chunks() * self.shape.partial()
-        } else {
-            0
-        };
+        let partials =
+            if self.shape.wanted[1] || self.shape.wanted[2] { self.shape.chunks() * self.shape.partial() } else { 0 };
         ScratchSize { shared: partials, lane: self.columns() }
     }
 }

@@ -145,11 +145,8 @@ impl<T: Real> Kernel<T> for Depthwise {
     }
 
     fn scratch(&self) -> ScratchSize {
-        let partials = if self.shape.wanted[1] || self.shape.wanted[2] {
-            self.shape.chunks() * self.shape.partial()
-        } else {
-            0
-        };
+        let partials =
+            if self.shape.wanted[1] || self.shape.wanted[2] { self.shape.chunks() * self.shape.partial() } else { 0 };
         ScratchSize { shared: partials, lane: 0 }
     }
 }

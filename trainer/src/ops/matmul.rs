@@ -64,8 +64,8 @@ impl<T: Real> Kernel<T> for MatMul {
         let (m, n, k) = (self.m, self.n, self.k);
         // A matrix that several outputs share takes the sum; the pairs' order is fixed.
         let shared = self.pairs.len() > 1;
-        for which in 0..2 {
-            let Some((d, add)) = d_x[which].target() else { continue };
+        for (which, gradient) in d_x.iter_mut().enumerate() {
+            let Some((d, add)) = gradient.target() else { continue };
             if shared && !add {
                 d.fill(T::ZERO);
             }

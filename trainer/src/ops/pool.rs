@@ -31,7 +31,10 @@ pub fn max<T: Real>(op: &ops::pool::MaxPool, site: &Site<'_>) -> Built<T> {
 fn covered(axis: &ops::window::Axis, o: usize) -> impl Iterator<Item = usize> + Clone + use<> {
     let (start, pad, input) = (o * axis.stride, axis.pad_begin, axis.input);
     let dilation = axis.dilation;
-    (0..axis.kernel).map(move |k| start + k * dilation).filter(move |&i| i >= pad && i < pad + input).map(move |i| i - pad)
+    (0..axis.kernel)
+        .map(move |k| start + k * dilation)
+        .filter(move |&i| i >= pad && i < pad + input)
+        .map(move |i| i - pad)
 }
 
 impl Max {
@@ -45,7 +48,7 @@ impl Max {
                         let at = iy * width + ix;
                         let value = x[at];
                         // A NaN wins and stays: a loss that is not finite must be noticed.
-                        if best.is_none_or(|(b, _)| value > b || (value != value && b == b)) {
+                        if best.is_none_or(|(b, _)| value > b || (value.is_nan() && !b.is_nan())) {
                             best = Some((value, at));
                         }
                     }

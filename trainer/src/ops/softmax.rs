@@ -53,7 +53,7 @@ impl<T: Real> Kernel<T> for Softmax {
         let x = x.get(0);
         self.rows(x.len(), |start| {
             let row = self.row(start);
-            let top = row.clone().map(|i| x[i]).fold(x[start], |a, b| if b > a || b != b { b } else { a });
+            let top = row.clone().map(|i| x[i]).fold(x[start], |a, b| if b > a || b.is_nan() { b } else { a });
             let mut sum = T::ZERO;
             for i in row.clone() {
                 let e = (x[i] - top).exp();

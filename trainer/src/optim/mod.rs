@@ -3,6 +3,9 @@
 use crate::exec::Parameter;
 use crate::options::{Options, Spec};
 
+/// Makes an optimizer; see [`OptimizerKind::build`].
+pub type Build = fn(&Options, &[Parameter<f32>], bool) -> Box<dyn Optimizer>;
+
 /// A row of the table of optimizers (`optim/table.rs`: `pub static OPTIMIZERS: &[OptimizerKind]`).
 pub struct OptimizerKind {
     /// Its name in a recipe.
@@ -13,7 +16,7 @@ pub struct OptimizerKind {
     pub options: &'static [Spec],
     /// Makes the optimizer for these parameters from checked options. `decay_norm_and_bias`: whether weight decay also
     /// acts on [`Role::BiasOrNorm`](crate::exec::Role).
-    pub build: fn(&Options, &[Parameter<f32>], bool) -> Box<dyn Optimizer>,
+    pub build: Build,
 }
 
 /// What changes parameters by their gradients.

@@ -39,14 +39,7 @@ unsafe impl<T: Send> Send for Shared<T> {}
 unsafe impl<T: Send> Sync for Shared<T> {}
 
 /// `c = scale * a b` or `c += scale * a b`; c is row-major `[m, n]`, a `[m, k]`, b `[k, n]`; on this thread.
-pub fn multiply<T: Real>(
-    c: &mut [T],
-    a: Matrix<'_, T>,
-    b: Matrix<'_, T>,
-    [m, n, k]: [usize; 3],
-    scale: T,
-    add: bool,
-) {
+pub fn multiply<T: Real>(c: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, [m, n, k]: [usize; 3], scale: T, add: bool) {
     assert!(c.len() >= m * n && a.fits(m, k) && b.fits(k, n), "a product of [{m}, {k}] and [{k}, {n}]");
     if k == 0 && !add {
         c[..m * n].fill(T::ZERO);
@@ -102,14 +95,7 @@ const MOST_BLOCKS: usize = 16;
 
 /// As [`multiply`], in blocks of rows or columns of c (the longer side is cut) that run on the threads of the pool.
 /// Each element is summed within one block, so the result does not depend on the number of threads.
-pub fn product<T: Real>(
-    c: &mut [T],
-    a: Matrix<'_, T>,
-    b: Matrix<'_, T>,
-    [m, n, k]: [usize; 3],
-    scale: T,
-    add: bool,
-) {
+pub fn product<T: Real>(c: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, [m, n, k]: [usize; 3], scale: T, add: bool) {
     assert!(c.len() >= m * n && a.fits(m, k) && b.fits(k, n), "a product of [{m}, {k}] and [{k}, {n}]");
     let macs = m.saturating_mul(n).saturating_mul(k);
     let longer = m.max(n);

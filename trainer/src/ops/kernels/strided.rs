@@ -28,8 +28,7 @@ impl View {
     pub fn broadcast(shape: &[usize], to: &[usize]) -> Self {
         let own = dense(shape);
         let lead = to.len() - shape.len();
-        let strides =
-            (0..to.len()).map(|i| if i < lead || shape[i - lead] == 1 { 0 } else { own[i - lead] }).collect();
+        let strides = (0..to.len()).map(|i| if i < lead || shape[i - lead] == 1 { 0 } else { own[i - lead] }).collect();
         Self { offset: 0, strides }
     }
 }
@@ -94,7 +93,12 @@ impl Walk {
             }
         }
         let index = vec![0; sizes.len()];
-        Self { shape: sizes, a: View { offset: a.offset, strides: sa }, b: View { offset: b.offset, strides: sb }, index }
+        Self {
+            shape: sizes,
+            a: View { offset: a.offset, strides: sa },
+            b: View { offset: b.offset, strides: sb },
+            index,
+        }
     }
 
     /// Calls `f` for each run, in row-major order of the box.
