@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use kd_runtime::engine::Engine;
-use kd_runtime::graph::{Slice, Tensor};
+use kd_runtime::graph::{Dim, Graph, Slice, Tensor};
 use kd_runtime::{Refusal, Result, files, onnx, ops};
 
 /// How one case ended.
@@ -89,47 +89,78 @@ pub fn run(case: &Case) -> Outcome {
 }
 
 fn try_run(folder: &Path) -> Result<Option<String>> {
-    let graph = onnx::read(&files::read(&folder.join("model.onnx"))?)?.graph;
+    let model = files::read(&folder.join("model.onnx"))?;
     for k in 0.. {
         let set = folder.join(format!("test_data_set_{k}"));
         if !set.is_dir() {
             break;
         }
-        let inputs = tensors(&set, "input", graph.inputs.len())?;
-        let batch = graph.inputs.iter().zip(&inputs).find_map(|(&id, x)| {
-            let at = graph.value(id).shape.0.iter().position(|dim| *dim == kd_runtime::graph::Dim::Batch)?;
-            x.shape().get(at).copied()
-        });
-        let mut engine = Engine::new(&graph, batch.unwrap_or(1))?;
-        for (i, x) in inputs.iter().enumerate() {
-            let ty = &engine.inputs()[i];
-            if ty.element != x.element() || ty.shape != x.shape() {
-                let found = format!("{} {:?}", x.element(), x.shape());
-                return Err(Refusal::new(
-                    "input",
-                    format!("{} {:?}", ty.element, ty.shape),
-                    found,
-                    "use a fixed shape",
-                ));
-            }
-            engine.input_mut(i).data.copy_from(x.view().data);
-        }
-        engine.run()?;
-        for (i, expected) in tensors(&set, "output", graph.outputs.len())?.iter().enumerate() {
-            let found = engine.output(i);
-            if found.shape != expected.shape() {
-                return Ok(Some(format!("output {i} has shape {:?}, expected {:?}", found.shape, expected.shape())));
-            }
-            if let Some(wrong) = compare(found.data, expected.data().view()) {
-                return Ok(Some(format!("output {i}: {wrong}")));
-            }
+        let (graph, inputs) = read(&model, &set)?;
+        if let Some(wrong) = run_set(&graph, &inputs, &tensors(&set, "output")?)? {
+            return Ok(Some(wrong));
         }
     }
     Ok(None)
 }
 
-fn tensors(set: &Path, kind: &str, count: usize) -> Result<Vec<Tensor>> {
-    (0..count).map(|i| Ok(onnx::read_tensor(&files::read(&set.join(format!("{kind}_{i}.pb")))?)?.1)).collect()
+/// Tensors of a data set, with their names.
+type Named = Vec<(String, Tensor)>;
+
+/// The model's graph and the inputs of a data set. Many cases feed shapes, axes and pads as inputs, which a plan has to
+/// know: where the model is refused as it is, the inputs after the first are made constants.
+fn read(model: &[u8], set: &Path) -> Result<(Graph, Named)> {
+    let refusal = match onnx::read(model) {
+        Ok(model) => return Ok((model.graph, tensors(set, "input")?)),
+        Err(refusal) => refusal,
+    };
+    let Ok(inputs) = tensors(set, "input") else { return Err(refusal) };
+    if inputs.len() < 2 {
+        return Err(refusal);
+    }
+    let known: Vec<_> = inputs.iter().skip(1).map(|(name, tensor)| (&name[..], tensor)).collect();
+    Ok((onnx::read_with(model, &known)?.graph, inputs))
+}
+
+fn run_set(graph: &Graph, inputs: &Named, outputs: &Named) -> Result<Option<String>> {
+    let mut fed = Vec::new();
+    for &id in &graph.inputs {
+        let name = &graph.value(id).name;
+        let tensor = inputs.iter().find(|(input, _)| input == name).map(|(_, tensor)| tensor);
+        fed.push(tensor.ok_or_else(|| Refusal::new("case", format!("a value for `{name}`"), "none", "repair it"))?);
+    }
+    let batch = graph.inputs.iter().zip(&fed).find_map(|(&id, x)| {
+        let at = graph.value(id).shape.0.iter().position(|dim| *dim == Dim::Batch)?;
+        x.shape().get(at).copied()
+    });
+    let mut engine = Engine::new(graph, batch.unwrap_or(1))?;
+    for (i, x) in fed.into_iter().enumerate() {
+        let ty = &engine.inputs()[i];
+        if ty.element != x.element() || ty.shape != x.shape() {
+            let found = format!("{} {:?}", x.element(), x.shape());
+            return Err(Refusal::new("input", format!("{} {:?}", ty.element, ty.shape), found, "use a fixed shape"));
+        }
+        engine.input_mut(i).data.copy_from(x.view().data);
+    }
+    engine.run()?;
+    if engine.outputs().len() != outputs.len() {
+        return Ok(Some(format!("{} outputs, expected {}", engine.outputs().len(), outputs.len())));
+    }
+    for (i, (_, expected)) in outputs.iter().enumerate() {
+        let found = engine.output(i);
+        if found.shape != expected.shape() {
+            return Ok(Some(format!("output {i} has shape {:?}, expected {:?}", found.shape, expected.shape())));
+        }
+        if let Some(wrong) = compare(found.data, expected.data().view()) {
+            return Ok(Some(format!("output {i}: {wrong}")));
+        }
+    }
+    Ok(None)
+}
+
+/// The tensors `KIND_0.pb`, `KIND_1.pb`, … of a data set.
+fn tensors(set: &Path, kind: &str) -> Result<Named> {
+    let paths = (0..).map(|i| set.join(format!("{kind}_{i}.pb"))).take_while(|path| path.is_file());
+    paths.map(|path| onnx::read_tensor(&files::read(&path)?)).collect()
 }
 
 /// ONNX's own tolerance for these tests: relative 1e-3 and absolute 1e-7 (here 1e-6, for sums in another order).
@@ -144,6 +175,23 @@ fn compare(found: Slice<'_>, expected: Slice<'_>) -> Option<String> {
         (a, b) if a == b => None,
         (a, b) => Some(format!("{} elements of {} differ from {} of {}", a.len(), a.element(), b.len(), b.element())),
     }
+}
+
+/// What a case may be refused for: a piece of the refusal, and the reason in words.
+const REASONS: &[(&str, &str)] = &[
+    ("elements of f32", "element types that are not kd's"),
+    ("a cast to f32", "element types that are not kd's"),
+    ("output_dtype u8 or i8", "element types that are not kd's"),
+    ("an optional", "optional values"),
+    ("training_mode", "training mode"),
+    ("found 1; convert the model", "opset 1"),
+    // A size of 0 on the first axis is read as the batch, as exporters mean it.
+    ("found [3, 4, 0]", "an input without elements"),
+];
+
+/// The reason for a refusal in words; `None` if it is none that holds.
+pub fn reason(refusal: &str) -> Option<&'static str> {
+    REASONS.iter().find(|(piece, _)| refusal.contains(piece)).map(|(_, reason)| *reason)
 }
 
 /// Counts per operator: passed, refused, wrong.

@@ -22,6 +22,12 @@ const REPAIR: &str = "repair the model or export it again";
 
 /// Reads a model. Refuses, in one line, what is not a model, what is not supported and what the lint finds.
 pub fn read(bytes: &[u8]) -> Result<Model> {
+    read_with(bytes, &[])
+}
+
+/// Reads a model whose inputs of these names are known: they become constants. For models that take a shape, axes or
+/// pads as an input, which a graph has to know. Names that are no inputs are ignored.
+pub fn read_with(bytes: &[u8], known: &[(&str, &Tensor)]) -> Result<Model> {
     if bytes.is_empty() {
         return Err(Refusal::new("", "an ONNX model", "0 bytes", "get the file again"));
     }
@@ -30,7 +36,7 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
     let mut reader = Reader { opset, ..Reader::default() };
     reader.graph.name = graph.name.to_string();
     reader.read_initializers(&graph)?;
-    reader.read_inputs(&graph)?;
+    reader.read_inputs(&graph, known)?;
     reader.read_nodes(&graph)?;
     reader.read_outputs(&graph)?;
     reader.finish()
@@ -153,7 +159,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn read_inputs(&mut self, graph: &GraphProto<'a>) -> Result<()> {
+    fn read_inputs(&mut self, graph: &GraphProto<'a>, known: &[(&str, &Tensor)]) -> Result<()> {
         let mut seen = BTreeSet::new();
         let mut messages = graph.messages(field::graph::INPUT);
         while let Some(message) = messages.next_message()? {
@@ -165,6 +171,11 @@ impl<'a> Reader<'a> {
             }
             // IR 3 lists initializers among the inputs; later versions mean a default by it. Both are constants here.
             if self.ids.contains_key(info.name) {
+                continue;
+            }
+            if let Some((_, tensor)) = known.iter().find(|(name, _)| *name == info.name) {
+                let id = self.value(info.name)?;
+                self.insert_initializer(id, (*tensor).clone());
                 continue;
             }
             let (element, shape) = input_type(&info, &place)?;

@@ -75,9 +75,8 @@ pub struct Cast {
 impl Cast {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
         let code = attrs.int_or("to", 0)?;
-        // Both concern only 8-bit floats.
+        // Concerns only 8-bit floats.
         attrs.take("saturate");
-        attrs.take("round_mode");
         let to = crate::onnx::messages::element_type(code).ok_or_else(|| {
             OpError::new("a cast to f32, u8, i8, i32, i64 or bool", alloc::format!("ONNX type {code}"))
         })?;

@@ -151,14 +151,6 @@ fn dequantize_all<T: Quantized>(frame: &mut Frame<'_>, sharing: Sharing) {
     });
 }
 
-/// An error if the attribute names another type than f32 (or none).
-fn only_f32(attrs: &mut Attrs, name: &str) -> Result<(), OpError> {
-    match attrs.int_or(name, 0)? {
-        0 | 1 => Ok(()),
-        code => Err(OpError::new(alloc::format!("{name} f32"), alloc::format!("ONNX type {code}"))),
-    }
-}
-
 /// `q = saturate(round_half_even(x / scale) + zero_point)`; f32 or i32 to u8 or i8. Per tensor (scalar scale), per axis (1-D scale) or blocked. Without zero point: u8 (or `output`), 0. ONNX QuantizeLinear.
 #[derive(Clone, Debug, PartialEq)]
 pub struct QuantizeLinear {
@@ -177,7 +169,6 @@ impl QuantizeLinear {
         let block_size =
             usize::try_from(block_size).map_err(|_| OpError::new("a block_size of at least 0", block_size))?;
         attrs.take("saturate");
-        only_f32(attrs, "precision")?;
         let code = attrs.int_or("output_dtype", 0)?;
         let output = crate::onnx::messages::element_type(code);
         if code != 0 && !matches!(output, Some(ElementType::U8 | ElementType::I8)) {
@@ -238,7 +229,6 @@ pub struct DequantizeLinear {
 impl DequantizeLinear {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
         let axis = attrs.int_or("axis", 1)?;
-        only_f32(attrs, "output_dtype")?;
         let block_size = attrs.int_or("block_size", 0)?;
         let block_size =
             usize::try_from(block_size).map_err(|_| OpError::new("a block_size of at least 0", block_size))?;
