@@ -1,8 +1,10 @@
 //! Plan once, run often: bind the batch → fold constants → fuse → choose kernels → place every buffer in one arena → run.
 
 pub mod arena;
+mod fuse;
 pub mod kernels;
 mod plan;
+pub mod requantize;
 
 use alloc::string::String;
 use alloc::vec::Vec;

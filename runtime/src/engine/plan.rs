@@ -6,12 +6,12 @@ use alloc::vec::Vec;
 
 use super::arena::{Arena, Request, bind_constant, place};
 use super::kernels::{Kernel, OpKernel};
-use super::{Step, StepInfo};
+use super::{Step, StepInfo, fuse};
 use crate::error::Result;
 use crate::graph::infer::{self, Bound};
 use crate::graph::{Graph, Node, Tensor, ValueId};
 use crate::ops::frame::Binding;
-use crate::ops::{self, TensorType};
+use crate::ops::{self, Op, TensorType};
 
 /// The steps and where their values lie.
 pub(super) struct Plan {
@@ -38,6 +38,8 @@ pub(super) struct Unit {
     pub node: usize,
     /// The output is the first input's elements: nothing runs.
     pub alias: bool,
+    /// Memory that the kernel needs while it runs, as one more output.
+    pub scratch: Option<TensorType>,
 }
 
 /// A graph bound to one batch size.
@@ -63,14 +65,21 @@ impl BoundGraph<'_> {
 pub(super) fn plan(graph: &Graph, batch: usize) -> Result<(Plan, Memory)> {
     let types = infer::bind(graph, batch)?;
     let mut bound = BoundGraph { graph, types, folded: BTreeMap::new() };
-    fold_constants(&mut bound)?;
-    let mut units = lower(&bound);
+    fold_constants(&mut bound, |node, _| !matches!(node.op, Op::DequantizeLinear(_)))?;
+    let units = fuse::fuse(&bound)?;
+    let units = lower(&bound, units);
+    // What is left of dequantized weights is computed now: those that fused kernels took over are not needed.
+    let mut needed = alloc::vec![false; graph.values.len()];
+    units.iter().flat_map(|unit| unit.inputs.iter().flatten()).for_each(|id| needed[id.index()] = true);
+    fold_constants(&mut bound, |_, id| needed[id.index()])?;
+    let mut units = units;
+    units.retain(|unit| unit.outputs.iter().any(|&id| bound.constant(id).is_none()));
     drop_unneeded(graph, &mut units);
     assign(&bound, units)
 }
 
-/// Computes whatever depends on constants alone.
-fn fold_constants(bound: &mut BoundGraph<'_>) -> Result<()> {
+/// Computes what depends on constants alone, as far as the nodes (and their outputs) are wanted.
+fn fold_constants(bound: &mut BoundGraph<'_>, wanted: impl Fn(&Node, ValueId) -> bool) -> Result<()> {
     let graph = bound.graph;
     for (i, node) in graph.nodes.iter().enumerate() {
         for &id in &node.outputs {
@@ -79,7 +88,7 @@ fn fold_constants(bound: &mut BoundGraph<'_>) -> Result<()> {
             }
         }
         let constant = node.inputs.iter().flatten().all(|&id| bound.constant(id).is_some());
-        if !constant || node.outputs.iter().all(|&id| bound.constant(id).is_some()) {
+        if !constant || !wanted(node, node.outputs[0]) || node.outputs.iter().all(|&id| bound.constant(id).is_some()) {
             continue;
         }
         let inputs: Vec<Option<&Tensor>> = node.inputs.iter().map(|id| id.and_then(|id| bound.constant(id))).collect();
@@ -90,8 +99,9 @@ fn fold_constants(bound: &mut BoundGraph<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One unit for each node that is not a constant.
-fn lower(bound: &BoundGraph<'_>) -> Vec<Unit> {
+/// The fused units, and one for each other node that is not a constant; those that no output needs are dropped: what
+/// was fused away produces values that nobody reads any more.
+fn lower(bound: &BoundGraph<'_>, fused: Vec<Option<Unit>>) -> Vec<Unit> {
     let unit = |(i, node): (usize, &Node)| {
         let constant = node.outputs.iter().all(|&id| bound.constant(id).is_some());
         (!constant).then(|| Unit {
@@ -100,9 +110,19 @@ fn lower(bound: &BoundGraph<'_>) -> Vec<Unit> {
             outputs: node.outputs.clone(),
             node: i,
             alias: node.op.def().is_alias() && node.outputs.len() == 1,
+            scratch: None,
         })
     };
-    bound.graph.nodes.iter().enumerate().filter_map(unit).collect()
+    let mut produced = alloc::vec![false; bound.graph.values.len()];
+    fused.iter().flatten().flat_map(|unit| &unit.outputs).for_each(|id| produced[id.index()] = true);
+    let unit = |(i, node): (usize, &Node)| {
+        let replaced = node.outputs.iter().all(|id| produced[id.index()]);
+        if replaced { None } else { unit((i, node)) }
+    };
+    let nodes = bound.graph.nodes.iter().enumerate();
+    let mut units: Vec<Unit> = nodes.zip(fused).filter_map(|(node, fused)| fused.or_else(|| unit(node))).collect();
+    drop_unneeded(bound.graph, &mut units);
+    units
 }
 
 fn drop_unneeded(graph: &Graph, units: &mut Vec<Unit>) {
@@ -161,13 +181,18 @@ fn assign(bound: &BoundGraph<'_>, mut units: Vec<Unit>) -> Result<(Plan, Memory)
             lifetime.last = steps.len();
         }
     }
-    let requests: Vec<Request> = lifetimes.values().copied().collect();
+    let mut requests: Vec<Request> = lifetimes.values().copied().collect();
+    for (i, unit) in steps.iter().enumerate() {
+        let bytes = |ty: &TensorType| ty.shape.iter().product::<usize>() * ty.element.bytes();
+        requests.extend(unit.scratch.iter().map(|ty| Request { bytes: bytes(ty), first: i, last: i }));
+    }
     let too_big = || {
         crate::Refusal::new("arena", "a plan below 2^63 bytes", "a larger one", "use a smaller model or batch")
             .with_exit(crate::Exit::Lacking)
     };
     let (offsets, arena_bytes) = place(&requests).ok_or_else(too_big)?;
-    let offsets: BTreeMap<ValueId, usize> = lifetimes.keys().copied().zip(offsets).collect();
+    let mut scratch_offsets = offsets[lifetimes.len()..].iter();
+    let offsets: BTreeMap<ValueId, usize> = lifetimes.keys().copied().zip(offsets.iter().copied()).collect();
     let arena = Arena::new(arena_bytes)?;
 
     let mut constants: BTreeMap<ValueId, Tensor> = BTreeMap::new();
@@ -201,7 +226,10 @@ fn assign(bound: &BoundGraph<'_>, mut units: Vec<Unit>) -> Result<(Plan, Memory)
     let bindings: Vec<_> = (steps.iter())
         .map(|unit| {
             let inputs: Vec<Option<Binding>> = unit.inputs.iter().map(|id| id.map(bind)).collect();
-            (inputs, unit.outputs.iter().map(|&id| bind(id)).collect::<Vec<Binding>>())
+            let mut outputs: Vec<Binding> = unit.outputs.iter().map(|&id| bind(id)).collect();
+            let scratch = unit.scratch.iter().zip(&mut scratch_offsets);
+            outputs.extend(scratch.map(|(ty, &offset)| arena.bind(ty.element, &ty.shape, offset)));
+            (inputs, outputs)
         })
         .collect();
     let kernels = units.into_iter().filter(|unit| !unit.alias).map(|unit| unit.kernel);

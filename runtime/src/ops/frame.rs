@@ -100,6 +100,12 @@ impl<'a> Frame<'a> {
         self.view_mut(i)
     }
 
+    /// Outputs `i` and `j` at once; panics if they are one.
+    pub fn output_pair(&mut self, i: usize, j: usize) -> (TensorViewMut<'_>, TensorViewMut<'_>) {
+        assert_ne!(i, j, "two views of one output");
+        (self.view_mut(i), self.view_mut(j))
+    }
+
     /// The caller sees to it that no other view of this output is alive.
     fn view_mut(&self, i: usize) -> TensorViewMut<'a> {
         let binding = &self.outputs[i];

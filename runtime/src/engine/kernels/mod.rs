@@ -1,5 +1,11 @@
 //! What computes a step: an operator's reference computation, or a kernel of a family.
 
+pub mod arith_i8;
+pub mod conv_i8;
+pub mod gemm_i8;
+pub mod lut_i8;
+pub mod pool_i8;
+
 use alloc::string::String;
 
 use crate::ops::{Frame, Op, OpError};
