@@ -17,6 +17,7 @@ fn main() -> ExitCode {
             Outcome::Exact => "ok, bit for bit".to_string(),
             Outcome::OneStep(n, of) => format!("ok, one step in {n} of {of}"),
             Outcome::Network(steps) => format!("ok, at most {steps:.2} steps at the output"),
+            Outcome::Float(ratio) => format!("ok, floats in ONNX Runtime too: {ratio:.2} of its distance from f64"),
             Outcome::Refused(why) => {
                 refused += 1;
                 format!("refused: {why}")

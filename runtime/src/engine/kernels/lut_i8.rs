@@ -54,7 +54,7 @@ impl Kernel for ConcatI8 {
         let mut at = 0;
         for (i, (&run, table)) in self.runs.iter().zip(&self.tables).enumerate() {
             let x = frame.input(i).data;
-            let blocks = if run == 0 { 0 } else { x.len() / run };
+            let blocks = x.len().checked_div(run).unwrap_or(0);
             let mut y = frame.output(0).data;
             for block in 0..blocks {
                 look_up(table, x, block * run, &mut y, block * all + at, run);
