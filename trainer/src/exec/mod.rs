@@ -176,6 +176,12 @@ impl<T: Real> Executor<T> {
         Ok(())
     }
 
+    /// For each parameter the axis along which the units lie whose incoming weights it holds: the last one of a matrix
+    /// that is multiplied from the right, else the first.
+    pub fn unit_axes(&self) -> Vec<usize> {
+        self.state.program.unit_axes()
+    }
+
     /// The graph with the present parameters in its initializers.
     pub fn to_graph(&self) -> Graph {
         let mut graph = self.state.program.graph.clone();

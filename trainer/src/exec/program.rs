@@ -183,6 +183,22 @@ impl<T: Real> Program<T> {
         }
         Ok((builder.program, builder.parameters))
     }
+
+    /// For each parameter the axis of its units; see [`Executor::unit_axes`](super::Executor::unit_axes).
+    pub fn unit_axes(&self) -> Vec<usize> {
+        let columns = |id: ValueId| {
+            self.graph.nodes.iter().any(|node| {
+                let from_right = match &node.op {
+                    Op::MatMul(_) => true,
+                    Op::Gemm(gemm) => !gemm.trans_b,
+                    _ => false,
+                };
+                from_right && node.input(1) == Some(id)
+            })
+        };
+        let axis = |&id: &ValueId| if columns(id) { self.graph.value(id).shape.rank().saturating_sub(1) } else { 0 };
+        self.parameters.iter().map(axis).collect()
+    }
 }
 
 impl<T: Real> Builder<'_, T> {

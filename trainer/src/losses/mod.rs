@@ -1,6 +1,13 @@
 //! The methods of handing knowledge over: ONE FILE EACH; [`table`] lists them.
 
-use kd_runtime::Result;
+pub mod ce;
+pub mod kd;
+pub mod rows;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+use kd_runtime::{Refusal, Result};
 
 use crate::options::{Options, Spec};
 
@@ -39,4 +46,18 @@ pub struct Method {
     pub options: &'static [Spec],
     /// Makes the loss from checked options.
     pub build: fn(&Options) -> Box<dyn Loss>,
+}
+
+/// Elements of a tap for one sample; an error if there is none.
+fn columns(tap: &str, values: &[f32], batch: &Batch<'_>) -> Result<usize> {
+    let columns = values.len().checked_div(batch.size).unwrap_or(0);
+    if columns == 0 || columns * batch.size != values.len() || batch.labels.len() != batch.size {
+        return Err(Refusal::new(
+            format!("tap `{tap}`"),
+            format!("rows and labels for {} samples", batch.size),
+            format!("{} values, {} labels", values.len(), batch.labels.len()),
+            "name a tap [N, classes]",
+        ));
+    }
+    Ok(columns)
 }

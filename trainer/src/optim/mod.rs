@@ -1,6 +1,15 @@
 //! What steps: optimizers, learning rates over time, clipping.
 
-use crate::exec::Parameter;
+pub mod adamw;
+pub mod clip;
+pub mod max_norm;
+pub mod schedule;
+pub mod sgd;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::exec::{Parameter, Role};
 use crate::options::{Options, Spec};
 
 /// Makes an optimizer; see [`OptimizerKind::build`].
@@ -39,4 +48,34 @@ pub struct ScheduleKind {
     pub options: &'static [Spec],
     /// The factor of the learning rate at a step (from 0) of a run of so many steps and so many steps per epoch.
     pub factor: fn(&Options, step: usize, steps: usize, steps_per_epoch: usize) -> f64,
+}
+
+/// Whether weight decay acts on a parameter.
+fn decays(parameter: &Parameter<f32>, decay_norm_and_bias: bool) -> bool {
+    decay_norm_and_bias || parameter.role == Role::Weight
+}
+
+/// Steps done, kept in two floats (of 2^16 each) so that a checkpoint of floats holds it exactly.
+#[derive(Clone, Debug, Default)]
+struct Count([f32; 2]);
+
+impl Count {
+    const HALF: usize = 1 << 16;
+
+    fn get(&self) -> usize {
+        self.0[0] as usize + Self::HALF * self.0[1] as usize
+    }
+
+    fn increase(&mut self) {
+        let next = self.get() + 1;
+        self.0 = [(next % Self::HALF) as f32, (next / Self::HALF) as f32];
+    }
+
+    fn state(&self) -> Vec<(String, &[f32])> {
+        vec![("steps".to_string(), &self.0[..])]
+    }
+
+    fn state_mut(&mut self) -> Vec<(String, &mut [f32])> {
+        vec![("steps".to_string(), &mut self.0[..])]
+    }
 }

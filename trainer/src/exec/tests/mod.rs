@@ -1,5 +1,6 @@
 //! Tests of the executor: gradients against central differences, and what a step must keep.
 
+mod candle;
 mod cases;
 mod differences;
 mod steps;

@@ -1,0 +1,138 @@
+//! Adam with decoupled weight decay.
+
+use super::{Count, Optimizer, decays};
+use crate::exec::{Parameter, Real};
+use crate::options::{Kind, Options, Range, Spec};
+
+/// Options of `adamw`.
+pub static OPTIONS: &[Spec] = &[
+    Spec {
+        name: "lr",
+        about: "learning rate at a schedule's factor of 1",
+        kind: Kind::Number { default: 1e-3, range: Range::Positive },
+    },
+    Spec {
+        name: "beta1",
+        about: "share of the gradients' running mean that is kept each step",
+        kind: Kind::Number { default: 0.9, range: Range::BelowOne },
+    },
+    Spec {
+        name: "beta2",
+        about: "share of the squared gradients' running mean that is kept each step",
+        kind: Kind::Number { default: 0.999, range: Range::BelowOne },
+    },
+    Spec {
+        name: "epsilon",
+        about: "added to the root that divides",
+        kind: Kind::Number { default: 1e-8, range: Range::Positive },
+    },
+    Spec {
+        name: "weight_decay",
+        about: "times the learning rate: the share of the parameter that each step takes away",
+        kind: Kind::Number { default: 0.01, range: Range::NotNegative },
+    },
+];
+
+/// The numbers of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<T> {
+    /// `1 - lr · decay`.
+    pub keep: T,
+    /// `lr / (1 - beta1^t)`.
+    pub size: T,
+    /// `sqrt(1 - beta2^t)`.
+    pub root: T,
+    /// Of the running mean.
+    pub beta1: T,
+    /// Of the running square.
+    pub beta2: T,
+    /// Added to the root.
+    pub epsilon: T,
+}
+
+impl<T: Real> Step<T> {
+    /// Step `t`, counted from 1. Everything is computed in f64 first.
+    pub fn new(lr: f64, betas: [f64; 2], epsilon: f64, decay: f64, t: usize) -> Self {
+        let t = i32::try_from(t).unwrap_or(i32::MAX);
+        Self {
+            keep: T::from_f64(1.0 - lr * decay),
+            size: T::from_f64(lr / (1.0 - betas[0].powi(t))),
+            root: T::from_f64((1.0 - betas[1].powi(t)).sqrt()),
+            beta1: T::from_f64(betas[0]),
+            beta2: T::from_f64(betas[1]),
+            epsilon: T::from_f64(epsilon),
+        }
+    }
+}
+
+/// `p *= 1 - lr · decay; m += (1 - beta1)(g - m); v = beta2 v + (1 - beta2) g²; p -= size · m / (√v / root + epsilon)`.
+///
+/// Source: Loshchilov, Hutter 2019 (arXiv 1711.05101); epsilon outside the root and the corrections as torch's AdamW.
+pub fn update<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], step: &Step<T>) {
+    let (one_1, one_2) = (T::ONE - step.beta1, T::ONE - step.beta2);
+    for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
+        *m += one_1 * (g - *m);
+        *v = step.beta2 * *v + one_2 * g * g;
+        *p = *p * step.keep - step.size * *m / (v.sqrt() / step.root + step.epsilon);
+    }
+}
+
+struct AdamW {
+    lr: f64,
+    betas: [f64; 2],
+    epsilon: f64,
+    decay: f64,
+    decay_norm_and_bias: bool,
+    count: Count,
+    /// Name, running mean and running square of each parameter; empty for statistics.
+    moments: Vec<(String, Vec<f32>, Vec<f32>)>,
+}
+
+/// The optimizer `adamw`.
+pub fn build(options: &Options, parameters: &[Parameter<f32>], decay_norm_and_bias: bool) -> Box<dyn Optimizer> {
+    let moments = parameters.iter().map(|p| {
+        let len = if p.role.is_trained() { p.value.len() } else { 0 };
+        (p.name.clone(), vec![0.0; len], vec![0.0; len])
+    });
+    Box::new(AdamW {
+        lr: options.number("lr"),
+        betas: [options.number("beta1"), options.number("beta2")],
+        epsilon: options.number("epsilon"),
+        decay: options.number("weight_decay"),
+        decay_norm_and_bias,
+        count: Count::default(),
+        moments: moments.collect(),
+    })
+}
+
+impl Optimizer for AdamW {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], lr_factor: f64) {
+        self.count.increase();
+        let t = self.count.get();
+        for (p, (_, m, v)) in parameters.iter_mut().zip(&mut self.moments) {
+            if p.role.is_trained() {
+                let decay = if decays(p, self.decay_norm_and_bias) { self.decay } else { 0.0 };
+                let step = Step::new(self.lr * lr_factor, self.betas, self.epsilon, decay, t);
+                update(&mut p.value, &p.gradient, m, v, &step);
+            }
+        }
+    }
+
+    fn state(&self) -> Vec<(String, &[f32])> {
+        let mut state = self.count.state();
+        for (name, m, v) in self.moments.iter().filter(|(_, m, _)| !m.is_empty()) {
+            state.push((format!("mean/{name}"), m));
+            state.push((format!("square/{name}"), v));
+        }
+        state
+    }
+
+    fn state_mut(&mut self) -> Vec<(String, &mut [f32])> {
+        let mut state = self.count.state_mut();
+        for (name, m, v) in self.moments.iter_mut().filter(|(_, m, _)| !m.is_empty()) {
+            state.push((format!("mean/{name}"), m));
+            state.push((format!("square/{name}"), v));
+        }
+        state
+    }
+}

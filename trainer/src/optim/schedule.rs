@@ -1,0 +1,131 @@
+//! The learning rate over time, as a factor of the optimizer's `lr`.
+//!
+//! Every schedule begins with a linear warm-up of `warmup_epochs` from `warmup_start` times its first factor.
+
+use super::ScheduleKind;
+use crate::options::{Kind, Options, Range, Spec};
+
+/// The schedules. One entry each.
+pub static SCHEDULES: &[ScheduleKind] = &[
+    ScheduleKind { name: "constant", about: "always 1", options: CONSTANT, factor: constant },
+    ScheduleKind { name: "multistep", about: "times `gamma` at each milestone", options: MULTISTEP, factor: multistep },
+    ScheduleKind { name: "cosine", about: "half a cosine from 1 to `least`", options: COSINE, factor: cosine },
+    ScheduleKind { name: "one_cycle", about: "up from 1/`div`, then far down", options: ONE_CYCLE, factor: one_cycle },
+];
+
+const WARMUP_EPOCHS: Spec = Spec {
+    name: "warmup_epochs",
+    about: "epochs of linear warm-up; a fraction is allowed",
+    kind: Kind::Number { default: 0.0, range: Range::NotNegative },
+};
+const WARMUP_START: Spec = Spec {
+    name: "warmup_start",
+    about: "share of the learning rate at the first step of the warm-up",
+    kind: Kind::Number { default: 0.1, range: Range::Share },
+};
+
+static CONSTANT: &[Spec] = &[WARMUP_EPOCHS, WARMUP_START];
+static MULTISTEP: &[Spec] = &[
+    Spec {
+        name: "milestones",
+        about: "epochs, counted from the begin of the run, at which the rate falls",
+        kind: Kind::Counts { default: &[100, 150], least_len: 1, least: 1, most: 1_000_000 },
+    },
+    Spec {
+        name: "gamma",
+        about: "what the rate is multiplied by at each milestone",
+        kind: Kind::Number { default: 0.1, range: Range::Share },
+    },
+    WARMUP_EPOCHS,
+    WARMUP_START,
+];
+static COSINE: &[Spec] = &[
+    Spec { name: "least", about: "the last factor", kind: Kind::Number { default: 0.0, range: Range::Share } },
+    WARMUP_EPOCHS,
+    WARMUP_START,
+];
+static ONE_CYCLE: &[Spec] = &[
+    Spec {
+        name: "rise",
+        about: "share of the steps that rise",
+        kind: Kind::Number { default: 0.3, range: Range::Share },
+    },
+    Spec {
+        name: "div",
+        about: "1 over the factor at the begin",
+        kind: Kind::Number { default: 25.0, range: Range::Positive },
+    },
+    Spec {
+        name: "final_div",
+        about: "the begin's factor over that at the end",
+        kind: Kind::Number { default: 1e4, range: Range::Positive },
+    },
+    Spec {
+        name: "anneal",
+        about: "shape of rise and fall",
+        kind: Kind::Choice { default: "cosine", known: &["cosine", "linear"] },
+    },
+    Spec {
+        name: "three_phase",
+        about: "whether to fall as long as to rise, and then on to the end",
+        kind: Kind::Flag { default: false },
+    },
+    WARMUP_EPOCHS,
+    WARMUP_START,
+];
+
+/// Steps of the warm-up, and its factor at a step within it, if it is.
+fn warmup(options: &Options, step: usize, steps_per_epoch: usize) -> (f64, Option<f64>) {
+    let steps = (options.number("warmup_epochs") * steps_per_epoch as f64).round();
+    let start = options.number("warmup_start");
+    let within = (step as f64) < steps;
+    (steps, within.then(|| start + (1.0 - start) * step as f64 / steps))
+}
+
+fn constant(options: &Options, step: usize, _steps: usize, steps_per_epoch: usize) -> f64 {
+    warmup(options, step, steps_per_epoch).1.unwrap_or(1.0)
+}
+
+fn multistep(options: &Options, step: usize, _steps: usize, steps_per_epoch: usize) -> f64 {
+    let passed = options.counts("milestones").iter().filter(|&&m| step >= m.saturating_mul(steps_per_epoch)).count();
+    let factor = options.number("gamma").powi(passed as i32);
+    warmup(options, step, steps_per_epoch).1.unwrap_or(1.0) * factor
+}
+
+/// From `a` at 0 to `b` at 1 along half a cosine.
+fn along_cosine(a: f64, b: f64, share: f64) -> f64 {
+    b + (a - b) / 2.0 * (1.0 + (std::f64::consts::PI * share).cos())
+}
+
+fn cosine(options: &Options, step: usize, steps: usize, steps_per_epoch: usize) -> f64 {
+    let (warm, factor) = warmup(options, step, steps_per_epoch);
+    let share = (step as f64 - warm) / (steps as f64 - warm).max(1.0);
+    factor.unwrap_or_else(|| along_cosine(1.0, options.number("least"), share.clamp(0.0, 1.0)))
+}
+
+/// Smith, Topin 2018 (arXiv 1708.07120), as torch's OneCycleLR; the momentum stays as it is.
+fn one_cycle(options: &Options, step: usize, steps: usize, steps_per_epoch: usize) -> f64 {
+    let (warm, factor) = warmup(options, step, steps_per_epoch);
+    let first = 1.0 / options.number("div");
+    let last = first / options.number("final_div");
+    if let Some(factor) = factor {
+        return factor * first;
+    }
+    let (step, total) = (step as f64 - warm, (steps as f64 - warm).max(1.0));
+    let rise = options.number("rise") * total;
+    let phases: &[(f64, f64, f64)] = if options.flag("three_phase") {
+        &[(rise - 1.0, first, 1.0), (2.0 * rise - 2.0, 1.0, first), (total - 1.0, first, last)]
+    } else {
+        &[(rise - 1.0, first, 1.0), (total - 1.0, 1.0, last)]
+    };
+    let mut begin = 0.0;
+    for (i, &(end, from, to)) in phases.iter().enumerate() {
+        if step <= end || i + 1 == phases.len() {
+            let share = ((step - begin) / (end - begin).max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
+            let linear = options.text("anneal") == "linear";
+            return if linear { from + (to - from) * share } else { along_cosine(from, to, share) };
+        }
+        begin = end;
+    }
+    last
+}

@@ -1,0 +1,119 @@
+//! Stochastic gradient descent with momentum.
+
+use super::{Count, Optimizer, decays};
+use crate::exec::{Parameter, Real};
+use crate::options::{Kind, Options, Range, Spec};
+
+/// Options of `sgd`.
+pub static OPTIONS: &[Spec] = &[
+    Spec {
+        name: "lr",
+        about: "learning rate at a schedule's factor of 1",
+        kind: Kind::Number { default: 0.1, range: Range::Positive },
+    },
+    Spec {
+        name: "momentum",
+        about: "share of the last step's direction that is kept",
+        kind: Kind::Number { default: 0.9, range: Range::BelowOne },
+    },
+    Spec { name: "nesterov", about: "whether to look ahead", kind: Kind::Flag { default: false } },
+    Spec {
+        name: "dampening",
+        about: "share of the gradient that does not enter the momentum",
+        kind: Kind::Number { default: 0.0, range: Range::Share },
+    },
+    Spec {
+        name: "weight_decay",
+        about: "times the parameter, added to its gradient",
+        kind: Kind::Number { default: 0.0, range: Range::NotNegative },
+    },
+];
+
+/// The numbers of one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<T> {
+    /// Learning rate.
+    pub lr: T,
+    /// Momentum; 0 for none.
+    pub momentum: T,
+    /// Dampening.
+    pub dampening: T,
+    /// Whether to look ahead.
+    pub nesterov: bool,
+    /// Weight decay.
+    pub decay: T,
+    /// Whether it is the first step, which is not dampened.
+    pub first: bool,
+}
+
+/// `g += decay · p; v = momentum · v + (1 - dampening) · g; p -= lr · v` (with Nesterov `p -= lr · (g + momentum · v)`), as
+/// torch: the first step sets `v = g`. `velocity` is empty without momentum.
+pub fn update<T: Real>(p: &mut [T], g: &[T], velocity: &mut [T], step: &Step<T>) {
+    let Step { lr, momentum, dampening, nesterov, decay, first } = *step;
+    if momentum == T::ZERO {
+        p.iter_mut().zip(g).for_each(|(p, &g)| *p -= lr * (g + decay * *p));
+        return;
+    }
+    let (keep, take) = if first { (T::ZERO, T::ONE) } else { (momentum, T::ONE - dampening) };
+    for ((p, &g), v) in p.iter_mut().zip(g).zip(velocity) {
+        let g = g + decay * *p;
+        *v = keep * *v + take * g;
+        *p -= lr * if nesterov { g + momentum * *v } else { *v };
+    }
+}
+
+struct Sgd {
+    lr: f64,
+    step: Step<f32>,
+    decay_norm_and_bias: bool,
+    count: Count,
+    /// Name and velocity of each parameter; empty for statistics and without momentum.
+    velocities: Vec<(String, Vec<f32>)>,
+}
+
+/// The optimizer `sgd`.
+pub fn build(options: &Options, parameters: &[Parameter<f32>], decay_norm_and_bias: bool) -> Box<dyn Optimizer> {
+    let momentum = options.number("momentum") as f32;
+    let velocities = parameters.iter().map(|p| {
+        let len = if momentum != 0.0 && p.role.is_trained() { p.value.len() } else { 0 };
+        (format!("velocity/{}", p.name), vec![0.0; len])
+    });
+    Box::new(Sgd {
+        lr: options.number("lr"),
+        step: Step {
+            lr: 0.0,
+            momentum,
+            dampening: options.number("dampening") as f32,
+            nesterov: options.flag("nesterov"),
+            decay: options.number("weight_decay") as f32,
+            first: true,
+        },
+        decay_norm_and_bias,
+        count: Count::default(),
+        velocities: velocities.collect(),
+    })
+}
+
+impl Optimizer for Sgd {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], lr_factor: f64) {
+        let first = self.count.get() == 0;
+        self.count.increase();
+        for (p, (_, velocity)) in parameters.iter_mut().zip(&mut self.velocities) {
+            if p.role.is_trained() {
+                let decay = if decays(p, self.decay_norm_and_bias) { self.step.decay } else { 0.0 };
+                let step = Step { lr: (self.lr * lr_factor) as f32, decay, first, ..self.step };
+                update(&mut p.value, &p.gradient, velocity, &step);
+            }
+        }
+    }
+
+    fn state(&self) -> Vec<(String, &[f32])> {
+        let kept = self.velocities.iter().filter(|(_, v)| !v.is_empty());
+        self.count.state().into_iter().chain(kept.map(|(name, v)| (name.clone(), &v[..]))).collect()
+    }
+
+    fn state_mut(&mut self) -> Vec<(String, &mut [f32])> {
+        let kept = self.velocities.iter_mut().filter(|(_, v)| !v.is_empty());
+        self.count.state_mut().into_iter().chain(kept.map(|(name, v)| (name.clone(), &mut v[..]))).collect()
+    }
+}

@@ -1,0 +1,155 @@
+//! What optimizers, schedules and constraints keep.
+
+use super::max_norm::constrain;
+use super::schedule::SCHEDULES;
+use super::table::OPTIMIZERS;
+use super::{Count, Optimizer, clip};
+use crate::exec::random::Stream;
+use crate::exec::{Parameter, Role};
+use crate::options::{Kind, Options, Setting};
+
+fn parameter(name: &str, role: Role, shape: &[usize], place: u64) -> Parameter<f32> {
+    let stream = Stream::new(9, place);
+    let n = shape.iter().product();
+    let value: Vec<f32> = (0..n).map(|i| stream.uniform(i) - 0.5).collect();
+    let gradient = if role.is_trained() { (0..n).map(|i| stream.uniform(n + i) - 0.5).collect() } else { vec![] };
+    Parameter { name: name.into(), shape: shape.to_vec(), role, value, gradient }
+}
+
+fn parameters() -> Vec<Parameter<f32>> {
+    vec![
+        parameter("w", Role::Weight, &[4, 3], 0),
+        parameter("mean", Role::Statistic, &[4], 1),
+        parameter("b", Role::BiasOrNorm, &[4], 2),
+    ]
+}
+
+fn run(optimizer: &mut dyn Optimizer, parameters: &mut [Parameter<f32>], steps: std::ops::Range<u64>) {
+    for step in steps {
+        let stream = Stream::new(11, step);
+        for p in parameters.iter_mut() {
+            p.gradient.iter_mut().enumerate().for_each(|(i, g)| *g = stream.uniform(i) - 0.5);
+        }
+        optimizer.step(parameters, 1.0 / (step + 1) as f64);
+    }
+}
+
+#[test]
+fn a_restored_state_goes_on_bit_for_bit() {
+    for kind in OPTIMIZERS {
+        let nesterov = Options::defaults(kind.options);
+        let (mut whole, mut parts) = (parameters(), parameters());
+        let mut optimizer = (kind.build)(&nesterov, &whole, true);
+        run(&mut *optimizer, &mut whole, 0..7);
+        let mut first = (kind.build)(&nesterov, &parts, true);
+        run(&mut *first, &mut parts, 0..4);
+        let saved: Vec<(String, Vec<f32>)> = first.state().into_iter().map(|(n, v)| (n, v.to_vec())).collect();
+        assert!(saved.len() > 2, "{}: {saved:?}", kind.name);
+        let mut second = (kind.build)(&nesterov, &parts, true);
+        for ((name, to), (saved_name, from)) in second.state_mut().into_iter().zip(&saved) {
+            assert_eq!(name, *saved_name);
+            to.copy_from_slice(from);
+        }
+        run(&mut *second, &mut parts, 4..7);
+        assert_eq!(whole, parts, "{}", kind.name);
+    }
+}
+
+#[test]
+fn decay_leaves_norms_and_biases_alone_if_asked_and_statistics_always() {
+    for kind in OPTIMIZERS {
+        let options = Options::defaults(kind.options).with("weight_decay", Setting::Number(0.1));
+        for decay_all in [false, true] {
+            let (before, mut after) = (parameters(), parameters());
+            let mut optimizer = (kind.build)(&options, &after, decay_all);
+            after.iter_mut().for_each(|p| p.gradient.fill(0.0));
+            optimizer.step(&mut after, 1.0);
+            let changed: Vec<bool> = before.iter().zip(&after).map(|(b, a)| b.value != a.value).collect();
+            assert_eq!(changed, [true, false, decay_all], "{}", kind.name);
+        }
+    }
+}
+
+#[test]
+fn every_optimizer_declares_a_learning_rate() {
+    for kind in OPTIMIZERS {
+        let lr = kind.options.iter().find(|spec| spec.name == "lr").map(|spec| spec.kind);
+        assert!(matches!(lr, Some(Kind::Number { default, .. }) if default > 0.0), "{}", kind.name);
+    }
+}
+
+#[test]
+fn warm_up_rises_in_every_schedule_and_then_leaves_it() {
+    for kind in SCHEDULES {
+        let plain = Options::defaults(kind.options);
+        let warm = plain.clone().with("warmup_epochs", Setting::Number(2.0));
+        let at = |step: usize| (kind.factor)(&warm, step, 1000, 5);
+        let first = (kind.factor)(&plain, 0, 1000, 5);
+        assert!((at(0) - 0.1 * first).abs() < 1e-12, "{}: {} of {first}", kind.name, at(0));
+        assert!((0..10).all(|step| at(step) < at(step + 1) + 1e-15), "{}", kind.name);
+        assert!((at(10) - first).abs() < 1e-3, "{}: {}", kind.name, at(10));
+        assert!((0..=1000).all(|step| (0.0..=1.0 + 1e-12).contains(&at(step))), "{}", kind.name);
+    }
+}
+
+#[test]
+fn schedules_count_epochs() {
+    let factor = |name: &str, options: &dyn Fn(Options) -> Options, step, steps, per_epoch| {
+        let kind = SCHEDULES.iter().find(|kind| kind.name == name).unwrap();
+        (kind.factor)(&options(Options::defaults(kind.options)), step, steps, per_epoch)
+    };
+    let milestones = |o: Options| o.with("milestones", Setting::Counts(vec![2, 4]));
+    let found: Vec<f64> = (0..5).map(|epoch| factor("multistep", &milestones, epoch * 10 + 9, 50, 10)).collect();
+    let expected = [1.0, 1.0, 0.1, 0.1, 0.01];
+    assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-12), "{found:?}");
+    assert!((factor("cosine", &|o| o, 25, 50, 10) - 0.5).abs() < 1e-12);
+    assert_eq!(factor("cosine", &|o| o, 50, 50, 10), 0.0);
+    // A run of one step, or shorter than its warm-up, has factors too.
+    for kind in SCHEDULES {
+        for steps in [1, 2] {
+            let options = Options::defaults(kind.options).with("warmup_epochs", Setting::Number(1.0));
+            assert!((0..steps).all(|step| (kind.factor)(&options, step, steps, 3).is_finite()), "{}", kind.name);
+        }
+    }
+}
+
+#[test]
+fn max_norm_shortens_long_units_along_their_axis() {
+    // Two units of lengths 5 and 0.5: as rows, and as columns.
+    let rows = [3.0, 4.0, 0.3, 0.4];
+    let columns = [3.0, 0.3, 4.0, 0.4];
+    for (value, axis, expected) in [(rows, 0, [1.5, 2.0, 0.3, 0.4]), (columns, 1, [1.5, 0.3, 2.0, 0.4])] {
+        let mut p = parameter("w", Role::Weight, &[2, 2], 0);
+        p.value = value.to_vec();
+        let mut bias = parameter("b", Role::BiasOrNorm, &[2], 0);
+        bias.value = vec![100.0, 100.0];
+        let mut all = [p, bias];
+        constrain(&mut all, &[axis, 0], 2.5);
+        assert_eq!(all[0].value, expected);
+        assert_eq!(all[1].value, [100.0, 100.0]);
+    }
+}
+
+#[test]
+fn clipping_is_over_all_parameters_and_keeps_what_is_not_finite() {
+    let mut all = parameters();
+    all[0].gradient.fill(0.0);
+    all[0].gradient[0] = 3.0;
+    all[2].gradient.fill(0.0);
+    all[2].gradient[1] = 4.0;
+    assert_eq!(clip::global_norm(&mut all, 10.0), 5.0);
+    assert_eq!((all[0].gradient[0], all[2].gradient[1]), (3.0, 4.0));
+    clip::global_norm(&mut all, 1.0);
+    assert!((all[0].gradient[0] - 0.6).abs() < 1e-6 && (all[2].gradient[1] - 0.8).abs() < 1e-6);
+    all[2].gradient[0] = f32::NAN;
+    assert!(clip::global_norm(&mut all, 0.1).is_nan());
+    assert!((all[0].gradient[0] - 0.6).abs() < 1e-6);
+}
+
+#[test]
+fn counts_beyond_what_one_float_holds() {
+    let mut count = Count([65_535.0, 511.0]);
+    assert_eq!(count.get(), (1 << 25) - 1);
+    count.increase();
+    assert_eq!((count.get(), count.0), (1 << 25, [0.0, 512.0]));
+}
