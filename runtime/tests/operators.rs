@@ -187,12 +187,12 @@ fn attempt(random: &mut Random, name: &str) -> bool {
         let companion = random.companion(inputs[0].as_ref().expect("the first"));
         // Same-typed lists for everything after the starts of a slice; statistics of a normalization.
         let companion = match (name, &inputs[1..]) {
-            ("Slice", [Some(starts), ..]) => random.tensor(starts.element(), &starts.shape().to_vec()),
+            ("Slice", [Some(starts), ..]) => random.tensor(starts.element(), starts.shape()),
             ("BatchNormalization", _) => random.tensor(element, &[shape.get(1).copied().unwrap_or(1)]),
-            ("QuantizeLinear" | "DequantizeLinear", []) => random.tensor(ElementType::F32, &companion.shape().to_vec()),
+            ("QuantizeLinear" | "DequantizeLinear", []) => random.tensor(ElementType::F32, companion.shape()),
             ("QuantizeLinear" | "DequantizeLinear", [Some(scale), ..]) => {
                 let zero_point = if name == "QuantizeLinear" { ElementType::I8 } else { element };
-                random.tensor(zero_point, &scale.shape().to_vec())
+                random.tensor(zero_point, scale.shape())
             }
             _ => companion,
         };
