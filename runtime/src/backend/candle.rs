@@ -71,8 +71,14 @@ fn inputs_of(graph: &GraphProto, batch: usize) -> Result<(Vec<String>, Vec<Tenso
 
 fn refuse(error: &candle_core::Error) -> Refusal {
     let text = error.to_string();
-    let found = format!("`{}`", text.lines().next().unwrap_or_default());
-    Refusal::new("backend candle", "a model that candle-onnx can run", found, "use --backend native or ort")
+    // The name of the operator is enough; candle-onnx shows the whole node after it.
+    let first = text.lines().next().unwrap_or_default().split(" for op NodeProto").next().unwrap_or_default();
+    Refusal::new(
+        "backend candle",
+        "a model that candle-onnx can run",
+        format!("`{first}`"),
+        "use --backend native or ort",
+    )
 }
 
 impl Backend for Candle {

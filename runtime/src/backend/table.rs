@@ -1,7 +1,9 @@
 //! The backends: one line each.
 
 use super::{Backend, Options};
-use crate::error::{Exit, Refusal, Result};
+#[cfg(not(all(feature = "ort", feature = "candle")))]
+use crate::error::Exit;
+use crate::error::{Refusal, Result};
 use crate::nearest::nearest;
 
 /// Loads a model for a batch size.

@@ -41,7 +41,10 @@ pub fn refusal(error: &clap::Error, program: &str) -> Refusal {
         (ClapKind::InvalidValue | ClapKind::ValueValidation, Some(argument)) => {
             let value = context(ContextKind::InvalidValue).unwrap_or_default();
             let valid = context(ContextKind::ValidValue).map(|valid| format!("one of {valid}"));
-            let reason = first.rsplit_once("': ").map(|(_, reason)| reason.to_string());
+            let reason = first.rsplit_once("': ").map(|(_, reason)| match reason.split_once(" is not in ") {
+                Some((_, range)) => format!("a number in {range}"),
+                None => reason.to_string(),
+            });
             (argument, valid.or(reason).unwrap_or("a valid value".into()), format!("`{value}`"))
         }
         _ => ("command line".into(), "what the usage says".to_string(), first.to_string()),

@@ -93,10 +93,13 @@ fn verdict(out: &mut String, report: &Report) -> fmt::Result {
     writeln!(out, "\nverdict: {}", verdict.word())
 }
 
-/// Four significant digits, as many decimals as that takes.
+/// Four significant digits, as many decimals as that takes; three and an exponent for what is very small.
 pub fn number(x: f64) -> String {
     if x == 0.0 || !x.is_finite() {
         return x.to_string();
+    }
+    if x.abs() < 1e-4 {
+        return format!("{x:.2e}");
     }
     let decimals = (3.0 - x.abs().log10().floor()).clamp(0.0, 9.0) as usize;
     let text = format!("{x:.decimals$}");
@@ -129,6 +132,7 @@ mod tests {
         let cases = [
             (0.0, "0"),
             (0.012_345_6, "0.01235"),
+            (5.539e-7, "5.54e-7"),
             (1.0, "1"),
             (50.0, "50"),
             (12.3456, "12.35"),
