@@ -50,7 +50,7 @@ impl Sharing {
     }
 }
 
-/// What is quantized.
+/// A number to quantize.
 trait Real: Element {
     fn real(self) -> f32;
 }
@@ -67,12 +67,12 @@ impl Real for i32 {
     }
 }
 
-/// What it is quantized to.
+/// A quantized number.
 trait Quantized: Element {
     fn wide(self) -> i64;
 }
 
-/// What a quantized number of 8 bits is made from.
+/// A quantized number of 8 bits.
 trait Byte: Quantized {
     const RANGE: [i32; 2];
     fn narrow(value: i32) -> Self;
