@@ -3,6 +3,7 @@
 
 pub mod conformance;
 pub mod golden_quant;
+pub mod golden_train;
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,11 @@ pub fn material(variable: &str, place: &str) -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(variable) {
         return Some(PathBuf::from(folder));
     }
+    shared(place)
+}
+
+/// `../shared/PLACE` beside the checkout; `None` if it is not there.
+pub fn shared(place: &str) -> Option<PathBuf> {
     let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared").join(place);
     shared.exists().then_some(shared)
 }

@@ -1,6 +1,6 @@
 //! The comparisons as tests; each says aloud what it skips when its material is not there.
 
-use kd_benchmarks::{conformance, golden_quant};
+use kd_benchmarks::{conformance, golden_quant, golden_train};
 
 #[test]
 fn engine_equals_onnx_runtime_on_quantized_models() {
@@ -41,4 +41,22 @@ fn no_node_test_of_onnx_is_computed_wrongly_or_refused_without_need() {
     let passed = outcomes.iter().filter(|(_, outcome)| *outcome == conformance::Outcome::Passed).count();
     assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
     assert!(passed > 500, "expected more than 500 passed, found {passed} of {}", cases.len());
+}
+
+#[test]
+fn the_trainer_equals_torch() {
+    let Some(folder) = kd_benchmarks::shared("golden").filter(|golden| golden.join("train").exists()) else {
+        println!("skipped: golden/train is not there");
+        return;
+    };
+    let lines = golden_train::run(&folder);
+    let different: Vec<String> = (lines.iter())
+        .filter_map(|(name, outcome)| match outcome {
+            golden_train::Outcome::Differs(how) => Some(format!("{name}: {how}")),
+            _ => None,
+        })
+        .collect();
+    let equal = lines.iter().filter(|(_, outcome)| matches!(outcome, golden_train::Outcome::Equal(_))).count();
+    assert!(different.is_empty(), "{} of {} differ:\n{}", different.len(), lines.len(), different.join("\n"));
+    assert!(equal >= 158, "expected at least 158 equal, found {equal} of {}", lines.len());
 }

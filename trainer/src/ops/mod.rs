@@ -13,7 +13,7 @@ mod batch_norm;
 mod concat;
 mod conv;
 mod depthwise;
-mod dropout;
+pub mod dropout;
 mod gate;
 mod gemm;
 mod matmul;

@@ -1,0 +1,117 @@
+//! Optimizers over twenty steps, clipping, learning rates.
+
+use kd_trainer::exec::{Parameter, Real, Role};
+use kd_trainer::optim::schedule::SCHEDULES;
+use kd_trainer::optim::{adamw, clip, sgd};
+use kd_trainer::options::{Options, Setting};
+
+use super::{Case, Failure, Outcome, compare};
+
+pub fn optimizer(case: &Case) -> Result<Outcome, Failure> {
+    if case.is_f32() { optimize::<f32>(case, 2e-6) } else { optimize::<f64>(case, 1e-10) }
+}
+
+fn optimize<T: Real>(case: &Case, tolerance: f64) -> Result<Outcome, Failure> {
+    let mut p: Vec<T> = case.get("p0")?.cast();
+    let gradients: Vec<T> = case.get("g")?.cast();
+    let (mut m, mut v) = (vec![T::ZERO; p.len()], vec![T::ZERO; p.len()]);
+    let kind = case.text("kind");
+    let decay = case.number("weight_decay")?;
+    // Without decay Adam is AdamW.
+    if !(matches!(kind, "sgd" | "adamw") || (kind == "adam" && decay == 0.0)) {
+        return Ok(Outcome::NotBuilt(if kind == "adam" { "adam with L2 decay" } else { kind }.to_string()));
+    }
+    let mut found = Vec::with_capacity(gradients.len());
+    for (i, g) in gradients.chunks_exact(p.len()).enumerate() {
+        let lr = case.number("lr")?;
+        if kind == "sgd" {
+            let step = sgd::Step {
+                lr: T::from_f64(lr),
+                momentum: T::from_f64(case.number("momentum")?),
+                dampening: T::from_f64(case.number("dampening")?),
+                nesterov: case.flag("nesterov"),
+                decay: T::from_f64(decay),
+                first: i == 0,
+            };
+            sgd::update(&mut p, g, &mut m, &step);
+        } else {
+            let beta = |i: usize| case.hyper["betas"][i].as_f64().ok_or("no `betas`");
+            let step = adamw::Step::new(lr, [beta(0)?, beta(1)?], case.number("eps")?, decay, i + 1);
+            adamw::update(&mut p, g, &mut m, &mut v, &step);
+        }
+        found.extend_from_slice(&p);
+    }
+    compare(case, "p", &found, tolerance).map(Outcome::Equal)
+}
+
+pub fn grad_clip(case: &Case) -> Result<Outcome, Failure> {
+    if case.text("kind") != "norm" {
+        return Ok(Outcome::NotBuilt(format!("clipping by {}", case.text("kind"))));
+    }
+    let mut parameters: Vec<Parameter<f64>> = Vec::new();
+    while let Some(g) = case.optional(&format!("g{}", parameters.len())) {
+        let (name, value) = (parameters.len().to_string(), vec![0.0; g.values.len()]);
+        parameters.push(Parameter { name, shape: g.shape.clone(), role: Role::Weight, value, gradient: g.cast() });
+    }
+    let norm = clip::global_norm(&mut parameters, case.number("max_norm")?);
+    let mut worst = compare(case, "norm", &[norm], 1e-10)?;
+    for (i, p) in parameters.iter().enumerate() {
+        worst = worst.max(compare(case, &format!("out{i}"), &p.gradient, 1e-10)?);
+    }
+    Ok(Outcome::Equal(worst))
+}
+
+/// The schedule that a case means and its options, in epochs of one step.
+fn chosen(case: &Case) -> Result<Option<(&'static str, Vec<(&'static str, Setting)>)>, Failure> {
+    let number = |key: &str| case.number(key).map(Setting::Number);
+    let least = |key: &str| Ok::<_, Failure>(Setting::Number(case.number(key)? / case.number("base_lr")?));
+    Ok(Some(match case.text("kind") {
+        "multistep" => {
+            ("multistep", vec![("milestones", Setting::Counts(case.sizes("milestones"))), ("gamma", number("gamma")?)])
+        }
+        "cosine" => ("cosine", vec![("least", least("eta_min")?)]),
+        "linear_warmup" => {
+            let epochs = ("warmup_epochs", number("total_iters")?);
+            ("constant", vec![epochs, ("warmup_start", number("start_factor")?)])
+        }
+        "warmup_cosine" => {
+            let epochs = ("warmup_epochs", number("warmup")?);
+            ("cosine", vec![("least", least("eta_min")?), epochs, ("warmup_start", number("start_factor")?)])
+        }
+        "one_cycle" => {
+            let anneal = if case.text("anneal") == "linear" { "linear" } else { "cosine" };
+            let options = vec![
+                ("rise", number("pct_start")?),
+                ("div", number("div_factor")?),
+                ("final_div", number("final_div_factor")?),
+                ("anneal", Setting::Text(anneal.to_string())),
+                ("three_phase", Setting::Flag(case.flag("three_phase"))),
+            ];
+            ("one_cycle", options)
+        }
+        _ => return Ok(None),
+    }))
+}
+
+/// The learning rate at each step; torch's momentum of one-cycle is not ours (it stays as it is).
+pub fn schedule(case: &Case) -> Result<Outcome, Failure> {
+    let Some((name, settings)) = chosen(case)? else {
+        return Ok(Outcome::NotBuilt(case.text("kind").to_string()));
+    };
+    let kind = SCHEDULES.iter().find(|kind| kind.name == name).ok_or("no such schedule")?;
+    let mut options = Options::defaults(kind.options);
+    for (key, setting) in settings {
+        options = options.with(key, setting);
+    }
+    let rates = case.get("lr")?.values.len();
+    // Torch counts the steps of a cosine without the warm-up, and of one-cycle in all.
+    let steps = match case.text("kind") {
+        "one_cycle" => case.number("total_steps")? as usize,
+        "cosine" => case.number("t_max")? as usize,
+        "warmup_cosine" => (case.number("t_max")? + case.number("warmup")?) as usize,
+        _ => rates,
+    };
+    let base = case.number("base_lr")?;
+    let found: Vec<f64> = (0..rates).map(|step| base * (kind.factor)(&options, step, steps, 1)).collect();
+    compare(case, "lr", &found, 1e-10).map(Outcome::Equal)
+}
