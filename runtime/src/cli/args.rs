@@ -58,7 +58,7 @@ pub struct Bench {
     #[arg(long, value_name = "FILE")]
     pub contract: Option<PathBuf>,
     /// Which file of an export folder; default: int8 if it is there
-    #[arg(long, value_name = "PRECISION")]
+    #[arg(long, value_name = "float|int8", hide_possible_values = true)]
     pub precision: Option<Precision>,
     /// What runs the model: native, ort, candle
     #[arg(long, value_name = "NAME", default_value = "native")]
@@ -73,7 +73,7 @@ pub struct Bench {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = value_parser!(u32).range(1..=86_400))]
     pub max_time: u32,
     /// How results and errors are written
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
     pub format: Format,
     /// Where the report goes; default: standard output
     #[arg(long, value_name = "FILE")]
@@ -93,13 +93,13 @@ pub struct Check {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
     /// Which file of an export folder; default: int8 if it is there
-    #[arg(long, value_name = "PRECISION")]
+    #[arg(long, value_name = "float|int8", hide_possible_values = true)]
     pub precision: Option<Precision>,
     /// ONNX Runtime's library
     #[arg(long, value_name = "FILE")]
     pub ort_lib: Option<PathBuf>,
     /// How results and errors are written
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
     pub format: Format,
 }
 

@@ -40,9 +40,14 @@ pub fn refusal(error: &clap::Error, program: &str) -> Refusal {
         }
         (ClapKind::InvalidValue | ClapKind::ValueValidation, Some(argument)) => {
             let value = context(ContextKind::InvalidValue).unwrap_or_default();
-            let valid = context(ContextKind::ValidValue).map(|valid| format!("one of {valid}"));
+            let valid = context(ContextKind::ValidValue).filter(|valid| !valid.is_empty());
+            let valid = valid.map(|valid| format!("one of {valid}"));
+            if value.is_empty() {
+                return Refusal::new(argument, valid.unwrap_or("a value".into()), "none", action);
+            }
             let reason = first.rsplit_once("': ").map(|(_, reason)| match reason.split_once(" is not in ") {
                 Some((_, range)) => format!("a number in {range}"),
+                None if reason.starts_with("invalid digit") => "a whole number".to_string(),
                 None => reason.to_string(),
             });
             (argument, valid.or(reason).unwrap_or("a valid value".into()), format!("`{value}`"))

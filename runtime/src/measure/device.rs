@@ -179,12 +179,16 @@ fn os_name(release: &str) -> Option<String> {
     Some(line.trim_matches('"').to_string())
 }
 
-/// User-mode emulators show the host's `/proc/cpuinfo` or `/sys`: an Arm program that finds an x86 processor runs in one.
+/// User-mode emulators show the host's `/proc` and `/sys`: an Arm program that finds an x86 kernel or processor runs in
+/// one. (A 32-bit Arm program on a 64-bit Arm kernel does not.)
 fn emulated(cpuinfo: &str) -> bool {
-    let x86 = cfg!(any(target_arch = "x86_64", target_arch = "x86"));
-    let host_is_x86 = field(cpuinfo, &["vendor_id"]).is_some_and(|vendor| {
-        ["GenuineIntel", "AuthenticAMD", "HygonGenuine", "CentaurHauls"].contains(&vendor.as_str())
-    }) || Path::new("/sys/devices/system/cpu/microcode").exists();
-    let host_is_arm = cpuinfo.contains("CPU implementer");
-    if x86 { host_is_arm } else { host_is_x86 }
+    const X86: &[&str] = &["x86_64", "i386", "i686"];
+    let program_is_x86 = cfg!(any(target_arch = "x86_64", target_arch = "x86"));
+    let kernel = text("/proc/sys/kernel/arch");
+    let vendor = field(cpuinfo, &["vendor_id"]);
+    let host_is_x86 = kernel.as_ref().is_some_and(|arch| X86.contains(&arch.as_str()))
+        || vendor.is_some_and(|vendor| ["GenuineIntel", "AuthenticAMD", "HygonGenuine"].contains(&vendor.as_str()))
+        || Path::new("/sys/devices/system/cpu/microcode").exists();
+    let host_is_arm = kernel.is_some_and(|arch| arch.starts_with("aarch64") || arch.starts_with("arm"));
+    if program_is_x86 { host_is_arm } else { host_is_x86 }
 }

@@ -44,6 +44,8 @@ pub struct Latency {
     pub cpu_share: Option<f64>,
     /// Allocations of one inference, where they can be counted.
     pub allocations: Option<f64>,
+    /// What reading the clock twice takes: part of every sample.
+    pub timer_ms: f64,
 }
 
 /// Loads a model and times it: to be called in a child.
@@ -86,7 +88,14 @@ pub fn measure(job: &Job, plan: &Plan) -> Result<Latency> {
         samples_ms,
         cpu_share: cpu.filter(|_| job.threads == 1 && wall > 0.0).map(|cpu| (cpu / wall).min(1.0)),
         allocations: counted.then_some(allocations as f64 / n.max(1.0)),
+        timer_ms: timer_ms(),
     })
+}
+
+/// The median time between two readings of the clock.
+fn timer_ms() -> f64 {
+    let pairs: Vec<f64> = (0..1001).map(|_| ms(Instant::now().elapsed())).collect();
+    stats::median(&pairs).unwrap_or(0.0)
 }
 
 /// Runs until two windows in a row have medians that agree, or the cap; the number of runs, and whether they agreed.
