@@ -1,4 +1,4 @@
-//! ONNX files: reader (opset 7 to 27, brought to one normal form) and writer (opset 21, IR 10). No protoc, no prost:
+//! ONNX files: reader (opset 7 to 28, brought to one normal form) and writer (opset 21, IR 10). No protoc, no prost:
 //! a bounded reader of the wire format over borrowed bytes, so that files are read on bare metal too.
 //!
 //! Files are hostile: every length is compared with the bytes that are left, nothing is allocated on a file's word,
