@@ -207,7 +207,7 @@ fn small_files_that_ask_for_much_are_given_little() {
         let from = if i == 0 { "c".to_string() } else { format!("k{}", i - 1) };
         node("Identity", &[&from], &[&format!("k{i}")], &[])
     }));
-    let mut deep = vec![input("x", &[1; 16]), output("x")];
+    let mut deep = vec![input("x", &[1; 8]), output("x")];
     deep.extend(many(5000, &|i| node("Relu", &["x"], &[&format!("r{i}")], &[])));
     let mut old = vec![input("x", &[1, 2, 3]), output("x")];
     old.extend(many(5000, &|i| node("Softmax", &["x"], &[&format!("s{i}")], &[])));

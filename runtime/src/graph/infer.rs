@@ -22,7 +22,7 @@ const FOLDED_ELEMENTS_IN_ALL: usize = 1 << 18;
 /// A tensor of more elements is refused.
 pub const MOST_ELEMENTS: usize = 1 << 31;
 /// A tensor of more dimensions is refused.
-pub const MOST_RANK: usize = 16;
+pub const MOST_RANK: usize = ops::walk::MOST_AXES;
 
 /// What is known of a value at one batch size.
 #[derive(Clone, Debug)]

@@ -28,6 +28,10 @@ pub fn read(bytes: &[u8]) -> Result<Model> {
 /// Reads a model whose inputs of these names are known: they become constants. For models that take a shape, axes or
 /// pads as an input, which a graph has to know. Names that are no inputs are ignored.
 pub fn read_with(bytes: &[u8], known: &[(&str, &Tensor)]) -> Result<Model> {
+    read_model(bytes, known).map_err(shortened)
+}
+
+fn read_model(bytes: &[u8], known: &[(&str, &Tensor)]) -> Result<Model> {
     if bytes.is_empty() {
         return Err(Refusal::new("", "an ONNX model", "0 bytes", "get the file again"));
     }
@@ -46,7 +50,7 @@ pub fn read_with(bytes: &[u8], known: &[(&str, &Tensor)]) -> Result<Model> {
 /// that: also of models that [`read`] refuses.
 pub fn operators(bytes: &[u8]) -> Result<Vec<String>> {
     let Some(graph) = ModelProto::read(Bytes::whole(bytes))?.graph else {
-        return Err(Refusal::new("model", "a graph", "none", "check that the file is an ONNX model"));
+        return Err(no_graph());
     };
     let mut names = BTreeSet::new();
     let mut messages = GraphProto::read(graph)?.messages(field::graph::NODE);
@@ -58,6 +62,23 @@ pub fn operators(bytes: &[u8]) -> Result<Vec<String>> {
         });
     }
     Ok(names.into_iter().collect())
+}
+
+fn no_graph() -> Refusal {
+    Refusal::new("model", "a graph", "none", "check that the file is an ONNX model")
+}
+
+/// A file may hold names and lists of any length; a line that people read may not.
+fn shortened(mut refusal: Refusal) -> Refusal {
+    const MOST_CHARS: usize = 240;
+    for part in [&mut refusal.at, &mut refusal.expected, &mut refusal.found, &mut refusal.action] {
+        if let Some((end, _)) = part.char_indices().nth(MOST_CHARS) {
+            let left_out = part.chars().count() - MOST_CHARS;
+            part.truncate(end);
+            part.push_str(&format!("… ({left_out} more characters)"));
+        }
+    }
+    refusal
 }
 
 /// Checks versions; the graph and the opset (0 where the default domain is not imported).
@@ -73,7 +94,7 @@ fn check_model<'a>(model: &ModelProto<'a>) -> Result<(GraphProto<'a>, i64)> {
         return Err(Refusal::new("model", "a model without functions of its own", "local functions", action));
     }
     let Some(graph) = model.graph else {
-        return Err(Refusal::new("model", "a graph", "none", "check that the file is an ONNX model"));
+        return Err(no_graph());
     };
     let [oldest, newest] = [upgrade::OLDEST_OPSET, upgrade::NEWEST_OPSET];
     if let Some(opset) = model.opset.filter(|&v| v < oldest || v > newest) {
