@@ -133,7 +133,7 @@ fn a_third_partys_model_survives_seeded_damage() {
 
 /// Replaces, inserts, removes, repeats and cuts stretches of a file.
 fn mutate(bytes: &mut Vec<u8>, seed: &mut u64) {
-    let in_place = random(seed) % 2 == 0;
+    let in_place = random(seed).is_multiple_of(2);
     for _ in 0..1 + random(seed) % 4 {
         let at = |seed: &mut u64, len: usize| usize::try_from(random(seed) % (len as u64 + 1)).expect("small");
         let (a, b) = (at(seed, bytes.len()), at(seed, bytes.len()));
@@ -148,7 +148,7 @@ fn mutate(bytes: &mut Vec<u8>, seed: &mut u64) {
                 let to = at(seed, bytes.len());
                 bytes.splice(to..to, piece);
             }
-            5 if random(seed) % 8 == 0 => bytes.truncate(a),
+            5 if random(seed).is_multiple_of(8) => bytes.truncate(a),
             _ if a < bytes.len() => bytes[a] = [0, 1, 0x7f, 0x80, 0xff][random(seed) as usize % 5],
             _ => {}
         }
