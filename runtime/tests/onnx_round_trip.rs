@@ -12,13 +12,16 @@ use kd_runtime::ops::{
 };
 use support::random;
 
+/// Name, operator, inputs, outputs.
+type NamedNode = (String, Op, Vec<Option<String>>, Vec<String>);
+
 /// A graph by names: what must survive.
 #[derive(Debug, PartialEq)]
 struct Named {
     name: String,
     inputs: Vec<String>,
     outputs: Vec<String>,
-    nodes: Vec<(String, Op, Vec<Option<String>>, Vec<String>)>,
+    nodes: Vec<NamedNode>,
     values: BTreeMap<String, (ElementType, Shape)>,
     initializers: Vec<(String, Tensor)>,
 }
