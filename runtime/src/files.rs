@@ -8,8 +8,12 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Exit, Refusal, Result};
 
-/// Reads a whole file.
+/// Reads a whole file; refuses devices and pipes, which may have no end.
 pub fn read(path: &Path) -> Result<Vec<u8>> {
+    let kind = fs::metadata(path).map_err(|e| refuse_read(path, &e))?;
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(Refusal::new(path.display(), "a regular file", "a device or a pipe", "save it as a file first"));
+    }
     fs::read(path).map_err(|e| refuse_read(path, &e))
 }
 

@@ -207,6 +207,19 @@ fn write_export(folder: &Path) {
     fs::write(folder.join("export.json"), files.to_string()).unwrap();
 }
 
+/// A small file that asks for 3 TB: 400 outputs of 46,000 by 46,000.
+fn huge() -> Graph {
+    let mut graph = Graph::new("huge");
+    let row = graph.add_input("row", ElementType::F32, Shape::known(&[1, 1, 46_000]));
+    let column = graph.add_input("column", ElementType::F32, Shape::known(&[1, 46_000, 1]));
+    for i in 0..400 {
+        let y = graph.apply(op("Mul"), &[row, column], &format!("y{i}"));
+        graph.outputs.push(y);
+    }
+    graph.validate().unwrap();
+    graph
+}
+
 #[test]
 fn bad_input_ends_with_one_line_its_status_and_no_output() {
     let folder = scratch("bench_refused");
@@ -229,8 +242,7 @@ fn bad_input_ends_with_one_line_its_status_and_no_output() {
     fs::write(folder.join("truncated.onnx"), &model[..model.len() / 2]).unwrap();
     let relu = model.windows(4).position(|bytes| bytes == b"Relu").unwrap();
     fs::write(folder.join("unknown.onnx"), [&model[..relu], b"Re\x1bu", &model[relu + 4..]].concat()).unwrap();
-    fs::create_dir(folder.join("alone")).unwrap();
-    fs::write(folder.join("alone/model.onnx"), &model).unwrap();
+    fs::write(folder.join("huge.onnx"), onnx::write(&huge())).unwrap();
     fs::write(folder.join("typo.toml"), "size_kb = 1\n").unwrap();
     fs::write(folder.join("broken.toml"), "size_kib = \n").unwrap();
     fs::write(folder.join("accuracy.toml"), "accuracy_top1 = 0.5\n").unwrap();
@@ -238,6 +250,7 @@ fn bad_input_ends_with_one_line_its_status_and_no_output() {
     #[rustfmt::skip]
     let cases = [
         ("missing.onnx",                                  2, "missing.onnx: expected a readable file"),
+        ("/dev/zero",                                     2, "/dev/zero: expected a regular file, found a device or a pipe"),
         ("empty.onnx",                                    2, "empty.onnx: "),
         ("text.onnx",                                     2, "text.onnx: "),
         ("truncated.onnx",                                2, "truncated.onnx: "),
@@ -259,6 +272,8 @@ fn bad_input_ends_with_one_line_its_status_and_no_output() {
         ("model.onnx --backend nativ",                    2, "did you mean `native`?"),
         ("model.onnx --backend ort",                      3, "expected "),
         ("model.onnx --backend ort --ort-lib text.onnx",  3, "expected "),
+        ("huge.onnx",                                     3, "expected a plan that fits"),
+        ("check huge.onnx",                               3, "expected a plan that fits"),
         ("model.onnx --threads 1024",                     3, "--threads: expected at most "),
         ("model.onnx --threads 0",                        2, "--threads <N>: expected a number in 1..=1024, found `0`"),
         ("model.onnx --budgt x",                          2, "found `--budgt`; did you mean `--budget`?"),

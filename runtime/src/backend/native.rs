@@ -2,7 +2,7 @@
 
 use super::{Backend, Options, PlanBytes, check_input};
 use crate::engine::Engine;
-use crate::error::{Refusal, Result};
+use crate::error::{Exit, Refusal, Result};
 use crate::graph::{Tensor, TensorView};
 use crate::onnx;
 use crate::ops::TensorType;
@@ -22,7 +22,30 @@ pub(super) fn open(model: &[u8], batch: usize, options: &Options) -> Result<Box<
     let graph = onnx::read(model)?.graph;
     let names = |ids: &[crate::graph::ValueId]| ids.iter().map(|&id| graph.value(id).name.clone()).collect();
     let (input_names, output_names) = (names(&graph.inputs), names(&graph.outputs));
-    Ok(Box::new(Native { engine: Engine::new(&graph, batch)?, input_names, output_names }))
+    let engine = Engine::new(&graph, batch)?;
+    check_room(&engine)?;
+    Ok(Box::new(Native { engine, input_names, output_names }))
+}
+
+/// Refuses a plan that does not fit into this machine's memory: where the system promises more than it has, the
+/// allocation alone does not say so.
+fn check_room(engine: &Engine) -> Result<()> {
+    let needed = engine.arena_bytes().saturating_add(engine.weights_bytes());
+    match available_bytes() {
+        Some(available) if needed > available => {
+            let expected = format!("a plan that fits the {} MiB that are free", available >> 20);
+            let action = "use a smaller model, or a machine with more memory";
+            Err(Refusal::new("memory", expected, format!("{} MiB", needed >> 20), action).with_exit(Exit::Lacking))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Memory that can be had without swapping: `MemAvailable` of `/proc/meminfo`.
+fn available_bytes() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.split_whitespace().next()?.parse::<usize>().ok()?.checked_mul(1024)
 }
 
 impl Backend for Native {

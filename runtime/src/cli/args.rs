@@ -87,7 +87,7 @@ pub struct Check {
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
     /// Random inputs to compare on
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = value_parser!(u32).range(1..=1_000_000))]
     pub inputs: u32,
     /// Seed of the inputs
     #[arg(long, value_name = "N", default_value_t = 1)]

@@ -23,6 +23,9 @@ const FLOAT: f64 = 1e-4;
 const STEPS: f64 = 2.0;
 const MEAN_STEPS: f64 = 0.1;
 
+/// A difference of exactly so many steps is one of floats: it may be a rounding above.
+const SLACK: f64 = 1.0 + 1e-5;
+
 /// Int8 models that go on in float after their last scale: no step to count in.
 const MIXED: f64 = 0.02;
 
@@ -183,10 +186,9 @@ impl Sums {
             Measure::Relative(tolerance) => ("relative", 1.0, tolerance),
             Measure::Steps(step) => ("steps", step, STEPS),
         };
-        // A difference of exactly two steps is one of floats: it may be a rounding above.
-        let within = self.largest <= scale * tolerance * (1.0 + 1e-5);
+        let within = self.largest <= scale * tolerance * SLACK;
         let steps = matches!(measure, Measure::Steps(_));
-        let fine = within && (!steps || (mean <= scale * MEAN_STEPS && self.other_class == 0));
+        let fine = within && (!steps || (mean <= scale * MEAN_STEPS * SLACK && self.other_class == 0));
         Comparison {
             backend,
             output,
