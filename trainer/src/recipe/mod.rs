@@ -1,1 +1,200 @@
-//! recipe
+//! What a run is to do: `recipe.toml`, checked, with every default filled in.
+//!
+//! [`read`](parse::read) makes a [`Recipe`] of a file and `key=value` overrides; [`Recipe::to_toml`] writes it complete.
+
+use std::path::PathBuf;
+
+use crate::options::Options;
+
+/// An entry of a table (architecture, method, optimizer, schedule, augmentation) with checked options.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Choice {
+    /// The entry's name.
+    pub name: &'static str,
+    /// All its options.
+    pub options: Options,
+}
+
+/// A checked recipe. Keys are those of the file; see `docs/recipes.md`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// `[run]`
+    pub run: Run,
+    /// `[data]`
+    pub data: Data,
+    /// `[teacher]` or `[[teacher]]`; none for training alone.
+    pub teachers: Vec<Teacher>,
+    /// `[student]`: an entry of `zoo::table::ARCHS`.
+    pub student: Choice,
+    /// `[train]`
+    pub train: Train,
+    /// `[distill]`
+    pub distill: Distill,
+    /// `[compare]`
+    pub compare: Compare,
+    /// `[budget] file`, relative to the working directory.
+    pub budget: Option<PathBuf>,
+}
+
+/// `[run]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Run {
+    /// For people, and the default name of the run folder `runs/NAME`.
+    pub name: String,
+    /// Decides every random number.
+    pub seed: u64,
+    /// Where it is computed.
+    pub device: Device,
+    /// Threads; the result does not depend on it.
+    pub threads: usize,
+}
+
+/// Where a run is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// This machine's processor.
+    Cpu,
+    /// The CUDA device of this number.
+    Cuda(usize),
+}
+
+/// `[data]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Data {
+    /// A name of `kd_runtime::data::FORMATS`.
+    pub format: String,
+    /// A file or folder, relative to the working directory; empty for embedded data.
+    pub path: PathBuf,
+    /// How raw values are scaled for networks that are made for this data.
+    pub normalize: Normalize,
+    /// Share of the training samples that is kept (stratified), above 0 and up to 1.
+    pub subset: f64,
+    /// Names of classes whose training samples are left out.
+    pub exclude_classes: Vec<String>,
+    /// Share of the training samples that is held out to select an epoch, from 0 to below 1 (stratified).
+    pub validation: f64,
+    /// Augmentations in order: entries of `data::augment::table::AUGMENTATIONS`.
+    pub augment: Vec<Choice>,
+}
+
+/// How raw values are scaled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normalize {
+    /// Raw values as they are.
+    None,
+    /// To 0..1 where the format knows its range.
+    Unit,
+    /// As `Unit`, then to mean 0 and deviation 1 per channel of the training samples.
+    Standard,
+}
+
+/// One teacher.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Teacher {
+    /// Where it comes from.
+    pub source: TeacherSource,
+    /// Share of right answers on the validation samples (on the training samples without any) below which it is refused.
+    pub must_reach: Option<f64>,
+    /// Its share in the mean of several teachers; the shares are divided by their sum.
+    pub weight: f64,
+}
+
+/// Where a teacher comes from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TeacherSource {
+    /// `run = DIR`: the student of another run.
+    Run(PathBuf),
+    /// `onnx = FILE`, `contract = FILE` (else `contract.json` beside it).
+    Onnx {
+        /// The model.
+        path: PathBuf,
+        /// Its contract.
+        contract: Option<PathBuf>,
+    },
+    /// `arch = NAME` and its options: trained first; `epochs`, `batch`, `optimizer`, `schedule` replace those of `[train]`.
+    Arch {
+        /// The architecture.
+        arch: Choice,
+        /// How it is trained.
+        train: Train,
+    },
+}
+
+/// `[train]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Train {
+    /// Passes over the training samples.
+    pub epochs: usize,
+    /// Samples of a step.
+    pub batch: usize,
+    /// An entry of `optim::table::OPTIMIZERS`.
+    pub optimizer: Choice,
+    /// An entry of `optim::schedule::SCHEDULES`.
+    pub schedule: Choice,
+    /// Whether weight decay also acts on biases and normalisations.
+    pub decay_norm_and_bias: bool,
+    /// Label smoothing of the task's cross-entropy.
+    pub label_smoothing: f64,
+    /// Largest 2-norm of all gradients together; none: not clipped.
+    pub clip_norm: Option<f64>,
+    /// Largest 2-norm of the incoming weights of one unit; none: no limit.
+    pub max_norm: Option<f64>,
+    /// Epochs without a better validation accuracy after which training ends; none: never.
+    pub patience: Option<usize>,
+    /// Which epoch's network is kept as the result.
+    pub keep: Keep,
+}
+
+/// Which epoch's network is kept. Both are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// The best by validation accuracy (the last without validation samples); ties go to the lower validation loss.
+    Selected,
+    /// The last.
+    Last,
+}
+
+/// `[distill]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Distill {
+    /// Who teaches.
+    pub scheme: Scheme,
+    /// Factor of the task's cross-entropy.
+    pub task_weight: f64,
+    /// What is handed over.
+    pub terms: Vec<Term>,
+}
+
+/// Who teaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Frozen teachers.
+    Offline,
+}
+
+/// One loss in the sum.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Term {
+    /// An entry of `losses::table::METHODS`.
+    pub method: Choice,
+    /// Its factor.
+    pub weight: f64,
+    /// Multiplies the weight over time: an entry of `optim::schedule::SCHEDULES`.
+    pub schedule: Option<Choice>,
+}
+
+/// `[compare]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Compare {
+    /// Whether the same student is also trained alone.
+    pub baseline: bool,
+    /// Seeds of the students; empty: `run.seed` alone. The first one's networks are kept in the run folder.
+    pub seeds: Vec<u64>,
+}
+
+impl Recipe {
+    /// The seeds that are trained, at least one.
+    pub fn seeds(&self) -> Vec<u64> {
+        if self.compare.seeds.is_empty() { vec![self.run.seed] } else { self.compare.seeds.clone() }
+    }
+}

@@ -1,1 +1,3 @@
-//! schemes
+//! Who teaches whom, and when: [`offline`] has frozen teachers.
+
+pub mod offline;

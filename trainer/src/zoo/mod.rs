@@ -1,1 +1,37 @@
-//! zoo
+//! Architectures: ONE FILE EACH, a function from options to a graph with weights; [`table`] lists them.
+
+pub mod table;
+
+use kd_runtime::Result;
+use kd_runtime::graph::Graph;
+
+use crate::options::{Options, Spec};
+use crate::recipe::Choice;
+
+/// What a network is built for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    /// Shape of one sample: `[C, H, W]`, `[C, T]` or `[F]`.
+    pub input: Vec<usize>,
+    /// Classes of the output.
+    pub classes: usize,
+}
+
+/// A row of the table of architectures.
+pub struct Arch {
+    /// Its name in a recipe.
+    pub name: &'static str,
+    /// What it is, and whose, on one line.
+    pub about: &'static str,
+    /// Its options, without `arch`.
+    pub options: &'static [Spec],
+    /// Builds it with weights of zero; refuses a site that it cannot take.
+    pub build: fn(&Options, &Site) -> Result<Graph>,
+}
+
+/// Builds an architecture with first weights of this seed: input `x` `[N, …]`, output `logits` `[N, classes]`, taps
+/// `features`, `stage1`, … and `stage1.pre`, … (before the activation).
+pub fn build(choice: &Choice, site: &Site, seed: u64) -> Result<Graph> {
+    let _ = (choice, site, seed);
+    todo!()
+}

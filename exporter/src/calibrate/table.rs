@@ -1,0 +1,1 @@
+//! The calibration methods. One line each.

@@ -1,0 +1,3 @@
+//! Files that hold a network's weights.
+
+pub mod safetensors;

@@ -1,0 +1,1 @@
+//! Weights as safetensors, float or int8.

@@ -1,0 +1,1 @@
+//! Float beside int8, file beside memory, engine beside engine.
