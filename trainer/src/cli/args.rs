@@ -1,0 +1,134 @@
+//! The arguments; doc comments are the help.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// Train a teacher, distil a student from it, and compare it with the same student trained alone
+#[derive(Debug, Parser)]
+#[command(
+    name = "kd-train",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Exit status: 0 done, 1 a verdict fails (must_reach), 2 refused, 3 this machine lacks something,
+             130 or 143 stopped by SIGINT or SIGTERM with its state saved.
+Example:     kd-train run recipes/digits.toml --output runs/digits"
+)]
+pub struct Args {
+    /// What it does.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Args {
+    /// Whether results and errors are JSON.
+    pub fn json(&self) -> bool {
+        let format = match &self.command {
+            Command::Run(run) => run.format,
+            Command::Check(check) => check.format,
+            Command::Eval(eval) => eval.format,
+            Command::Archs(list) | Command::Methods(list) => list.format,
+        };
+        format == Format::Json
+    }
+}
+
+/// What `kd-train` does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Do what a recipe says: teachers, students, baselines, and a run folder with all of it
+    Run(Run),
+    /// Print the complete recipe, sizes, memory and whether the budget can be met, without training
+    Check(Check),
+    /// Measure the accuracy of a float model on the test part of a data set
+    Eval(Eval),
+    /// List the architectures with their options
+    Archs(List),
+    /// List the distillation methods with their options
+    Methods(List),
+}
+
+/// A run.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+A run that was stopped or killed goes on with --resume; on the CPU the result is bit for bit the same.
+Example:     kd-train run recipes/digits.toml train.epochs=20 --output runs/digits")]
+pub struct Run {
+    /// The recipe, a TOML file
+    #[arg(value_name = "RECIPE")]
+    pub recipe: PathBuf,
+    /// Keys to replace: train.epochs=20, distill.terms.0.temperature=2
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// The run folder, created; default: runs/NAME with the recipe's run.name
+    #[arg(long, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Go on where a run into the same folder was stopped, with the same recipe
+    #[arg(long, conflicts_with = "force")]
+    pub resume: bool,
+    /// Replace a run folder that exists
+    #[arg(long)]
+    pub force: bool,
+    /// Where to compute; default: the recipe's run.device
+    #[arg(long, value_name = "cpu|cuda:N")]
+    pub device: Option<String>,
+    /// How results and errors are written
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
+    pub format: Format,
+}
+
+/// A check of a recipe.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:     kd-train check recipes/digits.toml student.widths=[8,16]")]
+pub struct Check {
+    /// The recipe, a TOML file
+    #[arg(value_name = "RECIPE")]
+    pub recipe: PathBuf,
+    /// Keys to replace: train.epochs=20, distill.terms.0.temperature=2
+    #[arg(value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Check the recipe alone: open neither data nor teachers
+    #[arg(long)]
+    pub no_data: bool,
+    /// How results and errors are written
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
+    pub format: Format,
+}
+
+/// An evaluation.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Integer models are measured by kd-bench.
+Example:     kd-train eval runs/digits --data digits")]
+pub struct Eval {
+    /// .onnx file, export folder or run folder (its student)
+    #[arg(value_name = "MODEL_OR_RUN")]
+    pub model: PathBuf,
+    /// The data: digits, idx:DIR, ucr:DIR/NAME
+    #[arg(long, value_name = "FORMAT:PATH")]
+    pub data: String,
+    /// What goes in and comes out; default: contract.json beside the model
+    #[arg(long, value_name = "FILE")]
+    pub contract: Option<PathBuf>,
+    /// How results and errors are written
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
+    pub format: Format,
+}
+
+/// A list of what there is.
+#[derive(Debug, ClapArgs)]
+pub struct List {
+    /// How results and errors are written
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
+    pub format: Format,
+}
+
+/// How results are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
