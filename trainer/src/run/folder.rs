@@ -1,0 +1,189 @@
+//! The run folder: claimed by one process at a time, there from the start under its own name so that a kill can be
+//! resumed, and taken away again where a run is refused before it began.
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use kd_runtime::files::{self, refuse_write};
+use kd_runtime::{Refusal, Result};
+
+/// What to do with a folder that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse it.
+    Refuse,
+    /// Go on in it.
+    Resume,
+    /// Replace it, if it is a run folder.
+    Replace,
+}
+
+/// How far a claimed folder is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Nothing of a run is in it that counts.
+    New,
+    /// A run began in it.
+    Begun,
+    /// A run ended in it: its evidence is there.
+    Finished,
+}
+
+/// The resolved recipe, the first file of a run.
+pub const RECIPE: &str = "recipe.toml";
+/// What the run was made of, its last file.
+pub const EVIDENCE: &str = "evidence.json";
+/// Held by the process that writes the folder.
+const LOCK: &str = "lock";
+
+/// A claimed run folder. Dropped before [`Folder::begin`], what [`Folder::claim`] made vanishes.
+pub struct Folder {
+    path: PathBuf,
+    state: State,
+    /// Folders that were made, outermost first.
+    made: Vec<PathBuf>,
+    begun: bool,
+    _lock: File,
+}
+
+impl Folder {
+    /// Claims a folder and makes it, with its parents, if it is not there.
+    pub fn claim(path: &Path, existing: Existing) -> Result<Self> {
+        let state = inspect(path, existing)?;
+        let made = make(path)?;
+        match lock(path) {
+            Ok(_lock) => Ok(Self { path: path.to_path_buf(), state, made, begun: false, _lock }),
+            Err(refusal) => {
+                take_away(&made);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// How far it was when it was claimed.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// From here on it is a run's folder: what is replaced goes away, and the recipe is written.
+    pub fn begin(&mut self, recipe: &str) -> Result<()> {
+        self.begun = true;
+        if self.state == State::New {
+            self.clear()?;
+            files::write_atomic(&self.path.join(RECIPE), recipe.as_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// Writes a file of the run, whole or not at all; `name` may name a folder in it, which is made.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).map_err(|e| refuse_write(parent, &e))?;
+        }
+        files::write_atomic(&path, bytes)
+    }
+
+    /// Removes all but the lock; the recipe last, so that a kill leaves what is still known as a run folder.
+    fn clear(&self) -> Result<()> {
+        let mut names = entries(&self.path)?;
+        names.sort_by_key(|name| name == RECIPE);
+        for name in names.iter().filter(|name| *name != LOCK) {
+            let path = self.path.join(name);
+            let removed =
+                if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(|e| refuse_write(&path, &e))?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !self.begun && self.made.contains(&self.path) {
+            let _ = fs::remove_file(self.path.join(LOCK));
+            take_away(&self.made);
+        }
+    }
+}
+
+/// Looks at a folder without touching it.
+fn inspect(path: &Path, existing: Existing) -> Result<State> {
+    if path.symlink_metadata().is_err() {
+        return Ok(State::New);
+    }
+    if !path.is_dir() {
+        return Err(Refusal::new(path.display(), "a folder for the run", "a file", "choose another --output"));
+    }
+    let names = entries(path)?;
+    let has = |name: &str| names.iter().any(|known| known == name);
+    let is_blank = names.iter().all(|name| name == LOCK);
+    let files = format!("{} files and folders", names.len());
+    match existing {
+        Existing::Refuse => {
+            let action = "choose another --output, go on with --resume, or replace it with --force";
+            Err(Refusal::new(path.display(), "a run folder that does not exist", files, action))
+        }
+        _ if !is_blank && !has(RECIPE) => {
+            let found = format!("{files}, but no {RECIPE}");
+            Err(Refusal::new(path.display(), "a run folder", found, "choose another --output"))
+        }
+        Existing::Resume if has(EVIDENCE) => Ok(State::Finished),
+        Existing::Resume if has(RECIPE) => Ok(State::Begun),
+        Existing::Resume | Existing::Replace => Ok(State::New),
+    }
+}
+
+fn entries(path: &Path) -> Result<Vec<String>> {
+    let names = fs::read_dir(path).and_then(|entries| {
+        entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<std::io::Result<_>>()
+    });
+    names.map_err(|e| files::refuse_read(path, &e))
+}
+
+/// Makes a folder and its parents; says which were made, outermost first.
+fn make(path: &Path) -> Result<Vec<PathBuf>> {
+    let is_missing = |path: &&Path| !path.as_os_str().is_empty() && path.symlink_metadata().is_err();
+    let mut missing: Vec<_> = path.ancestors().take_while(is_missing).map(Path::to_path_buf).collect();
+    missing.reverse();
+    let mut made = Vec::new();
+    for folder in missing {
+        match fs::create_dir(&folder) {
+            Ok(()) => made.push(folder),
+            // Another run made it at the same moment: the lock decides.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+            Err(e) => {
+                take_away(&made);
+                return Err(refuse_write(path, &e));
+            }
+        }
+    }
+    Ok(made)
+}
+
+/// Removes what [`make`] made, as far as nothing else is in it.
+fn take_away(made: &[PathBuf]) {
+    for folder in made.iter().rev() {
+        let _ = fs::remove_dir(folder);
+    }
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let at = path.join(LOCK);
+    let file = File::options().create(true).truncate(false).write(true).open(&at);
+    let file = file.map_err(|e| refuse_write(path, &e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let action = "wait for it, or choose another --output";
+            Err(Refusal::new(path.display(), "a folder that no other run writes", "one that is in use", action))
+        }
+        Err(TryLockError::Error(e)) => Err(refuse_write(&at, &e)),
+    }
+}

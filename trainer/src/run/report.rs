@@ -1,0 +1,138 @@
+//! `report.html`: one file that needs nothing else, no script, readable on a phone and in the dark.
+
+use std::fmt::Write;
+
+use super::fit::Epoch;
+use super::plot::{Series, escape, legend, lines};
+use super::results::Results;
+use super::table;
+
+/// How one network's training went.
+pub struct Curve {
+    /// `teacher`, `student`, `baseline`, with the seed where there are several.
+    pub name: String,
+    /// All its epochs.
+    pub history: Vec<Epoch>,
+}
+
+const STYLE: &str = "
+:root { color-scheme: light dark; --text: #1c1c1e; --page: #fff; --line: #d8d8dc; --soft: #5f6066;
+  --c0: #0b62c4; --c1: #b4480a; --c2: #217a3c; --c3: #8a2ba8; --c4: #8c6d00; --c5: #a3194f; }
+@media (prefers-color-scheme: dark) { :root { --text: #ececf0; --page: #16171a; --line: #3a3b40; --soft: #a5a6ad;
+  --c0: #6cb2ff; --c1: #ff9d5c; --c2: #6fd38c; --c3: #d592ee; --c4: #e3c34b; --c5: #ff86ac; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 60rem;
+  margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
+h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } .soft { color: var(--soft); }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; }
+.curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
+figure { margin: 0; } figure svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--soft); }
+svg path { fill: none; stroke-width: 1.8; } svg .grid { stroke: var(--line); stroke-width: 1; }
+.legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
+.legend svg { width: 32px; height: 8px; }
+.c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); stroke-dasharray: 7 3; } .c2 { stroke: var(--c2); stroke-dasharray: 2 3; }
+.c3 { stroke: var(--c3); stroke-dasharray: 9 3 2 3; } .c4 { stroke: var(--c4); stroke-dasharray: 12 4; }
+.c5 { stroke: var(--c5); stroke-dasharray: 4 2; } pre { overflow-x: auto; font-size: .85rem; }
+";
+
+/// The page.
+pub fn render(results: &Results, curves: &[Curve], recipe: &str) -> String {
+    let name = escape(&results.name);
+    let mut html = format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n"
+    );
+    results_table(&mut html, results);
+    html.push_str("<h2>Training</h2>\n");
+    pictures(&mut html, curves);
+    let _ = write!(html, "<h2>Recipe</h2>\n<pre>{}</pre>\n</body>\n</html>\n", escape_lines(recipe));
+    html
+}
+
+fn results_table(html: &mut String, results: &Results) {
+    html.push_str("<div class=\"wide\"><table>\n<tr>");
+    for head in table::HEAD {
+        let _ = write!(html, "<th>{}</th>", escape(head));
+    }
+    html.push_str("</tr>\n");
+    for row in table::rows(results) {
+        html.push_str("<tr>");
+        for cell in row {
+            let _ = write!(html, "<td>{}</td>", escape(&cell));
+        }
+        html.push_str("</tr>\n");
+    }
+    html.push_str("</table></div>\n");
+    for sentence in results.comparison.iter().flat_map(table::sentences) {
+        let _ = writeln!(html, "<p>{}</p>", escape(&sentence));
+    }
+    html.push_str(
+        "<p class=\"soft\">Intervals are those of 95 % (Clopper and Pearson) on the test samples, which no choice was \
+         made by; ± is the sample standard deviation over seeds.</p>\n",
+    );
+}
+
+fn pictures(html: &mut String, curves: &[Curve]) {
+    let series = |of: fn(&Epoch) -> Option<f64>| -> Vec<Series> {
+        let points = |curve: &Curve| {
+            let found = curve.history.iter().filter_map(|epoch| Some((epoch.epoch as f64, of(epoch)?)));
+            found.filter(|point| point.1.is_finite()).collect()
+        };
+        curves.iter().map(|curve| Series { name: curve.name.clone(), points: points(curve) }).collect()
+    };
+    let all = [
+        ("Training loss: the weighted sum of the terms, in nats", series(|epoch| Some(epoch.loss))),
+        ("Training accuracy, of augmented samples", series(|epoch| Some(epoch.train_accuracy))),
+        ("Validation loss: cross-entropy, in nats", series(|epoch| epoch.validation_loss)),
+        ("Validation accuracy", series(|epoch| epoch.validation_accuracy)),
+    ];
+    html.push_str(&legend(&all[0].1));
+    html.push_str("<div class=\"curves\">\n");
+    for (about, series) in &all {
+        let svg = lines(about, series);
+        if !svg.is_empty() {
+            let _ =
+                writeln!(html, "<figure>\n{svg}<figcaption class=\"soft\">{}</figcaption>\n</figure>", escape(about));
+        }
+    }
+    html.push_str("</div>\n");
+}
+
+/// [`escape`], line by line.
+fn escape_lines(text: &str) -> String {
+    text.lines().map(|line| escape(line) + "\n").collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::results::{Kept, SCHEMA};
+    use super::*;
+
+    #[test]
+    fn a_hostile_name_adds_no_element() {
+        let bad = "</title><script>alert(1)</script>\u{202e}";
+        let results = Results {
+            schema: SCHEMA.into(),
+            name: bad.into(),
+            keep: Kept::Last,
+            teachers: Vec::new(),
+            arms: Vec::new(),
+            comparison: None,
+        };
+        let epoch = Epoch {
+            epoch: 1,
+            loss: 0.7,
+            terms: Vec::new(),
+            train_accuracy: 0.5,
+            validation_accuracy: None,
+            validation_loss: Some(f64::NAN),
+            lr_factor: 1.0,
+        };
+        let html = render(&results, &[Curve { name: bad.into(), history: vec![epoch] }], &format!("[run]\n# {bad}\n"));
+        assert!(!html.contains("<script") && !html.contains('\u{202e}') && !html.contains("NaN"), "{html}");
+        // Two of the four pictures have a point to show.
+        assert_eq!(html.matches("<figure>").count(), 2);
+    }
+}

@@ -1,0 +1,89 @@
+//! Results as the table that a run prints.
+
+use std::fmt::Write;
+
+use kd_runtime::error::Shown;
+use kd_runtime::report::text::{grouped, number};
+
+use super::results::{Arm, Comparison, Kept, Results, Score, Size, Summary};
+
+/// A row of the table: what, accuracy, parameters, MACs, bytes.
+pub type Row = [String; 5];
+
+/// What stands above the columns of [`rows`].
+pub const HEAD: [&str; 5] = ["", "test accuracy", "parameters", "MACs", "model.onnx, bytes"];
+
+/// Teachers, the student alone, the student distilled.
+pub fn rows(results: &Results) -> Vec<Row> {
+    let mut rows: Vec<Row> =
+        results.teachers.iter().map(|t| row(format!("teacher, {}", t.name), one(t.test), t.size)).collect();
+    for arm in results.arms.iter().rev() {
+        rows.push(row(format!("student {}", arm.about), of_arm(arm, results.keep), arm.size));
+    }
+    rows
+}
+
+fn row(what: String, accuracy: String, size: Size) -> Row {
+    [what, accuracy, grouped(size.parameters), grouped(size.macs), grouped(size.bytes)]
+}
+
+fn one(score: Score) -> String {
+    let (low, high) = score.ci;
+    format!("{:.2} % ({:.2} to {:.2})", 100.0 * score.accuracy, 100.0 * low, 100.0 * high)
+}
+
+fn of_arm(arm: &Arm, keep: Kept) -> String {
+    match (arm.kept(keep), &arm.seeds[..]) {
+        (_, [run]) => one(run.kept(keep)),
+        (summary, _) => over_seeds(summary),
+    }
+}
+
+fn over_seeds(summary: Summary) -> String {
+    let std = summary.std.map(|std| format!(" ± {:.2}", 100.0 * std)).unwrap_or_default();
+    format!("{:.2}{std} % ({} seeds)", 100.0 * summary.mean, summary.n)
+}
+
+/// What the comparison says, in lines; none without a comparison.
+pub fn sentences(comparison: &Comparison) -> Vec<String> {
+    let points = 100.0 * comparison.difference.mean;
+    let mut first = format!("distilled - alone: {points:+.2} points");
+    if let (Some(std), Some((low, high))) = (comparison.difference.std, comparison.ci) {
+        let n = comparison.difference.n;
+        let _ = write!(first, " ± {:.2} over {n} seeds", 100.0 * std);
+        let _ = write!(first, ", 95 % interval of the mean {:+.2} to {:+.2}", 100.0 * low, 100.0 * high);
+    }
+    let mut lines = vec![first];
+    for pair in &comparison.seeds {
+        let (distilled, alone) = (pair.only_distilled, pair.only_alone);
+        let p = number(pair.mcnemar_p);
+        let counts = format!("only distilled right {distilled}, only alone right {alone}");
+        lines.push(format!("seed {}: {counts} of {}; McNemar p = {p}", pair.seed, grouped(pair.n)));
+    }
+    lines
+}
+
+/// The text of results; the interval behind an accuracy is that of 95 %.
+pub fn render(results: &Results) -> String {
+    let rows = rows(results);
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([HEAD[column].len()]).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..HEAD.len()).map(width).collect();
+    let head = HEAD.map(str::to_string);
+    let mut text = String::new();
+    for row in [&head].into_iter().chain(&rows) {
+        let (what, wide) = (Shown(&row[0]).to_string(), widths[0]);
+        let _ = write!(text, "{what:wide$}");
+        for (cell, wide) in row.iter().zip(&widths).skip(1) {
+            let _ = write!(text, "  {cell:>wide$}");
+        }
+        text.push('\n');
+    }
+    for line in results.comparison.iter().flat_map(sentences) {
+        text.push_str(&line);
+        text.push('\n');
+    }
+    text
+}
