@@ -4,10 +4,12 @@ mod args;
 mod bench;
 mod check;
 mod judge;
-mod target;
+pub mod target;
 pub mod usage;
 
 use std::process::ExitCode;
+
+pub use args::Precision;
 
 use clap::Parser;
 
