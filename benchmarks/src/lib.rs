@@ -4,6 +4,7 @@
 pub mod conformance;
 pub mod golden_quant;
 pub mod golden_train;
+pub mod training;
 
 use std::path::{Path, PathBuf};
 
