@@ -1,73 +1,68 @@
-//! Operators: value and gradients of a kernel for given inputs and a given gradient of the output.
+//! Operators: value and gradients of a network of one operator, for given inputs and a given gradient of the output.
 
-use std::sync::Mutex;
-
-use kd_runtime::graph::{ElementType, Tensor};
-use kd_runtime::ops::{self, Input, Op, window::Window};
-use kd_trainer::exec::{Mode, Parameter, Real, Role};
-use kd_trainer::ops::{Context, Gradient, Inputs, Place, Port, Scratch, Site, dropout as drop, table};
+use kd_runtime::graph::{Dim, ElementType, Graph, Shape, Tensor};
+use kd_runtime::ops::{self, Op, window::Window};
+use kd_trainer::exec::{Executor, Mode, Plan, Real};
+use kd_trainer::ops::dropout as drop;
 
 use super::{Array, Case, Failure, Outcome, compare};
 
-/// What a kernel gave.
+/// What the network gave.
 struct Found<T> {
     y: Vec<T>,
     gradients: Vec<Vec<T>>,
-    /// Running statistics after the pass, if it moved them.
+    /// Running statistics after the pass.
     running: Option<[Vec<T>; 2]>,
 }
 
-/// Runs the kernel of an operator: `inputs` are float arrays with gradients, then come f32 scalars that are constants.
-fn kernel<T: Real>(op: &Op, inputs: &[&Array], scalars: &[f32], d_y: &Array, mode: Mode) -> Result<Found<T>, Failure> {
-    let told = |error: ops::OpError| format!("expected {}, found {}", error.expected, error.found);
-    let constants: Vec<Tensor> = scalars.iter().map(|&v| Tensor::scalar(v)).collect();
-    let statistic = |i: usize| i >= 3 && matches!(op, Op::BatchNormalization(_));
-    let arrays = inputs.iter().map(|a| (&a.shape[..], None));
-    let fixed = constants.iter().map(|t| (t.shape(), Some(t)));
-    let known: Vec<Option<Input<'_>>> = (arrays.clone().chain(fixed.clone()))
-        .map(|(shape, value)| Some(Input { element: ElementType::F32, shape, value }))
-        .collect();
-    let types = op.infer(&known).map_err(told)?;
-    let ports: Vec<Option<Port<'_>>> = (arrays.chain(fixed).enumerate())
-        .map(|(i, (shape, value))| Some(Port { shape, value, wanted: value.is_none() && !statistic(i) }))
-        .collect();
-    let site = Site { inputs: &ports, output: &types[0].shape };
-    let mut kernel = table::build::<T>(op, &site).ok_or("no kernel")?.map_err(told)?;
-    let parameters: Vec<Parameter<T>> = (inputs.iter())
-        .map(|array| Parameter {
-            name: String::new(),
-            shape: array.shape.clone(),
-            role: Role::Weight,
-            value: array.cast(),
-            gradient: Vec::new(),
-        })
-        .collect();
-    let places: Vec<Place> = (0..parameters.len()).map(Place::Parameter).collect();
-    let x = Inputs { places: &places, x: &[], parameters: &parameters, constants: &[], buffers: &[] };
-    let size = kernel.scratch();
-    let mut scratch = Scratch { shared: vec![T::ZERO; size.shared], lanes: vec![Mutex::new(vec![T::ZERO; size.lane])] };
-    let mut context = Context { mode, node: 0, scratch: &mut scratch };
-    let mut y = vec![T::ZERO; types[0].shape.iter().product()];
-    if y.len() != d_y.values.len() {
-        return Err(format!("expected {} outputs, found {}", d_y.values.len(), y.len()));
+/// Runs an operator in the executor: `inputs` are float arrays with gradients, then come f32 scalars that are constants.
+/// The first input is made of a parameter by a product with the identity, which is exact, so that it has a gradient and
+/// the batch is its first size.
+fn run<T: Real>(op: &Op, inputs: &[&Array], scalars: &[f32], d_y: &Array, mode: Mode) -> Result<Found<T>, Failure> {
+    let told = |refusal: kd_runtime::Refusal| refusal.to_string();
+    let &n = inputs[0].shape.first().ok_or("a first input without a batch")?;
+    let mut graph = Graph::new("one operator");
+    let identity = graph.add_input("identity", ElementType::F32, Shape(vec![Dim::Batch, Dim::Known(n)]));
+    let mut ids = Vec::new();
+    for (i, array) in inputs.iter().enumerate() {
+        let name = i.to_string();
+        // So has the second factor of a product whose matrices are those of the batch.
+        let as_first = array.shape.len() == inputs[0].shape.len() && array.shape[0] == n;
+        let of_batch = i == 0 || (matches!(op, Op::MatMul(_)) && array.shape.len() > 2 && as_first);
+        if !of_batch {
+            ids.push(graph.add_initializer(&name, Tensor::zeros(ElementType::F32, &array.shape)));
+            continue;
+        }
+        let rest = &array.shape[1..];
+        let own = graph.add_initializer(&name, Tensor::zeros(ElementType::F32, &[n, rest.iter().product()]));
+        let rows = graph.apply(ops::gemm::MatMul, &[identity, own], &format!("rows{i}"));
+        let sizes: Vec<i64> = std::iter::once(0).chain(rest.iter().map(|&size| size as i64)).collect();
+        let sizes = graph.add_initializer(&format!("sizes{i}"), Tensor::from_vec(&[sizes.len()], sizes));
+        ids.push(graph.apply(ops::reshape::Reshape { allowzero: false }, &[rows, sizes], &format!("x{i}")));
     }
-    kernel.forward(&x, &mut y, &mut context);
-    let running = kernel.statistics().map(|(mean, var, momentum)| {
-        let moved = |old: &[T], batch: &[T]| -> Vec<T> {
-            old.iter().zip(batch).map(|(&o, &b)| o * momentum + b * (T::ONE - momentum)).collect()
-        };
-        [moved(x.get(3), mean), moved(x.get(4), var)]
-    });
-    let mut gradients: Vec<Gradient<T>> = (ports.iter().zip(known))
-        .map(|(port, input)| {
-            let len = input.map_or(0, |input| input.shape.iter().product());
-            let wanted = port.is_some_and(|port| port.wanted);
-            // NaN shows what is not overwritten.
-            Gradient { buffer: vec![T::from_f64(f64::NAN); len], len, wanted, add: false }
-        })
-        .collect();
-    kernel.backward(&x, &y, &d_y.cast::<T>(), &mut gradients, &mut context);
-    Ok(Found { y, gradients: gradients.into_iter().map(|g| g.buffer).collect(), running })
+    ids.extend(
+        scalars.iter().enumerate().map(|(i, &v)| graph.add_initializer(&format!("scalar{i}"), Tensor::scalar(v))),
+    );
+    let y = graph.apply(op.clone(), &ids, "y");
+    graph.outputs = vec![y];
+    graph.validate().map_err(told)?;
+    let plan = Plan { batch: n, taps: Vec::new(), backward: true, threads: 2 };
+    let mut executor = Executor::<T>::new(&graph, &plan).map_err(told)?;
+    for (i, array) in inputs.iter().enumerate() {
+        let parameter = executor.parameters_mut().iter_mut().find(|p| p.name == i.to_string());
+        parameter.ok_or_else(|| format!("input {i} is no parameter"))?.value = array.cast();
+    }
+    let one = |i: usize| if i % (n + 1) == 0 { T::ONE } else { T::ZERO };
+    let identity: Vec<T> = (0..n * n).map(one).collect();
+    executor.forward(&identity, n, mode).map_err(told)?;
+    let tap = executor.tap("y").map_err(told)?;
+    let y = executor.value(tap).to_vec();
+    executor.backward(&[(tap, &d_y.cast::<T>())]).map_err(told)?;
+    let parameter = |i: usize| executor.parameters().iter().find(|p| p.name == i.to_string());
+    let value = |i: usize| parameter(i).map(|p| p.value.clone());
+    let running = if matches!(op, Op::BatchNormalization(_)) { value(3).zip(value(4)) } else { None };
+    let gradients = (0..inputs.len()).map(|i| parameter(i).map(|p| p.gradient.clone()).unwrap_or_default());
+    Ok(Found { y, gradients: gradients.collect(), running: running.map(|(mean, var)| [mean, var]) })
 }
 
 /// Runs a case in its precision: y, then the named gradients of the arrays in order.
@@ -82,9 +77,9 @@ fn check(
     let op = op.into();
     let mode = if case.text("mode") == "eval" { Mode::Eval } else { Mode::Train { seed: 0 } };
     if case.is_f32() {
-        check_as::<f32>(case, &kernel(&op, inputs, scalars, case.get("dy")?, mode)?, gradients, tolerance.max(2e-6))
+        check_as::<f32>(case, &run(&op, inputs, scalars, case.get("dy")?, mode)?, gradients, tolerance.max(2e-6))
     } else {
-        check_as::<f64>(case, &kernel(&op, inputs, scalars, case.get("dy")?, mode)?, gradients, tolerance)
+        check_as::<f64>(case, &run(&op, inputs, scalars, case.get("dy")?, mode)?, gradients, tolerance)
     }
 }
 

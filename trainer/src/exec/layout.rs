@@ -69,9 +69,9 @@ pub fn plan<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>
                 lives.extend(lives.value[root], back(i));
             }
         }
-        let outputs = if step.fallback { &node.outputs[..] } else { &node.outputs[..1] };
-        for id in outputs {
-            let root = id.index();
+        let outputs: Vec<usize> =
+            if step.fallback { node.outputs.iter().map(|id| id.index()).collect() } else { vec![step.output] };
+        for root in outputs {
             if program.origin[root] != Origin::Computed {
                 continue;
             }

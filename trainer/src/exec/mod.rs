@@ -14,6 +14,7 @@ pub mod random;
 
 mod buffers;
 mod fallback;
+mod frames;
 mod layout;
 mod real;
 mod run;

@@ -5,7 +5,8 @@ use kd_runtime::graph::{ElementType, Graph, Tensor, ValueId};
 use kd_runtime::ops::Op;
 use kd_runtime::{Refusal, Result};
 
-use super::{Parameter, Plan, Real, Role};
+use super::{Parameter, Plan, Real, Role, frames};
+use crate::ops::kernels::frame::Frame;
 use crate::ops::table::{self, Part};
 
 /// Where a value comes from.
@@ -23,11 +24,31 @@ pub enum Origin {
     Other,
 }
 
+/// What a step runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Its node.
+    Node,
+    /// Its node, a batch norm; then the Add of input 5, if there is one, and a Relu.
+    Norm {
+        /// Whether there is a Relu.
+        relu: bool,
+    },
+    /// Planar to channels last.
+    ToFrame,
+    /// Channels last to planar.
+    ToPlanar,
+}
+
 /// One node that is run.
 #[derive(Clone, Debug)]
 pub struct Step {
     /// Its place in the graph.
     pub node: usize,
+    /// What is run.
+    pub run: Run,
+    /// The values that its inputs are, for their shapes; `None` where one is left out.
+    pub ids: Vec<Option<ValueId>>,
     /// The roots of its inputs; `None` where one is left out.
     pub inputs: Vec<Option<usize>>,
     /// The root of its first output.
@@ -46,6 +67,10 @@ pub struct Program<T> {
     pub root: Vec<usize>,
     /// Where each root comes from.
     pub origin: Vec<Origin>,
+    /// For each root the value whose elements it holds: itself, or what was converted.
+    pub value_of: Vec<usize>,
+    /// For each root its layout, if it holds images with their channels last.
+    pub frames: Vec<Option<Frame>>,
     /// Whether a root's gradient is needed.
     pub needs: Vec<bool>,
     /// The steps, in order.
@@ -157,6 +182,8 @@ impl<T: Real> Program<T> {
             graph: graph.clone(),
             root: (0..n).collect(),
             origin,
+            value_of: (0..n).collect(),
+            frames: vec![None; n],
             needs: vec![false; n],
             steps: Vec::new(),
             constants: Vec::new(),
@@ -181,6 +208,7 @@ impl<T: Real> Program<T> {
                 return Err(Refusal::new(at, "an f32 value that is computed", graph.value(tap).element, action));
             }
         }
+        frames::plan(&mut builder.program, &bound)?;
         Ok((builder.program, builder.parameters))
     }
 
@@ -287,7 +315,16 @@ impl<T: Real> Builder<'_, T> {
         }
         let wanted =
             inputs.iter().map(|root| program.backward && root.is_some_and(|root| program.needs[root])).collect();
-        program.steps.push(Step { node: i, inputs, output: output.index(), wanted, fallback: !has_kernel });
+        let ids = node.inputs.clone();
+        program.steps.push(Step {
+            node: i,
+            run: Run::Node,
+            ids,
+            inputs,
+            output: output.index(),
+            wanted,
+            fallback: !has_kernel,
+        });
         Ok(())
     }
 }

@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, MulAssign, Neg, Sub, SubAssign};
 
+use crate::ops::kernels::rows::{self, Row};
+
 /// The floats that training computes in: `f32`; `f64` for tests against central differences.
 pub trait Real:
     Copy
@@ -49,6 +51,9 @@ pub trait Real:
     /// Neither infinite nor NaN.
     fn is_finite(self) -> bool;
 
+    /// The rows of the tiles in [`kernels::rows`](crate::ops::kernels::rows).
+    fn rows() -> &'static [Row<Self>];
+
     /// A count as a float.
     fn from_usize(n: usize) -> Self {
         Self::from_f64(n as f64)
@@ -61,10 +66,13 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($ty:ty) => {
+    ($ty:ty, $rows:expr) => {
         impl Real for $ty {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
+            fn rows() -> &'static [Row<Self>] {
+                $rows
+            }
             #[inline]
             fn from_f32(x: f32) -> Self {
                 x as Self
@@ -112,5 +120,5 @@ macro_rules! real {
         }
     };
 }
-real!(f32);
-real!(f64);
+real!(f32, rows::F32);
+real!(f64, rows::F64);

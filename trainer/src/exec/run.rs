@@ -4,12 +4,14 @@ use std::sync::Mutex;
 
 use kd_runtime::graph::infer::{self, Bound};
 use kd_runtime::graph::{Tensor, ValueId};
+use kd_runtime::ops::Op;
 use kd_runtime::{Refusal, Result};
 
 use super::layout::{self, Layout, NOWHERE};
-use super::program::{Origin, Program, Step, constant};
+use super::program::{Origin, Program, Run, Step, constant};
 use super::{Mode, Parameter, Plan, Real, fallback};
-use crate::ops::{Context, Gradient, Inputs, Kernel, Place, Port, Scratch, Site, table};
+use crate::ops::kernels::frame::Frame;
+use crate::ops::{Context, Gradient, Inputs, Kernel, Place, Port, Scratch, Site, batch_norm, convert, table};
 
 /// The program's kernels at one batch size.
 struct Bindings<T: Real> {
@@ -48,8 +50,9 @@ pub struct State<T: Real> {
 impl<T: Real> Bindings<T> {
     fn new(program: &Program<T>, batch: usize) -> Result<Self> {
         let bound = infer::bind(&program.graph, batch)?;
-        let len = |b: &Option<Bound>| b.as_ref().map_or(0, |b| b.shape.iter().product());
-        let lens = bound.iter().map(len).collect();
+        let planar = |root: usize| bound[program.value_of[root]].as_ref().map_or(0, |b| b.shape.iter().product());
+        let len = |root: usize| program.frames[root].map_or_else(|| planar(root), |frame| batch * frame.image());
+        let lens = (0..program.root.len()).map(len).collect();
         let mut kernels = Vec::with_capacity(program.steps.len());
         for step in &program.steps {
             kernels.push(if step.fallback { None } else { Some(build(program, &bound, step)?) });
@@ -83,17 +86,29 @@ fn place<T: Real>(program: &Program<T>, layout: &Layout, root: usize, len: usize
 /// The kernel of a step.
 fn build<T: Real>(program: &Program<T>, bound: &[Option<Bound>], step: &Step) -> Result<Box<dyn Kernel<T>>> {
     let node = &program.graph.nodes[step.node];
-    let shape = |id: ValueId| bound[id.index()].as_ref().map_or(&[][..], |b| &b.shape[..]);
-    let ports: Vec<Option<Port<'_>>> = (node.inputs.iter().zip(&step.inputs).enumerate())
+    let shape = |value: usize| bound[value].as_ref().map_or(&[][..], |b| &b.shape[..]);
+    let ports: Vec<Option<Port<'_>>> = (step.ids.iter().zip(&step.inputs).enumerate())
         .map(|(i, (id, root))| {
-            let (id, root) = ((*id)?, (*root)?);
+            let root = (*root)?;
+            let value = id.map_or(program.value_of[root], |id| id.index());
             let trained = matches!(program.origin[root], Origin::Parameter(_) | Origin::Computed);
-            let value = constant(&program.graph, bound, id).filter(|_| !trained);
-            Some(Port { shape: shape(id), value, wanted: step.wanted[i] })
+            let constant = id.and_then(|id| constant(&program.graph, bound, id)).filter(|_| !trained);
+            Some(Port { shape: shape(value), value: constant, wanted: step.wanted[i], frame: program.frames[root] })
         })
         .collect();
-    let site = Site { inputs: &ports, output: shape(node.outputs[0]) };
-    match table::build(&node.op, &site) {
+    let output = shape(program.value_of[step.output]);
+    let site = Site { inputs: &ports, output, frame: program.frames[step.output].or_else(|| Frame::of(output)) };
+    let built = match (step.run, &node.op) {
+        (Run::ToFrame, _) => {
+            return Ok(Box::new(convert::ToFrame(program.frames[step.output].unwrap_or_default())));
+        }
+        (Run::ToPlanar, _) => {
+            return Ok(Box::new(convert::ToPlanar(site.frame(0).unwrap_or_default())));
+        }
+        (Run::Norm { relu }, Op::BatchNormalization(op)) => Some(batch_norm::fused(op, &site, relu)),
+        (_, op) => table::build(op, &site),
+    };
+    match built {
         Some(kernel) => kernel.map_err(|error| error.at_node(step.node, node)),
         None => Err(table::no_gradient(&node.op).at_node(step.node, node)),
     }
@@ -233,7 +248,8 @@ impl<T: Real> State<T> {
         let lens = &self.bindings[self.current].lens;
         for (i, (tap, d)) in d_taps.iter().enumerate() {
             let known = self.program.taps.contains(tap) && !d_taps[..i].iter().any(|(other, _)| other == tap);
-            let expected = lens.get(tap.index()).copied().unwrap_or(0);
+            let root = self.program.root.get(tap.index());
+            let expected = root.and_then(|&root| lens.get(root)).copied().unwrap_or(0);
             if !known || d.len() != expected {
                 let name = self.program.graph.values.get(tap.index()).map_or("?", |value| &value.name);
                 let at = format!("gradient of `{name}`");

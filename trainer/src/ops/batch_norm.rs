@@ -1,21 +1,32 @@
-//! Batch normalisation: `y = scale * (x - mean) / sqrt(var + epsilon) + bias` per channel (axis 1).
+//! Batch normalisation over images with their channels last, alone or with the sum and the ReLU that follow it:
+//! `y = relu(scale * (x - mean) / sqrt(var + epsilon) + bias + residual)`.
 //!
 //! In training mean and var (biased) are the batch's, and the gradient flows through both:
-//! `d_x = scale / σ * (d_y - mean(d_y) - x̂ * mean(d_y * x̂))`; else they are the running values, constants.
+//! `d_x = scale / σ * (d - mean(d) - x̂ * mean(d * x̂))` with `d = d_y` where `y > 0`; else they are the running values,
+//! constants. What is one number a channel is repeated over a block of pixels, so that every loop is over plain rows.
 
 use kd_runtime::ops::{self, OpError};
 use rayon::prelude::*;
 
-use super::kernels::pointwise;
-use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site};
+use super::kernels::frame::Frame;
+use super::kernels::rows::wide;
+use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site, with_lane};
 use crate::exec::{Mode, Real};
+
+/// Pieces that a batch is cut into.
+const MOST_CHUNKS: usize = 16;
+/// Floats of a block of pixels, about.
+const BLOCK: usize = 512;
 
 struct BatchNorm<T> {
     batch: usize,
-    channels: usize,
-    plane: usize,
+    x: Frame,
+    y: Frame,
+    residual: Option<Frame>,
+    relu: bool,
     epsilon: T,
     momentum: T,
+    /// Gradients of x, scale, bias.
     wanted: [bool; 3],
     /// Whether the last forward pass used the batch's statistics.
     trained: bool,
@@ -24,21 +35,31 @@ struct BatchNorm<T> {
     inverse: Vec<T>,
     /// Unbiased variance of the batch.
     unbiased: Vec<T>,
+    /// Numbers of channels, repeated over a block.
+    repeated: [Vec<T>; 4],
 }
 
 /// The kernel of a BatchNormalization node.
 pub fn build<T: Real>(op: &ops::batch_norm::BatchNormalization, site: &Site<'_>) -> Built<T> {
-    let x = site.shape(0);
-    let &[batch, channels, ref plane @ ..] = x else {
-        return Err(OpError::new("x [N, C, …]", format!("{x:?}")));
-    };
+    fused(op, site, false)
+}
+
+/// The kernel of a BatchNormalization node, of the Add of input 5 where there is one, and of the Relu that follows.
+pub fn fused<T: Real>(op: &ops::batch_norm::BatchNormalization, site: &Site<'_>, relu: bool) -> Built<T> {
     if site.wanted(3) || site.wanted(4) {
         return Err(OpError::new("running statistics that are initializers", "ones that are computed from parameters"));
     }
+    let (Some(x), Some(y)) = (site.frame(0), site.frame) else {
+        return Err(OpError::new("x [N, C], [N, C, T] or [N, C, H, W]", format!("{:?}", site.shape(0))));
+    };
+    let channels = x.c;
+    let block = (BLOCK / channels.max(1)).clamp(1, x.w) * channels;
     Ok(Box::new(BatchNorm {
-        batch,
-        channels,
-        plane: plane.iter().product(),
+        batch: site.shape(0)[0],
+        x,
+        y,
+        residual: site.frame(5),
+        relu,
         epsilon: T::from_f32(op.epsilon),
         momentum: T::from_f32(op.momentum),
         wanted: [site.wanted(0), site.wanted(1), site.wanted(2)],
@@ -46,156 +67,230 @@ pub fn build<T: Real>(op: &ops::batch_norm::BatchNormalization, site: &Site<'_>)
         mean: vec![T::ZERO; channels],
         inverse: vec![T::ZERO; channels],
         unbiased: vec![T::ZERO; channels],
+        repeated: std::array::from_fn(|_| vec![T::ZERO; block]),
     }))
 }
 
-/// Mean and sum of squared deviations of one channel: per plane in two passes while it is in the cache, planes
-/// combined in f64 by Chan's formula, so that nothing cancels.
-fn moments<T: Real>(planes: impl Iterator<Item = impl AsRef<[T]>>, plane: usize) -> (f64, f64) {
-    let (mut mean, mut squares, mut seen) = (0.0, 0.0, 0.0);
-    let n = plane as f64;
-    for x in planes {
-        let x = x.as_ref();
-        let own = pointwise::sum(x).to_f64() / n;
-        let center = T::from_f64(own);
-        let (s, ss) = deviations(x, center);
-        // `center` is rounded: correct the squares for the rest of the mean.
-        let own_squares = ss - s * s / n;
-        let own = center.to_f64() + s / n;
-        let delta = own - mean;
-        let total = seen + n;
-        mean += delta * n / total;
-        squares += own_squares + delta * delta * seen * n / total;
-        seen = total;
+/// Adds two sums a channel, held for each place of a block, to f64 sums a channel.
+fn fold<T: Real>(sums: &mut [f64], blocks: &[T], channels: usize) {
+    for block in blocks.chunks_exact(channels) {
+        sums.iter_mut().zip(block).for_each(|(sum, &b)| *sum += b.to_f64());
     }
-    (mean, squares)
-}
-
-/// `Σ (x - center)` and `Σ (x - center)²`, each in eight running sums.
-fn deviations<T: Real>(x: &[T], center: T) -> (f64, f64) {
-    let (mut s, mut ss) = ([T::ZERO; 8], [T::ZERO; 8]);
-    let chunks = x.chunks_exact(8);
-    let rest = chunks.remainder();
-    for chunk in chunks.chain(std::iter::once(rest)) {
-        for ((s, ss), &x) in s.iter_mut().zip(&mut ss).zip(chunk) {
-            let d = x - center;
-            *s += d;
-            *ss += d * d;
-        }
-    }
-    (pointwise::sum(&s).to_f64(), pointwise::sum(&ss).to_f64())
 }
 
 impl<T: Real> BatchNorm<T> {
-    fn planes<'a>(&self, x: &'a [T], channel: usize) -> impl Iterator<Item = &'a [T]> + use<'a, T> {
-        x.chunks_exact(self.plane).skip(channel).step_by(self.channels)
+    fn chunk(&self) -> usize {
+        self.batch.div_ceil(MOST_CHUNKS).max(1)
     }
 
-    fn measure(&mut self, x: &[T]) {
-        let (mut mean, mut inverse, mut unbiased) =
-            (std::mem::take(&mut self.mean), std::mem::take(&mut self.inverse), std::mem::take(&mut self.unbiased));
-        let count = (self.batch * self.plane) as f64;
-        let each = mean.par_iter_mut().zip(&mut inverse).zip(&mut unbiased).enumerate();
-        each.for_each(|(c, ((mean, inverse), unbiased))| {
-            // A [N, C] input has planes of one element: N at a time would be strided, so they are few and plain.
-            let (m, squares) = moments(self.planes(x, c), self.plane);
-            *mean = T::from_f64(m);
-            *inverse = T::ONE / (T::from_f64(squares / count) + self.epsilon).sqrt();
-            // As torch: a batch of one element has no unbiased variance; the biased one (0) stands in.
-            *unbiased = T::from_f64(squares / (count - 1.0).max(1.0));
-        });
-        (self.mean, self.inverse, self.unbiased) = (mean, inverse, unbiased);
+    /// For each piece of the batch, two sums a channel: `add(row of x, row of others, first sums, second sums)` is called
+    /// for blocks of pixels. The pieces' sums are added in order, in f64.
+    fn sums(
+        &self,
+        x: &[T],
+        others: [&[T]; 2],
+        context: &mut Context<'_, T>,
+        add: impl Fn([&[T]; 3], [&mut [T]; 2]) + Sync,
+    ) -> Vec<[f64; 2]> {
+        let channels = self.x.c;
+        let block = self.repeated[1].len();
+        let (chunk, images) = (self.chunk(), self.batch);
+        let lanes = &context.scratch.lanes;
+        let one = |first: usize| {
+            let mut sums = vec![0.0; 2 * channels];
+            with_lane(lanes, |lane| {
+                let (a, b) = lane[..2 * block].split_at_mut(block);
+                a.fill(T::ZERO);
+                b.fill(T::ZERO);
+                wide(|| {
+                    for image in first..(first + chunk).min(images) {
+                        for y in 0..self.x.h {
+                            let own = line_of(x, &self.x, image, y);
+                            let rows = others
+                                .map(|other| if other.is_empty() { &[] } else { line_of(other, &self.y, image, y) });
+                            for (i, x) in own.chunks(block).enumerate() {
+                                let n = x.len();
+                                let part = |row: &'_ [T]| -> std::ops::Range<usize> {
+                                    if row.is_empty() { 0..0 } else { i * block..i * block + n }
+                                };
+                                let [first, second] = rows;
+                                let others = [&first[part(first)], &second[part(second)]];
+                                add([x, others[0], others[1]], [&mut a[..n], &mut b[..n]]);
+                            }
+                        }
+                    }
+                });
+                fold(&mut sums[..channels], a, channels);
+                fold(&mut sums[channels..], b, channels);
+            });
+            sums
+        };
+        let starts: Vec<usize> = (0..images).step_by(chunk).collect();
+        let pieces: Vec<Vec<f64>> = starts.into_par_iter().map(one).collect();
+        let total = |i: usize| pieces.iter().map(|piece| piece[i]).sum::<f64>();
+        (0..channels).map(|c| [total(c), total(channels + c)]).collect()
     }
+
+    fn measure(&mut self, x: &[T], context: &mut Context<'_, T>) {
+        // Deviations from the first pixel, so that squares do not cancel.
+        let first = x[self.x.origin()..][..self.x.c].to_vec();
+        repeat(&mut self.repeated[0], &first);
+        let shift = &self.repeated[0];
+        let sums = self.sums(x, [&[], &[]], context, |[x, ..], [s, q]| {
+            for (((s, q), &x), &shift) in s.iter_mut().zip(q).zip(x).zip(shift) {
+                let d = x - shift;
+                *s += d;
+                *q += d * d;
+            }
+        });
+        let n = (self.batch * self.x.h * self.x.w) as f64;
+        for (c, [s, q]) in sums.into_iter().enumerate() {
+            let squares = (q - s * s / n).max(0.0);
+            self.mean[c] = T::from_f64(first[c].to_f64() + s / n);
+            self.inverse[c] = T::ONE / (T::from_f64(squares / n) + self.epsilon).sqrt();
+            // As torch: a batch of one element has no unbiased variance; the biased one (0) stands in.
+            self.unbiased[c] = T::from_f64(squares / (n - 1.0).max(1.0));
+        }
+    }
+}
+
+/// A row of an image without its halo.
+#[inline]
+fn line_of<'a, T>(x: &'a [T], frame: &Frame, image: usize, y: usize) -> &'a [T] {
+    &x[image * frame.image() + frame.pixel(y, 0)..][..frame.span()]
+}
+
+/// Repeats a number a channel over a block.
+fn repeat<T: Real>(block: &mut [T], channels: &[T]) {
+    block.chunks_exact_mut(channels.len()).for_each(|pixel| pixel.copy_from_slice(channels));
 }
 
 impl<T: Real> Kernel<T> for BatchNorm<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], context: &mut Context<'_, T>) {
-        let (input, scale, bias) = (x.get(0), x.get(1), x.get(2));
+        let (input, scale, bias, residual) = (x.get(0), x.get(1), x.get(2), x.get(5));
         self.trained = matches!(context.mode, Mode::Train { .. });
         if self.trained {
-            self.measure(input);
+            self.measure(input, context);
         } else {
             for (c, (&mean, &var)) in x.get(3).iter().zip(x.get(4)).enumerate() {
                 self.mean[c] = mean;
                 self.inverse[c] = T::ONE / (var + self.epsilon).sqrt();
             }
         }
-        let image = self.channels * self.plane;
-        y.par_chunks_mut(image).zip(input.par_chunks(image)).for_each(|(y, x)| {
-            let planes = y.chunks_exact_mut(self.plane).zip(x.chunks_exact(self.plane));
-            for (c, (y, x)) in planes.enumerate() {
-                let (mean, factor, bias) = (self.mean[c], scale[c] * self.inverse[c], bias[c]);
-                for (y, &x) in y.iter_mut().zip(x) {
-                    *y = (x - mean) * factor + bias;
+        let factors: Vec<T> = scale.iter().zip(&self.inverse).map(|(&s, &i)| s * i).collect();
+        let shifts: Vec<T> = (factors.iter().zip(&self.mean).zip(bias)).map(|((&f, &m), &b)| b - f * m).collect();
+        repeat(&mut self.repeated[0], &factors);
+        repeat(&mut self.repeated[1], &shifts);
+        let (factors, shifts) = (&self.repeated[0], &self.repeated[1]);
+        let block = factors.len();
+        let (to, from, relu, chunk) = (&self.y, &self.x, self.relu, self.chunk());
+        y.par_chunks_mut(chunk * to.image()).enumerate().for_each(|(piece, y)| {
+            wide(|| {
+                for (i, y) in y.chunks_exact_mut(to.image()).enumerate() {
+                    let image = piece * chunk + i;
+                    if to.value_halo {
+                        to.clear_halo(y);
+                    }
+                    for line in 0..to.h {
+                        let x = line_of(input, from, image, line);
+                        let y = &mut y[to.pixel(line, 0)..][..to.span()];
+                        let terms = y.chunks_mut(block).zip(x.chunks(block));
+                        if let Some(frame) = &self.residual {
+                            let residual = line_of(residual, frame, image, line);
+                            for ((y, x), r) in terms.zip(residual.chunks(block)) {
+                                let all = y.iter_mut().zip(x).zip(r).zip(factors.iter().zip(shifts));
+                                if relu {
+                                    all.for_each(|(((y, &x), &r), (&f, &s))| *y = above_zero(x * f + s + r));
+                                } else {
+                                    all.for_each(|(((y, &x), &r), (&f, &s))| *y = x * f + s + r);
+                                }
+                            }
+                        } else {
+                            for (y, x) in terms {
+                                let all = y.iter_mut().zip(x).zip(factors.iter().zip(shifts));
+                                if relu {
+                                    all.for_each(|((y, &x), (&f, &s))| *y = above_zero(x * f + s));
+                                } else {
+                                    all.for_each(|((y, &x), (&f, &s))| *y = x * f + s);
+                                }
+                            }
+                        }
+                    }
                 }
-            }
+            });
         });
     }
 
     fn backward(
         &mut self,
         x: &Inputs<'_, T>,
-        _y: &[T],
+        y: &[T],
         d_y: &[T],
         d_x: &mut [Gradient<T>],
         context: &mut Context<'_, T>,
     ) {
         let (input, scale) = (x.get(0), x.get(1));
-        // Per channel: Σ d_y and Σ d_y * x̂.
-        let sums = &mut context.scratch.shared[..2 * self.channels];
-        let this = &*self;
-        sums.par_chunks_exact_mut(2).enumerate().for_each(|(c, sums)| {
-            let (mut sum, mut product) = (0.0, 0.0);
-            for (x, d) in this.planes(input, c).zip(this.planes(d_y, c)) {
-                let (s, p) = sum_and_product(d, x, this.mean[c]);
-                sum += s;
-                product += p;
+        let channels = self.x.c;
+        let mut means = std::mem::take(&mut self.repeated[0]);
+        repeat(&mut means, &self.mean);
+        let relu = self.relu;
+        // Per channel: Σ d and Σ d * (x - mean).
+        let outputs: &[T] = if relu { y } else { &[] };
+        let sums = self.sums(input, [d_y, outputs], context, |[x, d, y], [s, p]| {
+            let all = s.iter_mut().zip(p).zip(x.iter().zip(d)).zip(&means);
+            if relu {
+                for ((((s, p), (&x, &d)), &mean), &y) in all.zip(y) {
+                    let d = if y > T::ZERO { d } else { T::ZERO };
+                    *s += d;
+                    *p += d * (x - mean);
+                }
+            } else {
+                for (((s, p), (&x, &d)), &mean) in all {
+                    *s += d;
+                    *p += d * (x - mean);
+                }
             }
-            sums[0] = T::from_f64(sum);
-            sums[1] = T::from_f64(product) * this.inverse[c];
         });
         for (i, place) in [(1, 1), (2, 0)] {
             if let Some((d, add)) = d_x[i].target() {
-                for (d, sums) in d.iter_mut().zip(sums.chunks_exact(2)) {
-                    *d = if add { *d + sums[place] } else { sums[place] };
+                for ((d, sums), &inverse) in d.iter_mut().zip(&sums).zip(&self.inverse) {
+                    let own = T::from_f64(sums[place]) * if place == 1 { inverse } else { T::ONE };
+                    *d = if add { *d + own } else { own };
                 }
             }
         }
-        let Some((d_x, add)) = d_x[0].target() else { return };
-        let count = T::from_usize(self.batch * self.plane);
-        let image = self.channels * self.plane;
-        d_x.par_chunks_mut(image).zip(d_y.par_chunks(image)).enumerate().for_each(|(n, (d_x, d_y))| {
-            let input = input.get(n * image..(n + 1) * image).unwrap_or(&[]);
-            for c in 0..self.channels {
-                let at = c * self.plane..(c + 1) * self.plane;
-                let (d_x, d_y) = (&mut d_x[at.clone()], &d_y[at.clone()]);
-                let factor = scale[c] * self.inverse[c];
-                if !self.trained {
-                    let pairs = d_x.iter_mut().zip(d_y);
-                    pairs.for_each(|(d_x, &d)| *d_x = if add { *d_x + d * factor } else { d * factor });
-                    continue;
-                }
-                // d_x = a d + b (x - mean) + c0
-                let b = -factor * self.inverse[c] * sums[2 * c + 1] / count;
-                let c0 = -factor * sums[2 * c] / count;
-                let mean = self.mean[c];
-                let triples = d_x.iter_mut().zip(d_y).zip(&input[at]);
-                if add {
-                    triples.for_each(|((d_x, &d), &x)| *d_x += d * factor + (x - mean) * b + c0);
-                } else {
-                    triples.for_each(|((d_x, &d), &x)| *d_x = d * factor + (x - mean) * b + c0);
-                }
-            }
-        });
+        // d_x = f d + b (x - mean) + c0
+        let n = (self.batch * self.x.h * self.x.w) as f64;
+        let mut numbers = vec![[T::ZERO; 3]; channels];
+        for (c, numbers) in numbers.iter_mut().enumerate() {
+            let factor = scale[c] * self.inverse[c];
+            let of_batch = |sum: f64| if self.trained { T::from_f64(-sum / n) * factor } else { T::ZERO };
+            let b = of_batch(sums[c][1]) * self.inverse[c] * self.inverse[c];
+            *numbers = [factor, b, of_batch(sums[c][0])];
+        }
+        for k in 0..3 {
+            let channel: Vec<T> = numbers.iter().map(|numbers| numbers[k]).collect();
+            repeat(&mut self.repeated[k + 1], &channel);
+        }
+        self.repeated[0] = means;
+        let (mut to_x, mut to_residual) = (None, None);
+        let (first, rest) = d_x.split_at_mut(1);
+        if let Some(target) = first[0].target() {
+            to_x = Some(target);
+        }
+        if let Some(target) = rest.get_mut(4).and_then(Gradient::target) {
+            to_residual = Some(target);
+        }
+        self.spread(input, d_y, outputs, to_x, to_residual);
     }
 
     fn keeps(&self) -> Keeps {
         let any = self.wanted.iter().any(|&w| w);
-        Keeps::inputs(&[(0, any), (1, self.wanted[0])])
+        Keeps { output: self.relu, ..Keeps::inputs(&[(0, any), (1, self.wanted[0])]) }
     }
 
     fn scratch(&self) -> ScratchSize {
-        ScratchSize { shared: 2 * self.channels, lane: 0 }
+        ScratchSize { shared: 0, lane: 2 * self.repeated[0].len() }
     }
 
     fn statistics(&self) -> Option<(&[T], &[T], T)> {
@@ -203,17 +298,73 @@ impl<T: Real> Kernel<T> for BatchNorm<T> {
     }
 }
 
-/// `Σ d` and `Σ d (x - mean)`, each in eight running sums.
-fn sum_and_product<T: Real>(d: &[T], x: &[T], mean: T) -> (f64, f64) {
-    let (mut s, mut p) = ([T::ZERO; 8], [T::ZERO; 8]);
-    let whole = d.len() / 8 * 8;
-    let (d_rest, x_rest) = (&d[whole..], &x[whole..]);
-    let chunks = d[..whole].chunks_exact(8).zip(x[..whole].chunks_exact(8));
-    for (d, x) in chunks.chain(std::iter::once((d_rest, x_rest))) {
-        for ((s, p), (&d, &x)) in s.iter_mut().zip(&mut p).zip(d.iter().zip(x)) {
-            *s += d;
-            *p += d * (x - mean);
+/// A gradient to be written, and whether to add to what is there.
+type Target<'a, T> = Option<(&'a mut [T], bool)>;
+
+impl<T: Real> BatchNorm<T> {
+    /// Writes the gradients of x and of the residual from the numbers of each channel.
+    fn spread(&self, input: &[T], d_y: &[T], y: &[T], d_x: Target<'_, T>, d_residual: Target<'_, T>) {
+        let (chunk, relu) = (self.chunk(), self.relu);
+        let masked = |d: T, y: T| if !relu || y > T::ZERO { d } else { T::ZERO };
+        let outputs = |image: usize, line: usize| line_of(if relu { y } else { d_y }, &self.y, image, line);
+        if let (Some((d, add)), Some(to)) = (d_residual, &self.residual) {
+            d.par_chunks_mut(chunk * to.image()).enumerate().for_each(|(piece, d)| {
+                wide(|| {
+                    for (i, d) in d.chunks_exact_mut(to.image()).enumerate() {
+                        let image = piece * chunk + i;
+                        if to.gradient_halo && !add {
+                            to.clear_halo(d);
+                        }
+                        for line in 0..to.h {
+                            let rows = line_of(d_y, &self.y, image, line).iter().zip(outputs(image, line));
+                            let d = d[to.pixel(line, 0)..][..to.span()].iter_mut().zip(rows);
+                            if add {
+                                d.for_each(|(d, (&d_y, &y))| *d += masked(d_y, y));
+                            } else {
+                                d.for_each(|(d, (&d_y, &y))| *d = masked(d_y, y));
+                            }
+                        }
+                    }
+                });
+            });
         }
+        let (Some((d, add)), to) = (d_x, &self.x) else { return };
+        let [means, factors, slopes, shifts] = &self.repeated;
+        let block = factors.len();
+        d.par_chunks_mut(chunk * to.image()).enumerate().for_each(|(piece, d)| {
+            wide(|| {
+                for (i, d) in d.chunks_exact_mut(to.image()).enumerate() {
+                    let image = piece * chunk + i;
+                    if to.gradient_halo && !add {
+                        to.clear_halo(d);
+                    }
+                    for line in 0..to.h {
+                        let rows =
+                            line_of(d_y, &self.y, image, line).chunks(block).zip(outputs(image, line).chunks(block));
+                        let rows = rows.zip(line_of(input, &self.x, image, line).chunks(block));
+                        let d = &mut d[to.pixel(line, 0)..][..to.span()];
+                        for (d, ((d_y, y), x)) in d.chunks_mut(block).zip(rows) {
+                            let numbers = factors.iter().zip(slopes).zip(means.iter().zip(shifts));
+                            let all = d.iter_mut().zip(d_y.iter().zip(y)).zip(x).zip(numbers);
+                            if add {
+                                all.for_each(|(((d, (&d_y, &y)), &x), ((&f, &b), (&m, &c)))| {
+                                    *d += masked(d_y, y) * f + (x - m) * b + c
+                                });
+                            } else {
+                                all.for_each(|(((d, (&d_y, &y)), &x), ((&f, &b), (&m, &c)))| {
+                                    *d = masked(d_y, y) * f + (x - m) * b + c
+                                });
+                            }
+                        }
+                    }
+                }
+            });
+        });
     }
-    (pointwise::sum(&s).to_f64(), pointwise::sum(&p).to_f64())
+}
+
+/// `max(x, 0)`; a NaN passes, so that a loss which is not finite is noticed.
+#[inline]
+fn above_zero<T: Real>(x: T) -> T {
+    if x <= T::ZERO { T::ZERO } else { x }
 }

@@ -1,22 +1,27 @@
-//! Convolution over one or two spatial axes.
+//! Convolution over one or two spatial axes, on images with their channels last.
 //!
-//! `y[n, m, o] = b[m] + Σ w[m, c, k] x[n, c, o * stride + k * dilation - pad]`. Images are taken in chunks; within one
-//! the patches of an image become a matrix (none for 1x1), so that `y = w · patches`, `d_w += d_y · patchesᵀ` and
-//! `d_x = scatter(wᵀ · d_y)`. Each chunk sums a weight gradient of its own; they are added in order.
+//! `y[n, o, m] = b[m] + Σ w[m, c, k] x[n, o * stride + k * dilation - pad, c]`. The input has its pads as a halo of
+//! zeros, so a window's rows are runs in memory: no patches are copied. The gradient by the input is the same sum over
+//! the output's gradient, one for each phase of the strides; the gradient by the weights is a sum of outer products over
+//! pixels. Each chunk of images sums a weight gradient of its own; they are added in order.
 
 use kd_runtime::ops::{self, OpError};
 use rayon::prelude::*;
 
-use super::kernels::gemm::{Matrix, multiply};
-use super::kernels::im2col::{Window2, gather, scatter};
-use super::kernels::pointwise::{self, PIECE};
-use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site, depthwise, with_lane};
+use super::kernels::frame::Frame;
+use super::kernels::rows::{self, Row};
+use super::kernels::taps::{self, Sweep};
+use super::kernels::tile::{Outer, Pixel, Product, Start};
+use super::kernels::window::Window2;
+use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site, depthwise};
 use crate::exec::Real;
 
 /// Pieces that a batch is cut into.
 const MOST_CHUNKS: usize = 16;
 /// All chunks' weight gradients together hold at most so many floats (or one chunk's).
-const CHUNK_FLOATS: usize = 1 << 24;
+const CHUNK_FLOATS: usize = 1 << 22;
+/// Small images are taken together until a tile has so many pixels to choose from.
+const PIXELS: usize = 128;
 
 /// A convolution at its sizes.
 #[derive(Clone, Debug)]
@@ -31,6 +36,10 @@ pub struct Shape {
     pub m: usize,
     /// Window over the planes.
     pub window: Window2,
+    /// The input's layout.
+    pub x: Frame,
+    /// The output's layout.
+    pub y: Frame,
     /// Images of a chunk.
     pub chunk: usize,
     /// Whether there is a bias.
@@ -40,19 +49,14 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Floats of an input image.
-    pub fn x_image(&self) -> usize {
-        self.groups * self.c * self.window.input()
-    }
-
-    /// Floats of an output image.
-    pub fn y_image(&self) -> usize {
-        self.groups * self.m * self.window.output()
-    }
-
     /// Floats of the weights.
     pub fn weights(&self) -> usize {
-        self.groups * self.m * self.c * self.window.taps()
+        self.groups * self.m * self.depth()
+    }
+
+    /// Weights that one output sees.
+    pub fn depth(&self) -> usize {
+        self.c * self.window.taps()
     }
 
     /// Output channels.
@@ -80,6 +84,9 @@ pub fn build<T: Real>(op: &ops::conv::Conv, site: &Site<'_>) -> Built<T> {
     let axes = op.window.resolve(&x[2..], Some(&w[2..]))?;
     let window =
         Window2::new(&axes).ok_or_else(|| OpError::new("a convolution over 1 or 2 spatial axes", axes.len()))?;
+    let (Some(x_frame), Some(y_frame)) = (site.frame(0), site.frame) else {
+        return Err(OpError::new("images of at most 2^32 elements", format!("{x:?}")));
+    };
     let weights: usize = w.iter().product();
     let chunks = (CHUNK_FLOATS / weights.max(1)).clamp(1, MOST_CHUNKS);
     let shape = Shape {
@@ -88,135 +95,275 @@ pub fn build<T: Real>(op: &ops::conv::Conv, site: &Site<'_>) -> Built<T> {
         c: w[1],
         m: w[0] / op.group,
         window,
+        x: x_frame,
+        y: y_frame,
         chunk: x[0].div_ceil(chunks).max(1),
         bias: site.port(2).is_some(),
         wanted: [site.wanted(0), site.wanted(1), site.wanted(2)],
     };
-    if shape.c == 1 && shape.m <= 2 && shape.groups > 1 {
+    if shape.c == 1 && shape.m == 1 {
         return Ok(depthwise::build(shape));
     }
-    Ok(Box::new(Conv { shape }))
+    Ok(Box::new(Conv::<T>::new(shape)))
 }
 
-struct Conv {
+/// A sweep over blocks of images: the pixels of as many images as make a tile's work.
+struct Blocks {
+    sweep: Sweep,
+    images: usize,
+}
+
+impl Blocks {
+    fn new(mut sweep: Sweep, read: &Frame, write: &Frame, chunk: usize) -> Self {
+        let one = sweep.pixels.len().max(1);
+        let images = (PIXELS / one).clamp(1, chunk);
+        let first = std::mem::take(&mut sweep.pixels);
+        for image in 0..images {
+            let (x, y) = ((image * read.image()) as u32, (image * write.image()) as u32);
+            sweep.pixels.extend(first.iter().map(|pixel| Pixel { x: pixel.x + x, y: pixel.y + y }));
+        }
+        Self { sweep, images }
+    }
+
+    /// The pixels of the first images of a block.
+    fn pixels(&self, images: usize) -> &[Pixel] {
+        &self.sweep.pixels[..self.sweep.pixels.len() / self.images * images]
+    }
+}
+
+struct Conv<T: Real> {
     shape: Shape,
+    forward: Blocks,
+    backward: Vec<Blocks>,
+    /// For products with the output channels as columns, and with the input channels.
+    row: &'static Row<T>,
+    back_row: &'static Row<T>,
 }
 
-impl Conv {
-    /// Rows of the patch matrix of one group.
-    fn depth(&self) -> usize {
-        self.shape.c * self.shape.window.taps()
-    }
-
-    fn columns(&self) -> usize {
-        if self.shape.window.is_pointwise() { 0 } else { self.depth() * self.shape.window.output() }
-    }
-
-    fn forward_image<T: Real>(&self, x: &[T], w: &[T], y: &mut [T], columns: &mut [T]) {
-        let s = &self.shape;
-        let (inner, out, depth) = (s.c * s.window.input(), s.window.output(), self.depth());
-        for g in 0..s.groups {
-            let x = &x[g * inner..][..inner];
-            let w = &w[g * s.m * depth..][..s.m * depth];
-            let y = &mut y[g * s.m * out..][..s.m * out];
-            let patches = if s.window.is_pointwise() {
-                x
-            } else {
-                gather(columns, x, s.c, &s.window);
-                &columns[..]
-            };
-            multiply(y, Matrix::rows(w, depth), Matrix::rows(patches, out), [s.m, out, depth], T::ONE, s.bias);
-        }
-    }
-
-    fn d_weights<T: Real>(&self, x: &[T], d_y: &[T], d_w: &mut [T], columns: &mut [T]) {
-        let s = &self.shape;
-        let (inner, out, depth) = (s.c * s.window.input(), s.window.output(), self.depth());
-        for g in 0..s.groups {
-            let x = &x[g * inner..][..inner];
-            let d_y = &d_y[g * s.m * out..][..s.m * out];
-            let d_w = &mut d_w[g * s.m * depth..][..s.m * depth];
-            let patches = if s.window.is_pointwise() {
-                x
-            } else {
-                gather(columns, x, s.c, &s.window);
-                &columns[..]
-            };
-            multiply(d_w, Matrix::rows(d_y, out), Matrix::rows(patches, out).t(), [s.m, depth, out], T::ONE, true);
-        }
-    }
-
-    fn d_input<T: Real>(&self, w: &[T], d_y: &[T], d_x: &mut [T], add: bool, columns: &mut [T]) {
-        let s = &self.shape;
-        let (inner, out, depth) = (s.c * s.window.input(), s.window.output(), self.depth());
-        for g in 0..s.groups {
-            let w = Matrix::rows(&w[g * s.m * depth..][..s.m * depth], depth).t();
-            let d_y = Matrix::rows(&d_y[g * s.m * out..][..s.m * out], out);
-            let d_x = &mut d_x[g * inner..][..inner];
-            if s.window.is_pointwise() {
-                multiply(d_x, w, d_y, [depth, out, s.m], T::ONE, add);
-                continue;
-            }
-            multiply(columns, w, d_y, [depth, out, s.m], T::ONE, false);
-            if !add {
-                d_x.fill(T::ZERO);
-            }
-            scatter(d_x, columns, s.c, &s.window);
-        }
-    }
+/// Weights of one sweep in panels: `[group][panel][tap * rows][width]`.
+struct Packing {
+    /// Rows of a tap.
+    rows: usize,
+    /// Columns of a group.
+    columns: usize,
+    width: usize,
+    taps: usize,
 }
 
-/// Fills each plane of `y` with its channel's bias.
-pub fn start_with_bias<T: Real>(y: &mut [T], bias: &[T], plane: usize) {
-    for (plane, &b) in y.chunks_exact_mut(plane).zip(bias.iter().cycle()) {
-        plane.fill(b);
+impl Packing {
+    fn panels(&self) -> usize {
+        self.columns.div_ceil(self.width)
     }
-}
 
-/// Adds the sum of each plane of `d_y` to its channel's gradient.
-pub fn add_bias_gradient<T: Real>(d_b: &mut [T], d_y: &[T], plane: usize) {
-    for image in d_y.chunks_exact(plane * d_b.len()) {
-        for (d, plane) in d_b.iter_mut().zip(image.chunks_exact(plane)) {
-            *d += pointwise::sum(plane);
-        }
+    fn panel(&self) -> usize {
+        self.taps * self.rows * self.width
     }
-}
 
-/// Adds the chunks' partial gradients, in order, into the gradients of weights and bias.
-pub fn reduce_partials<T: Real>(partials: &[T], shape: &Shape, d_x: &mut [Gradient<T>]) {
-    let (pitch, weights) = (shape.partial(), shape.weights());
-    for (i, (offset, len)) in [(1, (0, weights)), (2, (weights, shape.outputs()))] {
-        let Some((d, add)) = d_x.get_mut(i).and_then(Gradient::target) else { continue };
-        debug_assert_eq!(d.len(), len);
-        d.par_chunks_mut(PIECE).enumerate().for_each(|(piece, d)| {
-            let at = offset + piece * PIECE;
-            for (chunk, partial) in partials.chunks_exact(pitch).take(shape.chunks()).enumerate() {
-                let part = &partial[at..at + d.len()];
-                if chunk == 0 && !add {
-                    d.copy_from_slice(part);
-                } else {
-                    d.iter_mut().zip(part).for_each(|(d, &p)| *d += p);
+    fn floats(&self, groups: usize) -> usize {
+        groups * self.panels() * self.panel()
+    }
+
+    /// Packs; `place(group, column, row, tap)` is where the weight lies.
+    fn pack<T: Real>(
+        &self,
+        to: &mut [T],
+        w: &[T],
+        taps: &[usize],
+        place: impl Fn(usize, usize, usize, usize) -> usize + Sync,
+    ) {
+        to.par_chunks_mut(self.panel().max(1)).enumerate().for_each(|(i, panel)| {
+            let (group, first) = (i / self.panels(), i % self.panels() * self.width);
+            let columns = self.width.min(self.columns - first);
+            for (t, &tap) in taps.iter().enumerate() {
+                for row in 0..self.rows {
+                    let line = &mut panel[(t * self.rows + row) * self.width..][..self.width];
+                    for (j, value) in line[..columns].iter_mut().enumerate() {
+                        *value = w[place(group, first + j, row, tap)];
+                    }
+                    line[columns..].fill(T::ZERO);
                 }
             }
         });
     }
 }
 
-impl<T: Real> Kernel<T> for Conv {
+impl<T: Real> Conv<T> {
+    fn new(shape: Shape) -> Self {
+        let merge = shape.groups == 1;
+        let forward = taps::forward(&shape.window, &shape.x, &shape.y, merge);
+        let backward =
+            if shape.wanted[0] { taps::backward(&shape.window, &shape.x, &shape.y, merge) } else { Vec::new() };
+        let block = |sweep, read, write| Blocks::new(sweep, read, write, shape.chunk);
+        Self {
+            forward: block(forward, &shape.x, &shape.y),
+            backward: backward.into_iter().map(|sweep| block(sweep, &shape.y, &shape.x)).collect(),
+            row: rows::choose(shape.m),
+            back_row: rows::choose(shape.c),
+            shape,
+        }
+    }
+
+    fn packing(&self) -> Packing {
+        let s = &self.shape;
+        Packing { rows: s.c, columns: s.m, width: self.row.width, taps: s.window.taps() }
+    }
+
+    fn back_packing(&self, blocks: &Blocks) -> Packing {
+        let s = &self.shape;
+        Packing { rows: s.m, columns: s.c, width: self.back_row.width, taps: blocks.sweep.taps.len() }
+    }
+
+    fn back_floats(&self) -> usize {
+        self.backward.iter().map(|blocks| self.back_packing(blocks).floats(self.shape.groups)).sum()
+    }
+
+    /// Where a weight lies in `[M, C/group, …]`.
+    fn place(&self, group: usize, m: usize, c: usize, tap: usize) -> usize {
+        let s = &self.shape;
+        ((group * s.m + m) * s.c + c) * s.window.taps() + tap
+    }
+
+    fn d_weights(&self, x: &[T], d_y: &[T], d_w: &mut [T], images: usize) {
+        let s = &self.shape;
+        let blocks = &self.forward;
+        let len = blocks.sweep.merged * s.c;
+        let depth = s.depth();
+        for first in (0..images).step_by(blocks.images) {
+            let pixels = blocks.pixels(blocks.images.min(images - first));
+            let (x, d_y) = (&x[first * s.x.image()..], &d_y[first * s.y.image()..]);
+            for group in 0..s.groups {
+                for (r, &run) in blocks.sweep.runs.iter().enumerate() {
+                    let at = (group * depth + r * len) * s.m;
+                    debug_assert!(at + len * s.m <= d_w.len());
+                    let call = Outer {
+                        x: x[group * s.c + run as usize..].as_ptr(),
+                        y: d_y[group * s.m..].as_ptr(),
+                        pixels,
+                        d: d_w[at..].as_mut_ptr(),
+                        pitch: s.m,
+                        rows: len,
+                        columns: s.m,
+                        add: true,
+                    };
+                    // SAFETY: a pixel's run and channels lie inside its image by `taps::forward`, whose frames are
+                    // those of the slices; d_w holds depth * m floats a group.
+                    unsafe { self.row.outer(&call) };
+                }
+            }
+        }
+    }
+
+    fn add_bias_gradient(&self, d_b: &mut [T], d_y: &[T]) {
+        add_bias_gradient(d_b, d_y, &self.shape.y);
+    }
+}
+
+/// One sweep of a product over images.
+struct Job<'a, T: Real> {
+    row: &'static Row<T>,
+    blocks: &'a Blocks,
+    packing: &'a Packing,
+    packed: &'a [T],
+    groups: usize,
+    read: &'a Frame,
+    write: &'a Frame,
+    bias: Option<&'a [T]>,
+    add: bool,
+}
+
+impl<T: Real> Job<'_, T> {
+    fn run(&self, x: &[T], y: &mut [T]) {
+        let images = y.len() / self.write.image();
+        let (rows, columns) = (self.packing.rows, self.packing.columns);
+        let (panels, size) = (self.packing.panels(), self.packing.panel());
+        for first in (0..images).step_by(self.blocks.images) {
+            let pixels = self.blocks.pixels(self.blocks.images.min(images - first));
+            let x = &x[first * self.read.image()..];
+            let y = &mut y[first * self.write.image()..];
+            for group in 0..self.groups {
+                for panel in 0..panels {
+                    let at = group * columns + panel * self.row.width;
+                    let call = Product {
+                        x: x[group * rows..].as_ptr(),
+                        y: y[at..].as_mut_ptr(),
+                        pixels,
+                        runs: &self.blocks.sweep.runs,
+                        len: self.blocks.sweep.merged * rows,
+                        panel: self.packed[(group * panels + panel) * size..][..size].as_ptr(),
+                        columns: self.row.width.min(columns - panel * self.row.width),
+                        start: match self.bias {
+                            _ if self.add => Start::There,
+                            Some(bias) => Start::Bias(bias[at..].as_ptr()),
+                            None => Start::Zero,
+                        },
+                    };
+                    // SAFETY: pixels and runs lie inside images of the frames by `taps`; the panel has a row for each
+                    // element of the runs.
+                    unsafe { self.row.product(&call) };
+                }
+            }
+        }
+    }
+}
+
+/// Adds the sum of each channel of `d_y` to its gradient.
+pub fn add_bias_gradient<T: Real>(d_b: &mut [T], d_y: &[T], frame: &Frame) {
+    rows::wide(|| {
+        for image in d_y.chunks_exact(frame.image()) {
+            for start in frame.rows() {
+                for pixel in image[start..start + frame.span()].chunks_exact(d_b.len()) {
+                    d_b.iter_mut().zip(pixel).for_each(|(d, &p)| *d += p);
+                }
+            }
+        }
+    });
+}
+
+/// Adds the chunks' partial gradients in order; `place(i)` is where float `i` of the result lies in a partial.
+pub fn reduce_partials<T: Real>(
+    d: &mut [T],
+    add: bool,
+    partials: &[T],
+    shape: &Shape,
+    place: impl Fn(usize) -> usize + Sync,
+) {
+    const PIECE: usize = 1 << 10;
+    d.par_chunks_mut(PIECE).enumerate().for_each(|(piece, d)| {
+        for (i, d) in d.iter_mut().enumerate() {
+            let at = place(piece * PIECE + i);
+            let mut sum = T::ZERO;
+            for partial in partials.chunks_exact(shape.partial()).take(shape.chunks()) {
+                sum += partial[at];
+            }
+            *d = if add { *d + sum } else { sum };
+        }
+    });
+}
+
+impl<T: Real> Kernel<T> for Conv<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], context: &mut Context<'_, T>) {
         let s = &self.shape;
         let (input, w, b) = (x.get(0), x.get(1), x.get(2));
-        let chunks = y.par_chunks_mut(s.chunk * s.y_image()).zip(input.par_chunks(s.chunk * s.x_image()));
-        let lanes = &context.scratch.lanes;
+        let packing = self.packing();
+        let packed = &mut context.scratch.shared[..packing.floats(s.groups)];
+        packing.pack(packed, w, &self.forward.sweep.taps, |g, m, c, tap| self.place(g, m, c, tap));
+        let job = Job {
+            row: self.row,
+            blocks: &self.forward,
+            packing: &packing,
+            packed,
+            groups: s.groups,
+            read: &s.x,
+            write: &s.y,
+            bias: s.bias.then_some(b),
+            add: false,
+        };
+        let chunks = y.par_chunks_mut(s.chunk * s.y.image()).zip(input.par_chunks(s.chunk * s.x.image()));
         chunks.for_each(|(y, x)| {
-            with_lane(lanes, |lane| {
-                for (y, x) in y.chunks_exact_mut(s.y_image()).zip(x.chunks_exact(s.x_image())) {
-                    if s.bias {
-                        start_with_bias(y, b, s.window.output());
-                    }
-                    self.forward_image(x, w, y, &mut lane[..self.columns()]);
-                }
-            });
+            job.run(x, y);
+            if s.y.value_halo {
+                y.chunks_exact_mut(s.y.image()).for_each(|image| s.y.clear_halo(image));
+            }
         });
     }
 
@@ -231,41 +378,68 @@ impl<T: Real> Kernel<T> for Conv {
         let s = &self.shape;
         let (input, w) = (x.get(0), x.get(1));
         let [want_x, want_w, want_b] = s.wanted;
-        let super::Scratch { shared, lanes } = &mut *context.scratch;
-        let lanes = &*lanes;
+        let shared = &mut context.scratch.shared;
         if want_w || want_b {
             let partials = &mut shared[..s.chunks() * s.partial()];
-            let chunks = partials.par_chunks_mut(s.partial()).zip(d_y.par_chunks(s.chunk * s.y_image()));
+            let chunks = partials.par_chunks_mut(s.partial()).zip(d_y.par_chunks(s.chunk * s.y.image()));
             chunks.enumerate().for_each(|(i, (partial, d_y))| {
                 partial.fill(T::ZERO);
                 let (d_w, d_b) = partial.split_at_mut(s.weights());
                 if want_b {
-                    add_bias_gradient(d_b, d_y, s.window.output());
+                    self.add_bias_gradient(d_b, d_y);
                 }
                 if want_w {
-                    let x = &input[i * s.chunk * s.x_image()..];
-                    with_lane(lanes, |lane| {
-                        for (d_y, x) in d_y.chunks_exact(s.y_image()).zip(x.chunks_exact(s.x_image())) {
-                            self.d_weights(x, d_y, d_w, &mut lane[..self.columns()]);
-                        }
-                    });
+                    let images = d_y.len() / s.y.image();
+                    self.d_weights(&input[i * s.chunk * s.x.image()..], d_y, d_w, images);
                 }
             });
-            reduce_partials(partials, s, d_x);
+            let (taps, depth) = (s.window.taps(), s.depth());
+            let mut order = vec![0; taps];
+            self.forward.sweep.taps.iter().enumerate().for_each(|(i, &tap)| order[tap] = i);
+            if let Some((d, add)) = d_x.get_mut(1).and_then(Gradient::target) {
+                reduce_partials(d, add, partials, s, |i| {
+                    let (out, c, tap) = (i / depth, i % depth / taps, i % taps);
+                    let (group, m) = (out / s.m, out % s.m);
+                    (group * depth + order[tap] * s.c + c) * s.m + m
+                });
+            }
+            if let Some((d, add)) = d_x.get_mut(2).and_then(Gradient::target) {
+                reduce_partials(d, add, partials, s, |i| s.weights() + i);
+            }
         }
         if !want_x {
             return;
         }
-        if let Some((d_x, add)) = d_x[0].target() {
-            let chunks = d_x.par_chunks_mut(s.chunk * s.x_image()).zip(d_y.par_chunks(s.chunk * s.y_image()));
-            chunks.for_each(|(d_x, d_y)| {
-                with_lane(lanes, |lane| {
-                    for (d_x, d_y) in d_x.chunks_exact_mut(s.x_image()).zip(d_y.chunks_exact(s.y_image())) {
-                        self.d_input(w, d_y, d_x, add, &mut lane[..self.columns()]);
-                    }
-                });
-            });
+        let Some((d_x, add)) = d_x[0].target() else { return };
+        let packings: Vec<Packing> = self.backward.iter().map(|blocks| self.back_packing(blocks)).collect();
+        let mut rest = &mut shared[..self.back_floats()];
+        let mut packed = Vec::with_capacity(packings.len());
+        for (blocks, packing) in self.backward.iter().zip(&packings) {
+            let (own, after) = rest.split_at_mut(packing.floats(s.groups));
+            packing.pack(own, w, &blocks.sweep.taps, |g, c, m, tap| self.place(g, m, c, tap));
+            packed.push(&*own);
+            rest = after;
         }
+        let chunks = d_x.par_chunks_mut(s.chunk * s.x.image()).zip(d_y.par_chunks(s.chunk * s.y.image()));
+        chunks.for_each(|(d_x, d_y)| {
+            for ((blocks, packing), packed) in self.backward.iter().zip(&packings).zip(&packed) {
+                let job = Job {
+                    row: self.back_row,
+                    blocks,
+                    packing,
+                    packed,
+                    groups: s.groups,
+                    read: &s.y,
+                    write: &s.x,
+                    bias: None,
+                    add,
+                };
+                job.run(d_y, d_x);
+            }
+            if s.x.gradient_halo && !add {
+                d_x.chunks_exact_mut(s.x.image()).for_each(|image| s.x.clear_halo(image));
+            }
+        });
     }
 
     fn keeps(&self) -> Keeps {
@@ -273,8 +447,9 @@ impl<T: Real> Kernel<T> for Conv {
     }
 
     fn scratch(&self) -> ScratchSize {
-        let partials =
-            if self.shape.wanted[1] || self.shape.wanted[2] { self.shape.chunks() * self.shape.partial() } else { 0 };
-        ScratchSize { shared: partials, lane: self.columns() }
+        let s = &self.shape;
+        let partials = if s.wanted[1] || s.wanted[2] { s.chunks() * s.partial() } else { 0 };
+        let packed = self.packing().floats(s.groups).max(self.back_floats());
+        ScratchSize { shared: partials.max(packed), lane: 0 }
     }
 }

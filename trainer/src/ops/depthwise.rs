@@ -1,95 +1,60 @@
-//! Convolution where each output channel sees one input channel: direct loops over rows, since there is no matrix.
+//! Convolution where each output channel sees one input channel of its own: direct loops over channels.
 
 use rayon::prelude::*;
 
-use super::conv::{Shape, add_bias_gradient, reduce_partials, start_with_bias};
-use super::kernels::im2col::{Window2, span};
-use super::kernels::pointwise;
+use super::conv::{Shape, add_bias_gradient, reduce_partials};
+use super::kernels::rows::{self, Row};
+use super::kernels::taps::{self, Sweep};
+use super::kernels::tile::{Depthwise as Call, DepthwiseOuter, Start};
 use super::{Context, Gradient, Inputs, Keeps, Kernel, ScratchSize};
 use crate::exec::Real;
 
-struct Depthwise {
+struct Depthwise<T: Real> {
     shape: Shape,
+    forward: Sweep,
+    backward: Vec<Sweep>,
+    row: &'static Row<T>,
 }
 
-/// The kernel for one input channel a group.
+/// The kernel for one input and one output channel a group.
 pub fn build<T: Real>(shape: Shape) -> Box<dyn Kernel<T>> {
-    Box::new(Depthwise { shape })
+    let forward = taps::forward(&shape.window, &shape.x, &shape.y, false);
+    let backward = if shape.wanted[0] { taps::backward(&shape.window, &shape.x, &shape.y, false) } else { Vec::new() };
+    Box::new(Depthwise { forward, backward, row: rows::choose(shape.groups), shape })
 }
 
-/// Calls `f(tap, output row, from, to, input row, first input place)` for each tap and output row that it reaches.
-#[inline]
-fn rows(window: &Window2, mut f: impl FnMut(usize, usize, usize, usize, usize, usize)) {
-    for ky in 0..window.y.kernel {
-        let (y_from, y_to, iy) = span(&window.y, ky);
-        for kx in 0..window.x.kernel {
-            let (from, to, ix) = span(&window.x, kx);
-            for oy in y_from..y_to {
-                f(ky * window.x.kernel + kx, oy, from, to, iy + (oy - y_from) * window.y.stride, ix);
-            }
-        }
+/// Weights `[C, 1, …]` as a row of channels for each tap, in a sweep's order.
+fn pack<T: Real>(to: &mut [T], w: &[T], sweep: &Sweep, channels: usize, taps: usize) {
+    for (row, &tap) in to.chunks_exact_mut(channels).zip(&sweep.taps) {
+        row.iter_mut().enumerate().for_each(|(c, value)| *value = w[c * taps + tap]);
     }
 }
 
-impl Depthwise {
-    fn forward_plane<T: Real>(&self, x: &[T], w: &[T], y: &mut [T]) {
-        let window = &self.shape.window;
-        let (width, ow, stride) = (window.x.input, window.x.output, window.x.stride);
-        rows(window, |tap, oy, from, to, iy, ix| {
-            let line = &mut y[oy * ow + from..oy * ow + to];
-            let source = &x[iy * width + ix..(iy + 1) * width];
-            let weight = w[tap];
-            if stride == 1 {
-                line.iter_mut().zip(source).for_each(|(y, &x)| *y += weight * x);
-            } else {
-                line.iter_mut().zip(source.iter().step_by(stride)).for_each(|(y, &x)| *y += weight * x);
-            }
-        });
-    }
-
-    fn d_weights<T: Real>(&self, x: &[T], d_y: &[T], d_w: &mut [T]) {
-        let window = &self.shape.window;
-        let (width, ow, stride) = (window.x.input, window.x.output, window.x.stride);
-        rows(window, |tap, oy, from, to, iy, ix| {
-            let line = &d_y[oy * ow + from..oy * ow + to];
-            let source = &x[iy * width + ix..(iy + 1) * width];
-            if stride == 1 {
-                d_w[tap] += pointwise::dot(line, &source[..line.len()]);
-            } else {
-                line.iter().zip(source.iter().step_by(stride)).for_each(|(&d, &x)| d_w[tap] += d * x);
-            }
-        });
-    }
-
-    fn d_input<T: Real>(&self, w: &[T], d_y: &[T], d_x: &mut [T]) {
-        let window = &self.shape.window;
-        let (width, ow, stride) = (window.x.input, window.x.output, window.x.stride);
-        rows(window, |tap, oy, from, to, iy, ix| {
-            let line = &d_y[oy * ow + from..oy * ow + to];
-            let target = &mut d_x[iy * width + ix..(iy + 1) * width];
-            let weight = w[tap];
-            if stride == 1 {
-                target.iter_mut().zip(line).for_each(|(x, &d)| *x += weight * d);
-            } else {
-                target.iter_mut().step_by(stride).zip(line).for_each(|(x, &d)| *x += weight * d);
-            }
-        });
-    }
-}
-
-impl<T: Real> Kernel<T> for Depthwise {
-    fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
+impl<T: Real> Kernel<T> for Depthwise<T> {
+    fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], context: &mut Context<'_, T>) {
         let s = &self.shape;
-        let (input, w, b) = (x.get(0), x.get(1), x.get(2));
-        let (out, taps) = (s.window.output(), s.window.taps());
-        y.par_chunks_mut(s.y_image()).zip(input.par_chunks(s.x_image())).for_each(|(y, x)| {
-            if s.bias {
-                start_with_bias(y, b, out);
-            } else {
-                y.fill(T::ZERO);
-            }
-            for (channel, (y, w)) in y.chunks_exact_mut(out).zip(w.chunks_exact(taps)).enumerate() {
-                self.forward_plane(&x[channel / s.m * s.window.input()..], w, y);
+        let (input, b) = (x.get(0), x.get(2));
+        let packed = &mut context.scratch.shared[..s.weights()];
+        pack(packed, x.get(1), &self.forward, s.groups, s.window.taps());
+        let packed = &*packed;
+        let chunks = y.par_chunks_mut(s.chunk * s.y.image()).zip(input.par_chunks(s.chunk * s.x.image()));
+        chunks.for_each(|(y, x)| {
+            for (y, x) in y.chunks_exact_mut(s.y.image()).zip(x.chunks_exact(s.x.image())) {
+                let call = Call {
+                    x: x.as_ptr(),
+                    y: y.as_mut_ptr(),
+                    pixels: &self.forward.pixels,
+                    taps: &self.forward.runs,
+                    w: packed.as_ptr(),
+                    pitch: s.groups,
+                    channels: s.groups,
+                    start: if s.bias { Start::Bias(b.as_ptr()) } else { Start::Zero },
+                };
+                // SAFETY: pixels and taps lie inside images of the frames by `taps::forward`.
+                unsafe { self.row.depthwise(&call) };
+                if s.y.value_halo {
+                    s.y.clear_halo(y);
+                }
             }
         });
     }
@@ -104,40 +69,76 @@ impl<T: Real> Kernel<T> for Depthwise {
     ) {
         let s = &self.shape;
         let (input, w) = (x.get(0), x.get(1));
-        let (out, taps, plane) = (s.window.output(), s.window.taps(), s.window.input());
         let [want_x, want_w, want_b] = s.wanted;
+        let (channels, taps) = (s.groups, s.window.taps());
+        let shared = &mut context.scratch.shared;
         if want_w || want_b {
-            let partials = &mut context.scratch.shared[..s.chunks() * s.partial()];
-            let chunks = partials.par_chunks_mut(s.partial()).zip(d_y.par_chunks(s.chunk * s.y_image()));
-            chunks.enumerate().for_each(|(i, (partial, d_y))| {
+            let partials = &mut shared[..s.chunks() * s.partial()];
+            let chunks = partials.par_chunks_mut(s.partial()).zip(d_y.par_chunks(s.chunk * s.y.image()));
+            chunks.zip(input.par_chunks(s.chunk * s.x.image())).for_each(|((partial, d_y), x)| {
                 partial.fill(T::ZERO);
                 let (d_w, d_b) = partial.split_at_mut(s.weights());
                 if want_b {
-                    add_bias_gradient(d_b, d_y, out);
+                    add_bias_gradient(d_b, d_y, &s.y);
                 }
-                let images = d_y.chunks_exact(s.y_image());
-                let x = input.get(i * s.chunk * s.x_image()..).unwrap_or(&[]);
-                for (d_y, x) in images.zip(x.chunks_exact(s.x_image())).filter(|_| want_w) {
-                    for (channel, (d_y, d_w)) in d_y.chunks_exact(out).zip(d_w.chunks_exact_mut(taps)).enumerate() {
-                        self.d_weights(&x[channel / s.m * plane..], d_y, d_w);
-                    }
+                for (x, d_y) in x.chunks_exact(s.x.image()).zip(d_y.chunks_exact(s.y.image())).filter(|_| want_w) {
+                    let call = DepthwiseOuter {
+                        x: x.as_ptr(),
+                        y: d_y.as_ptr(),
+                        pixels: &self.forward.pixels,
+                        taps: &self.forward.runs,
+                        d: d_w.as_mut_ptr(),
+                        pitch: channels,
+                        channels,
+                        add: true,
+                    };
+                    // SAFETY: as above; d_w holds a row of channels for each tap.
+                    unsafe { self.row.depthwise_outer(&call) };
                 }
             });
-            reduce_partials(partials, s, d_x);
+            let mut order = vec![0; taps];
+            self.forward.taps.iter().enumerate().for_each(|(i, &tap)| order[tap] = i);
+            if let Some((d, add)) = d_x.get_mut(1).and_then(Gradient::target) {
+                reduce_partials(d, add, partials, s, |i| order[i % taps] * channels + i / taps);
+            }
+            if let Some((d, add)) = d_x.get_mut(2).and_then(Gradient::target) {
+                reduce_partials(d, add, partials, s, |i| s.weights() + i);
+            }
         }
         if !want_x {
             return;
         }
-        if let Some((d_x, add)) = d_x[0].target() {
-            d_x.par_chunks_mut(s.x_image()).zip(d_y.par_chunks(s.y_image())).for_each(|(d_x, d_y)| {
-                if !add {
-                    d_x.fill(T::ZERO);
-                }
-                for (channel, (d_y, w)) in d_y.chunks_exact(out).zip(w.chunks_exact(taps)).enumerate() {
-                    self.d_input(w, d_y, &mut d_x[channel / s.m * plane..]);
-                }
-            });
+        let Some((d_x, add)) = d_x[0].target() else { return };
+        let mut rest = &mut shared[..s.weights()];
+        let mut packed = Vec::with_capacity(self.backward.len());
+        for sweep in &self.backward {
+            let (own, after) = rest.split_at_mut(sweep.taps.len() * channels);
+            pack(own, w, sweep, channels, taps);
+            packed.push(&*own);
+            rest = after;
         }
+        let chunks = d_x.par_chunks_mut(s.chunk * s.x.image()).zip(d_y.par_chunks(s.chunk * s.y.image()));
+        chunks.for_each(|(d_x, d_y)| {
+            for (d_x, d_y) in d_x.chunks_exact_mut(s.x.image()).zip(d_y.chunks_exact(s.y.image())) {
+                for (sweep, packed) in self.backward.iter().zip(&packed) {
+                    let call = Call {
+                        x: d_y.as_ptr(),
+                        y: d_x.as_mut_ptr(),
+                        pixels: &sweep.pixels,
+                        taps: &sweep.runs,
+                        w: packed.as_ptr(),
+                        pitch: channels,
+                        channels,
+                        start: if add { Start::There } else { Start::Zero },
+                    };
+                    // SAFETY: pixels and taps lie inside images of the frames by `taps::backward`.
+                    unsafe { self.row.depthwise(&call) };
+                }
+                if s.x.gradient_halo && !add {
+                    s.x.clear_halo(d_x);
+                }
+            }
+        });
     }
 
     fn keeps(&self) -> Keeps {
@@ -145,8 +146,8 @@ impl<T: Real> Kernel<T> for Depthwise {
     }
 
     fn scratch(&self) -> ScratchSize {
-        let partials =
-            if self.shape.wanted[1] || self.shape.wanted[2] { self.shape.chunks() * self.shape.partial() } else { 0 };
-        ScratchSize { shared: partials, lane: 0 }
+        let s = &self.shape;
+        let partials = if s.wanted[1] || s.wanted[2] { s.chunks() * s.partial() } else { 0 };
+        ScratchSize { shared: partials.max(s.weights()), lane: 0 }
     }
 }

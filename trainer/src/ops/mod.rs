@@ -9,9 +9,10 @@ pub mod table;
 
 mod alias;
 mod arith;
-mod batch_norm;
+pub mod batch_norm;
 mod concat;
 mod conv;
+pub mod convert;
 mod depthwise;
 pub mod dropout;
 mod gate;
@@ -31,6 +32,7 @@ use kd_runtime::graph::Tensor;
 use kd_runtime::ops::OpError;
 
 use crate::exec::{Mode, Parameter, Real};
+use kernels::frame::Frame;
 
 /// A kernel, or what the node expected and found.
 pub type Built<T> = Result<Box<dyn Kernel<T>>, OpError>;
@@ -44,6 +46,8 @@ pub struct Port<'a> {
     pub value: Option<&'a Tensor>,
     /// Whether a gradient is wanted.
     pub wanted: bool,
+    /// Its layout, if it holds images with their channels last.
+    pub frame: Option<Frame>,
 }
 
 /// Where a kernel is to work: shapes at one batch size.
@@ -53,12 +57,19 @@ pub struct Site<'a> {
     pub inputs: &'a [Option<Port<'a>>],
     /// Shape of the first output.
     pub output: &'a [usize],
+    /// Layout of the first output; without halo where it is planar and could be either.
+    pub frame: Option<Frame>,
 }
 
 impl<'a> Site<'a> {
     /// Shape of input `i`, which is there.
     pub fn shape(&self, i: usize) -> &'a [usize] {
         self.port(i).map_or(&[], |port| port.shape)
+    }
+
+    /// Layout of input `i`, if it is there; without halo where it is planar and could be either.
+    pub fn frame(&self, i: usize) -> Option<Frame> {
+        self.port(i).and_then(|port| port.frame.or_else(|| Frame::of(port.shape)))
     }
 
     /// Whether the gradient of input `i` is wanted.

@@ -1,34 +1,26 @@
-//! Pooling over one or two spatial axes.
+//! Pooling over one or two spatial axes, on images with their channels last.
 
-use kd_runtime::ops::{self, OpError};
+use kd_runtime::ops::{self, OpError, window::Axis};
 use rayon::prelude::*;
 
-use super::kernels::im2col::{Window2, span};
-use super::kernels::pointwise;
+use super::kernels::frame::{Frame, images};
+use super::kernels::rows::wide;
+use super::kernels::window::Window2;
 use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Site};
 use crate::exec::Real;
 
-fn resolve(window: &ops::window::Window, x: &[usize]) -> Result<Window2, OpError> {
-    let spatial = x.get(2..).unwrap_or(&[]);
-    let axes = window.resolve(spatial, None)?;
-    Window2::new(&axes).ok_or_else(|| OpError::new("a pool over 1 or 2 spatial axes", axes.len()))
-}
-
-/// Largest element of each window; the first of equal ones in row-major order takes the gradient. Pads never win.
-struct Max {
-    window: Window2,
-    /// Place in its input plane of each output.
-    winners: Vec<u32>,
-}
-
-/// The kernel of a MaxPool node.
-pub fn max<T: Real>(op: &ops::pool::MaxPool, site: &Site<'_>) -> Built<T> {
-    let window = resolve(&op.window, site.shape(0))?;
-    Ok(Box::new(Max { window, winners: vec![0; site.output.iter().product()] }))
+fn resolve(window: &ops::window::Window, site: &Site<'_>) -> Result<(Window2, Frame, Frame), OpError> {
+    let x = site.shape(0);
+    let axes = window.resolve(x.get(2..).unwrap_or(&[]), None)?;
+    let window = Window2::new(&axes).ok_or_else(|| OpError::new("a pool over 1 or 2 spatial axes", axes.len()))?;
+    match (site.frame(0), site.frame) {
+        (Some(x), Some(y)) => Ok((window, x, y)),
+        _ => Err(OpError::new("x [N, C, T] or [N, C, H, W]", format!("{x:?}"))),
+    }
 }
 
 /// Places along an axis that the window of output `o` covers.
-fn covered(axis: &ops::window::Axis, o: usize) -> impl Iterator<Item = usize> + Clone + use<> {
+fn covered(axis: &Axis, o: usize) -> impl Iterator<Item = usize> + Clone + use<> {
     let (start, pad, input) = (o * axis.stride, axis.pad_begin, axis.input);
     let dilation = axis.dilation;
     (0..axis.kernel)
@@ -37,37 +29,78 @@ fn covered(axis: &ops::window::Axis, o: usize) -> impl Iterator<Item = usize> + 
         .map(move |i| i - pad)
 }
 
-impl Max {
-    fn plane<T: Real>(&self, x: &[T], y: &mut [T], winners: &mut [u32]) {
-        let (width, ow) = (self.window.x.input, self.window.x.output);
-        for (oy, (y, winners)) in y.chunks_exact_mut(ow).zip(winners.chunks_exact_mut(ow)).enumerate() {
-            for (ox, (y, winner)) in y.iter_mut().zip(winners).enumerate() {
-                let mut best: Option<(T, usize)> = None;
-                for iy in covered(&self.window.y, oy) {
-                    for ix in covered(&self.window.x, ox) {
-                        let at = iy * width + ix;
-                        let value = x[at];
-                        // A NaN wins and stays: a loss that is not finite must be noticed.
-                        if best.is_none_or(|(b, _)| value > b || (value.is_nan() && !b.is_nan())) {
-                            best = Some((value, at));
-                        }
-                    }
-                }
-                let (value, at) = best.unwrap_or((T::ZERO, 0));
-                *y = value;
-                *winner = at as u32;
+/// Of one image: for each output pixel its place, and the places of the input pixels that its window covers.
+struct Cells {
+    outputs: Vec<usize>,
+    inputs: Vec<Vec<usize>>,
+}
+
+impl Cells {
+    fn new(window: &Window2, x: &Frame, y: &Frame) -> Self {
+        let (mut outputs, mut inputs) = (Vec::new(), Vec::new());
+        for oy in 0..window.y.output {
+            for ox in 0..window.x.output {
+                outputs.push(y.pixel(oy, ox));
+                let rows = covered(&window.y, oy);
+                inputs.push(rows.flat_map(|iy| covered(&window.x, ox).map(move |ix| x.pixel(iy, ix))).collect());
             }
         }
+        Self { outputs, inputs }
     }
+
+    fn iter(&self) -> impl Iterator<Item = (usize, &[usize])> {
+        self.outputs.iter().copied().zip(self.inputs.iter().map(Vec::as_slice))
+    }
+}
+
+/// Largest element of each window; the first of equal ones in row-major order takes the gradient. Pads never win.
+struct Max {
+    x: Frame,
+    y: Frame,
+    cells: Cells,
+    /// Place in its image of the largest element, for each element of the output's layout.
+    winners: Vec<u32>,
+}
+
+/// The kernel of a MaxPool node.
+pub fn max<T: Real>(op: &ops::pool::MaxPool, site: &Site<'_>) -> Built<T> {
+    let (window, x, y) = resolve(&op.window, site)?;
+    let winners = vec![0; site.shape(0)[0] * y.image()];
+    Ok(Box::new(Max { x, y, cells: Cells::new(&window, &x, &y), winners }))
 }
 
 impl<T: Real> Kernel<T> for Max {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
-        let (inner, outer) = (self.window.input(), self.window.output());
-        let mut winners = std::mem::take(&mut self.winners);
-        let planes = y.par_chunks_mut(outer).zip(winners.par_chunks_mut(outer)).zip(x.get(0).par_chunks(inner));
-        planes.for_each(|((y, winners), x)| self.plane(x, y, winners));
-        self.winners = winners;
+        let Self { x: from, y: to, cells, winners } = self;
+        let n = images(to, y.len() / to.image());
+        let pieces = y.par_chunks_mut(n * to.image()).zip(winners.par_chunks_mut(n * to.image()));
+        pieces.zip(x.get(0).par_chunks(n * from.image())).for_each(|((y, winners), x)| {
+            let own = y.chunks_exact_mut(to.image()).zip(winners.chunks_exact_mut(to.image()));
+            for ((y, winners), x) in own.zip(x.chunks_exact(from.image())) {
+                if to.value_halo {
+                    to.clear_halo(y);
+                }
+                for (at, inputs) in cells.iter() {
+                    let (y, winners) = (&mut y[at..at + to.c], &mut winners[at..at + to.c]);
+                    let Some((&first, rest)) = inputs.split_first() else {
+                        y.fill(T::ZERO);
+                        continue;
+                    };
+                    y.copy_from_slice(&x[first..first + to.c]);
+                    winners.iter_mut().enumerate().for_each(|(c, winner)| *winner = (first + c) as u32);
+                    for &place in rest {
+                        let pixel = &x[place..place + to.c];
+                        for (c, ((best, winner), &value)) in y.iter_mut().zip(winners.iter_mut()).zip(pixel).enumerate()
+                        {
+                            // A NaN wins and stays: a loss that is not finite must be noticed.
+                            let wins = value > *best || (value.is_nan() && !best.is_nan());
+                            *best = if wins { value } else { *best };
+                            *winner = if wins { (place + c) as u32 } else { *winner };
+                        }
+                    }
+                }
+            }
+        });
     }
 
     fn backward(
@@ -78,15 +111,21 @@ impl<T: Real> Kernel<T> for Max {
         d_x: &mut [Gradient<T>],
         _context: &mut Context<'_, T>,
     ) {
-        let (inner, outer) = (self.window.input(), self.window.output());
         let Some((d_x, add)) = d_x[0].target() else { return };
-        let planes = d_x.par_chunks_mut(inner).zip(d_y.par_chunks(outer)).zip(self.winners.par_chunks(outer));
-        planes.for_each(|((d_x, d_y), winners)| {
-            if !add {
-                d_x.fill(T::ZERO);
-            }
-            for (&d, &at) in d_y.iter().zip(winners) {
-                d_x[at as usize] += d;
+        let (from, to) = (&self.y, &self.x);
+        let n = images(from, d_y.len() / from.image());
+        let pieces = d_x.par_chunks_mut(n * to.image()).zip(d_y.par_chunks(n * from.image()));
+        pieces.zip(self.winners.par_chunks(n * from.image())).for_each(|((d_x, d_y), winners)| {
+            let own = d_x.chunks_exact_mut(to.image()).zip(d_y.chunks_exact(from.image()));
+            for ((d_x, d_y), winners) in own.zip(winners.chunks_exact(from.image())) {
+                if !add {
+                    d_x.fill(T::ZERO);
+                }
+                for (at, _) in self.cells.iter().filter(|(_, inputs)| !inputs.is_empty()) {
+                    for (&d, &winner) in d_y[at..at + from.c].iter().zip(&winners[at..at + from.c]) {
+                        d_x[winner as usize] += d;
+                    }
+                }
             }
         });
     }
@@ -98,15 +137,17 @@ impl<T: Real> Kernel<T> for Max {
 
 /// Mean of each window.
 struct Average<T> {
-    window: Window2,
-    /// 1 / elements that count, of each output of a plane.
+    x: Frame,
+    y: Frame,
+    cells: Cells,
+    /// 1 / elements that count, of each output pixel.
     weights: Vec<T>,
 }
 
 /// The kernel of an AveragePool node.
 pub fn average<T: Real>(op: &ops::pool::AveragePool, site: &Site<'_>) -> Built<T> {
-    let window = resolve(&op.window, site.shape(0))?;
-    let count = |axis: &ops::window::Axis, o: usize| {
+    let (window, x, y) = resolve(&op.window, site)?;
+    let count = |axis: &Axis, o: usize| {
         if op.count_include_pad {
             // The end pad counts; what a last window of `ceil_mode` reaches beyond it does not.
             let end = axis.pad_begin + axis.input + axis.pad_end;
@@ -118,35 +159,27 @@ pub fn average<T: Real>(op: &ops::pool::AveragePool, site: &Site<'_>) -> Built<T
     let cells = (0..window.y.output).flat_map(|oy| (0..window.x.output).map(move |ox| (oy, ox)));
     let weights =
         cells.map(|(oy, ox)| T::ONE / T::from_usize((count(&window.y, oy) * count(&window.x, ox)).max(1))).collect();
-    Ok(Box::new(Average { window, weights }))
-}
-
-impl<T: Real> Average<T> {
-    /// Calls `f(output, input, len)` for each tap and row: output places go up by 1, input places by the stride.
-    fn rows(&self, mut f: impl FnMut(usize, usize, usize)) {
-        let (width, ow) = (self.window.x.input, self.window.x.output);
-        for ky in 0..self.window.y.kernel {
-            let (y_from, y_to, iy) = span(&self.window.y, ky);
-            for kx in 0..self.window.x.kernel {
-                let (from, to, ix) = span(&self.window.x, kx);
-                for oy in y_from..y_to {
-                    f(oy * ow + from, (iy + (oy - y_from) * self.window.y.stride) * width + ix, to - from);
-                }
-            }
-        }
-    }
+    Ok(Box::new(Average { x, y, cells: Cells::new(&window, &x, &y), weights }))
 }
 
 impl<T: Real> Kernel<T> for Average<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
-        let (inner, outer, stride) = (self.window.input(), self.window.output(), self.window.x.stride);
-        y.par_chunks_mut(outer).zip(x.get(0).par_chunks(inner)).for_each(|(y, x)| {
-            y.fill(T::ZERO);
-            self.rows(|o, i, len| {
-                let pairs = y[o..o + len].iter_mut().zip(x[i..].iter().step_by(stride));
-                pairs.for_each(|(y, &x)| *y += x);
-            });
-            y.iter_mut().zip(&self.weights).for_each(|(y, &w)| *y *= w);
+        let (from, to) = (&self.x, &self.y);
+        let n = images(to, y.len() / to.image());
+        y.par_chunks_mut(n * to.image()).zip(x.get(0).par_chunks(n * from.image())).for_each(|(y, x)| {
+            for (y, x) in y.chunks_exact_mut(to.image()).zip(x.chunks_exact(from.image())) {
+                if to.value_halo {
+                    to.clear_halo(y);
+                }
+                for ((at, inputs), &weight) in self.cells.iter().zip(&self.weights) {
+                    let y = &mut y[at..at + to.c];
+                    y.fill(T::ZERO);
+                    for &place in inputs {
+                        y.iter_mut().zip(&x[place..place + to.c]).for_each(|(y, &x)| *y += x);
+                    }
+                    y.iter_mut().for_each(|y| *y *= weight);
+                }
+            }
         });
     }
 
@@ -158,17 +191,21 @@ impl<T: Real> Kernel<T> for Average<T> {
         d_x: &mut [Gradient<T>],
         _context: &mut Context<'_, T>,
     ) {
-        let (inner, outer, stride) = (self.window.input(), self.window.output(), self.window.x.stride);
         let Some((d_x, add)) = d_x[0].target() else { return };
-        d_x.par_chunks_mut(inner).zip(d_y.par_chunks(outer)).for_each(|(d_x, d_y)| {
-            if !add {
-                d_x.fill(T::ZERO);
+        let (from, to) = (&self.y, &self.x);
+        let n = images(from, d_y.len() / from.image());
+        d_x.par_chunks_mut(n * to.image()).zip(d_y.par_chunks(n * from.image())).for_each(|(d_x, d_y)| {
+            for (d_x, d_y) in d_x.chunks_exact_mut(to.image()).zip(d_y.chunks_exact(from.image())) {
+                if !add {
+                    d_x.fill(T::ZERO);
+                }
+                for ((at, inputs), &weight) in self.cells.iter().zip(&self.weights) {
+                    for &place in inputs {
+                        let pairs = d_x[place..place + to.c].iter_mut().zip(&d_y[at..at + to.c]);
+                        pairs.for_each(|(x, &d)| *x += d * weight);
+                    }
+                }
             }
-            self.rows(|o, i, len| {
-                let weighted = d_y[o..o + len].iter().zip(&self.weights[o..]);
-                let pairs = d_x[i..].iter_mut().step_by(stride).zip(weighted);
-                pairs.for_each(|(x, (&d, &w))| *x += d * w);
-            });
         });
     }
 
@@ -179,26 +216,31 @@ impl<T: Real> Kernel<T> for Average<T> {
 
 /// Mean over all spatial axes.
 struct GlobalAverage {
-    plane: usize,
+    x: Frame,
 }
 
 /// The kernel of a GlobalAveragePool node.
 pub fn global_average<T: Real>(_op: &ops::pool::GlobalAveragePool, site: &Site<'_>) -> Built<T> {
-    let plane: usize = site.shape(0).get(2..).unwrap_or(&[]).iter().product();
-    if plane == 0 {
-        return Err(OpError::new("planes that are not empty", format!("{:?}", site.shape(0))));
+    match site.frame(0) {
+        Some(x) if x.h * x.w > 0 => Ok(Box::new(GlobalAverage { x })),
+        _ => Err(OpError::new("planes that are not empty", format!("{:?}", site.shape(0)))),
     }
-    Ok(Box::new(GlobalAverage { plane }))
 }
 
 impl<T: Real> Kernel<T> for GlobalAverage {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
-        let n = T::from_usize(self.plane);
-        let rows = (pointwise::PIECE / self.plane).max(1);
-        y.par_chunks_mut(rows).zip(x.get(0).par_chunks(rows * self.plane)).for_each(|(y, x)| {
-            for (y, plane) in y.iter_mut().zip(x.chunks_exact(self.plane)) {
-                *y = pointwise::sum(plane) / n;
-            }
+        let frame = &self.x;
+        let factor = T::ONE / T::from_usize(frame.h * frame.w);
+        y.par_chunks_mut(frame.c).zip(x.get(0).par_chunks(frame.image())).for_each(|(y, x)| {
+            wide(|| {
+                y.fill(T::ZERO);
+                for start in frame.rows() {
+                    for pixel in x[start..start + frame.span()].chunks_exact(frame.c) {
+                        y.iter_mut().zip(pixel).for_each(|(y, &x)| *y += x);
+                    }
+                }
+                y.iter_mut().for_each(|y| *y *= factor);
+            });
         });
     }
 
@@ -210,18 +252,22 @@ impl<T: Real> Kernel<T> for GlobalAverage {
         d_x: &mut [Gradient<T>],
         _context: &mut Context<'_, T>,
     ) {
-        let n = T::from_usize(self.plane);
         let Some((d_x, add)) = d_x[0].target() else { return };
-        let rows = (pointwise::PIECE / self.plane).max(1);
-        d_x.par_chunks_mut(rows * self.plane).zip(d_y.par_chunks(rows)).for_each(|(d_x, d_y)| {
-            for (plane, &d) in d_x.chunks_exact_mut(self.plane).zip(d_y) {
-                let d = d / n;
-                if add {
-                    plane.iter_mut().for_each(|x| *x += d);
-                } else {
-                    plane.fill(d);
+        let frame = &self.x;
+        let factor = T::ONE / T::from_usize(frame.h * frame.w);
+        d_x.par_chunks_mut(frame.image()).zip(d_y.par_chunks(frame.c)).for_each(|(d_x, d_y)| {
+            wide(|| {
+                if frame.gradient_halo && !add {
+                    frame.clear_halo(d_x);
                 }
-            }
+                for start in frame.rows() {
+                    for pixel in d_x[start..start + frame.span()].chunks_exact_mut(frame.c) {
+                        for (x, &d) in pixel.iter_mut().zip(d_y) {
+                            *x = if add { *x + d * factor } else { d * factor };
+                        }
+                    }
+                }
+            });
         });
     }
 

@@ -1,6 +1,11 @@
 //! Loops that several operators share.
 
+pub mod frame;
 pub mod gemm;
-pub mod im2col;
 pub mod pointwise;
+pub mod rows;
 pub mod strided;
+pub mod taps;
+pub mod tile;
+pub mod vector;
+pub mod window;
