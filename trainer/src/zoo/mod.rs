@@ -1,6 +1,15 @@
 //! Architectures: ONE FILE EACH, a function from options to a graph with weights; [`table`] lists them.
 
+pub mod layers;
 pub mod table;
+
+mod cnn;
+mod fcn;
+mod initialize;
+mod mlp;
+mod resnet;
+#[cfg(test)]
+mod tests;
 
 use kd_runtime::Result;
 use kd_runtime::graph::Graph;
@@ -32,6 +41,8 @@ pub struct Arch {
 /// Builds an architecture with first weights of this seed: input `x` `[N, …]`, output `logits` `[N, classes]`, taps
 /// `features`, `stage1`, … and `stage1.pre`, … (before the activation).
 pub fn build(choice: &Choice, site: &Site, seed: u64) -> Result<Graph> {
-    let _ = (choice, site, seed);
-    todo!()
+    let arch = table::ARCHS.iter().find(|arch| arch.name == choice.name);
+    let mut graph = (arch.expect("a checked choice names a row").build)(&choice.options, site)?;
+    initialize::initialize(&mut graph, seed);
+    Ok(graph)
 }

@@ -2,6 +2,8 @@
 //!
 //! A body is generic over [`Vector`] and inlined into a function with `#[target_feature]`; see [`rows`](super::rows).
 
+#![expect(clippy::missing_safety_doc, reason = "the trait says it for all")]
+
 use crate::exec::Real;
 
 /// A vector register.

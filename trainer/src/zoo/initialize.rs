@@ -1,0 +1,43 @@
+//! First values of the weights.
+
+use kd_runtime::graph::Graph;
+use kd_runtime::ops::Op;
+
+use crate::rng::{Purpose, Rng};
+
+/// Fills the weights of convolutions and linear layers; biases of both stay 0, batch norms what they are.
+///
+/// * Convolutions: normal with deviation `sqrt(2 / fan_out)`, `fan_out = channels / groups · taps` (He et al. 2015, arXiv
+///   1502.01852, eq. 14; as torchvision's and RepDistiller's residual networks).
+/// * Linear layers: normal with deviation `sqrt(2 / fan_in)` before a ReLU, else uniform in `±1 / sqrt(fan_in)` (torch's
+///   default for weights).
+///
+/// Each weight has a stream of its own, by its place among the graph's nodes, so that no layer depends on another's size.
+pub fn initialize(graph: &mut Graph, seed: u64) {
+    let consumers = graph.consumers();
+    for i in 0..graph.nodes.len() {
+        let node = &graph.nodes[i];
+        let Some(weight) = node.input(1) else { continue };
+        let feeds_relu = consumers[node.outputs[0].index()].iter().any(|&j| matches!(graph.nodes[j].op, Op::Relu(_)));
+        let (is_conv, groups) = match &node.op {
+            Op::Conv(conv) => (true, conv.group),
+            Op::Gemm(_) => (false, 1),
+            _ => continue,
+        };
+        let Some(tensor) = graph.initializers.get_mut(&weight) else { continue };
+        let (outputs, fan_in) = (tensor.shape()[0], tensor.shape()[1..].iter().product::<usize>());
+        let taps: usize = tensor.shape()[1..].iter().skip(1).product();
+        let Some(values) = tensor.get_mut::<f32>() else { continue };
+        let mut rng = Rng::new(seed, Purpose::Initialize, i as u64, 0);
+        let deviation =
+            if is_conv { 2.0 / ((outputs / groups).max(1) * taps) as f64 } else { 2.0 / fan_in as f64 }.sqrt();
+        let bound = 1.0 / (fan_in as f64).sqrt();
+        for value in values {
+            *value = if is_conv || feeds_relu {
+                (rng.normal() * deviation) as f32
+            } else {
+                ((2.0 * rng.uniform() - 1.0) * bound) as f32
+            };
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What architectures are made of: each call adds a layer behind the value that the net ends in, with weights of zero.
+
+use kd_runtime::graph::{Dim, ElementType, Graph, Shape, Tensor, ValueId};
+use kd_runtime::ops::window::Window;
+use kd_runtime::ops::{self, Op};
+use kd_runtime::{Refusal, Result};
+
+use super::Site;
+
+/// The most parameters of a network.
+const MOST_PARAMETERS: usize = 1 << 30;
+
+/// A value of the net with its shape for one sample.
+#[derive(Clone, Debug)]
+pub struct Tail {
+    /// The value.
+    pub id: ValueId,
+    /// `[C, H, W]`, `[C, T]` or `[F]`.
+    pub shape: Vec<usize>,
+}
+
+/// A network that grows.
+pub struct Net {
+    graph: Graph,
+    /// What it ends in.
+    pub tail: Tail,
+    parameters: usize,
+}
+
+/// Window and connections of a convolution.
+#[derive(Clone, Copy, Debug)]
+pub struct Conv {
+    /// Output channels.
+    pub channels: usize,
+    /// Taps along each axis (the last one for series).
+    pub kernel: [usize; 2],
+    /// Step along each axis.
+    pub stride: [usize; 2],
+    /// Groups of channels; `usize::MAX` for one a channel.
+    pub groups: usize,
+    /// Whether there is a bias.
+    pub bias: bool,
+}
+
+impl Conv {
+    /// A square one without bias.
+    pub fn square(channels: usize, kernel: usize, stride: usize) -> Self {
+        Self { channels, kernel: [kernel; 2], stride: [stride; 2], groups: 1, bias: false }
+    }
+}
+
+impl Net {
+    /// A net of only an input `x`.
+    pub fn new(name: &str, site: &Site) -> Result<Self> {
+        if site.classes < 2 || site.input.is_empty() || site.input.len() > 3 || site.input.contains(&0) {
+            let found = format!("{:?} and {} classes", site.input, site.classes);
+            return Err(refused(name, "samples [C, H, W], [C, T] or [F] and at least 2 classes", found));
+        }
+        let mut graph = Graph::new(name);
+        let dims = std::iter::once(Dim::Batch).chain(site.input.iter().map(|&n| Dim::Known(n)));
+        let id = graph.add_input("x", ElementType::F32, Shape(dims.collect()));
+        Ok(Self { graph, tail: Tail { id, shape: site.input.clone() }, parameters: 0 })
+    }
+
+    /// The finished graph; the tail is its output.
+    pub fn finish(mut self) -> Result<Graph> {
+        self.graph.outputs = vec![self.tail.id];
+        self.graph.validate()?;
+        Ok(self.graph)
+    }
+
+    /// An initializer of zeros (or of `fill`).
+    fn parameter(&mut self, name: &str, shape: &[usize], fill: f32) -> Result<ValueId> {
+        let len = shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= MOST_PARAMETERS);
+        let total = len.and_then(|n| n.checked_add(self.parameters)).filter(|&n| n <= MOST_PARAMETERS);
+        let (Some(len), Some(total)) = (len, total) else {
+            let found = format!("more, at `{name}` {shape:?}");
+            return Err(refused(&self.graph.name, format!("at most {MOST_PARAMETERS} parameters"), found));
+        };
+        self.parameters = total;
+        Ok(self.graph.add_initializer(name, Tensor::from_vec(shape, vec![fill; len])))
+    }
+
+    fn apply(&mut self, op: impl Into<Op>, inputs: &[ValueId], name: &str, shape: Vec<usize>) {
+        let id = self.graph.apply(op, inputs, name);
+        self.tail = Tail { id, shape };
+    }
+
+    /// A convolution with "same" pads: the output is the input divided by the stride, rounded up. Even kernels have the
+    /// larger pad at the end, as TensorFlow and ONNX's SAME_UPPER.
+    pub fn conv(&mut self, name: &str, conv: &Conv) -> Result<()> {
+        let shape = self.tail.shape.clone();
+        let axes = shape.len() - 1;
+        if axes == 0 {
+            let found = format!("{shape:?}");
+            return Err(refused(&self.graph.name, "images [C, H, W] or series [C, T]", found));
+        }
+        let groups = if conv.groups == usize::MAX { shape[0] } else { conv.groups };
+        let (kernel, stride) = (&conv.kernel[2 - axes..], &conv.stride[2 - axes..]);
+        let (mut begins, mut ends, mut out) = (Vec::new(), Vec::new(), vec![conv.channels]);
+        for ((&size, &k), &s) in shape[1..].iter().zip(kernel).zip(stride) {
+            let count = size.div_ceil(s);
+            let pad = ((count - 1) * s + k).saturating_sub(size);
+            // Symmetric where the kernel is odd, as PyTorch: same sizes, and the pad that a stride leaves unused is at
+            // the end.
+            let begin = if k % 2 == 1 { (k - 1) / 2 } else { pad / 2 };
+            begins.push(begin);
+            ends.push(if k % 2 == 1 { (k - 1) / 2 } else { pad - pad / 2 });
+            out.push((size + begins[begins.len() - 1] + ends[ends.len() - 1] - k) / s + 1);
+        }
+        let weights: Vec<usize> =
+            [conv.channels, shape[0] / groups].into_iter().chain(kernel.iter().copied()).collect();
+        let mut inputs = vec![self.tail.id, self.parameter(&format!("{name}.weight"), &weights, 0.0)?];
+        if conv.bias {
+            inputs.push(self.parameter(&format!("{name}.bias"), &[conv.channels], 0.0)?);
+        }
+        begins.extend(ends);
+        let window = Window { strides: stride.to_vec(), pads: begins, ..Window::default() };
+        self.apply(ops::conv::Conv { window, group: groups }, &inputs, name, out);
+        Ok(())
+    }
+
+    /// A batch norm with scale 1 and bias 0.
+    pub fn norm(&mut self, name: &str) -> Result<()> {
+        let channels = [self.tail.shape[0]];
+        let mut inputs = vec![self.tail.id];
+        for (part, fill) in [("scale", 1.0), ("bias", 0.0), ("mean", 0.0), ("var", 1.0)] {
+            inputs.push(self.parameter(&format!("{name}.{part}"), &channels, fill)?);
+        }
+        let op = ops::batch_norm::BatchNormalization { epsilon: 1e-5, momentum: 0.9 };
+        let shape = self.tail.shape.clone();
+        self.apply(op, &inputs, name, shape);
+        Ok(())
+    }
+
+    /// A ReLU.
+    pub fn relu(&mut self, name: &str) {
+        let (id, shape) = (self.tail.id, self.tail.shape.clone());
+        self.apply(ops::relu::Relu, &[id], name, shape);
+    }
+
+    /// A convolution, its batch norm (named `NAME.pre`, before the activation) and a ReLU (named NAME).
+    pub fn conv_norm_relu(&mut self, name: &str, conv: &Conv) -> Result<()> {
+        self.conv(&format!("{name}.conv"), conv)?;
+        self.norm(&format!("{name}.pre"))?;
+        self.relu(name);
+        Ok(())
+    }
+
+    /// The sum with another value of the same shape.
+    pub fn add(&mut self, name: &str, other: &Tail) {
+        let (id, shape) = (self.tail.id, self.tail.shape.clone());
+        self.apply(ops::arith::Add, &[id, other.id], name, shape);
+    }
+
+    /// Max pooling of 2 along each axis; axes of 1 stay.
+    pub fn max_pool(&mut self, name: &str) {
+        let mut shape = self.tail.shape.clone();
+        let kernel: Vec<usize> = shape[1..].iter().map(|&size| size.min(2)).collect();
+        shape[1..].iter_mut().for_each(|size| *size = (*size / 2).max(1));
+        let window = Window { kernel: kernel.clone(), strides: kernel, ..Window::default() };
+        let id = self.tail.id;
+        self.apply(ops::pool::MaxPool { window, storage_order: 0 }, &[id], name, shape);
+    }
+
+    /// The mean over all spatial axes, as a vector named NAME.
+    pub fn global_average(&mut self, name: &str) {
+        let (id, channels) = (self.tail.id, self.tail.shape[0]);
+        let spatial = vec![1; self.tail.shape.len() - 1];
+        self.apply(ops::pool::GlobalAveragePool, &[id], &format!("{name}.pool"), [vec![channels], spatial].concat());
+        self.flatten(name);
+    }
+
+    /// Everything as a vector.
+    pub fn flatten(&mut self, name: &str) {
+        let (id, elements) = (self.tail.id, self.tail.shape.iter().product());
+        self.apply(ops::reshape::Flatten { axis: 1 }, &[id], name, vec![elements]);
+    }
+
+    /// Dropout; none for a ratio of 0.
+    pub fn dropout(&mut self, name: &str, ratio: f64) {
+        if ratio > 0.0 {
+            let (id, shape) = (self.tail.id, self.tail.shape.clone());
+            let ratio = self.graph.add_initializer(&format!("{name}.ratio"), Tensor::scalar(ratio as f32));
+            self.apply(ops::dropout::Dropout { seed: None }, &[id, ratio], name, shape);
+        }
+    }
+
+    /// A linear layer with bias.
+    pub fn linear(&mut self, name: &str, outputs: usize) -> Result<()> {
+        let weight = self.parameter(&format!("{name}.weight"), &[outputs, self.tail.shape[0]], 0.0)?;
+        let bias = self.parameter(&format!("{name}.bias"), &[outputs], 0.0)?;
+        let gemm = ops::gemm::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+        let id = self.tail.id;
+        self.apply(gemm, &[id, weight, bias], name, vec![outputs]);
+        Ok(())
+    }
+}
+
+/// An architecture that cannot take a site or its options.
+pub fn refused(arch: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Refusal {
+    Refusal::new(format!("architecture `{arch}`"), expected, found, "choose other options or another architecture")
+}
