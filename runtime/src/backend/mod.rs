@@ -11,6 +11,7 @@ pub mod table;
 
 use std::path::PathBuf;
 
+pub use native::available_bytes;
 pub use table::{BACKENDS, open};
 
 use crate::error::Result;

@@ -42,7 +42,7 @@ fn check_room(engine: &Engine) -> Result<()> {
 }
 
 /// Memory that can be had without swapping: `MemAvailable` of `/proc/meminfo`.
-fn available_bytes() -> Option<usize> {
+pub fn available_bytes() -> Option<usize> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
     line.split_whitespace().next()?.parse::<usize>().ok()?.checked_mul(1024)

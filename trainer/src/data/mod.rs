@@ -2,12 +2,19 @@
 //! seeded, augmented batches.
 
 pub mod augment;
+pub mod split;
 
-use kd_runtime::Result;
-use kd_runtime::contract::{Contract, Meaning};
+mod prepare;
+#[cfg(test)]
+mod tests;
+
+use kd_runtime::contract::Contract;
 use kd_runtime::data::Description;
 
-use crate::recipe::Recipe;
+pub use prepare::prepare;
+
+use crate::rng::{Purpose, Rng};
+use augment::Augment;
 
 /// Samples in memory, raw as the format stores them (before any contract's scaling).
 #[derive(Clone, Debug, PartialEq)]
@@ -52,20 +59,62 @@ pub struct RawBatch {
     pub labels: Vec<usize>,
 }
 
-/// Opens, checks, splits (by `recipe.run.seed`: validation and subset are the same for every arm and seed) and loads the
-/// data. Refuses excluded classes that do not exist, parts left empty, and more memory than there is.
-pub fn prepare(recipe: &Recipe) -> Result<Prepared> {
-    let _ = (recipe, Meaning::Logits);
-    todo!()
-}
-
 /// The order of an epoch: all samples, shuffled by seed and epoch.
 pub fn order(n: usize, seed: u64, epoch: usize) -> Vec<usize> {
-    let _ = (n, seed, epoch);
-    todo!()
+    let mut places: Vec<usize> = (0..n).collect();
+    Rng::new(seed, Purpose::Shuffle, epoch as u64, 0).shuffle(&mut places);
+    places
+}
+
+/// Gathers the samples of these places and augments each with its own random numbers (seed, epoch, place).
+pub fn load(
+    samples: &Samples,
+    places: &[usize],
+    augment: &[Box<dyn Augment>],
+    seed: u64,
+    epoch: usize,
+    batch: &mut RawBatch,
+) {
+    samples.gather(places, batch);
+    if augment.is_empty() {
+        return;
+    }
+    for (&place, raw) in places.iter().zip(batch.values.chunks_exact_mut(samples.elements)) {
+        let mut rng = Rng::new(seed, Purpose::Augment, epoch as u64, place as u64);
+        augment.iter().for_each(|augment| augment.apply(raw, &mut rng));
+    }
+}
+
+/// Scales a batch of raw values by a contract into what its network is fed.
+pub fn scale(contract: &Contract, raw: &[f32], x: &mut Vec<f32>) {
+    let elements = contract.input.elements();
+    x.resize(raw.len(), 0.0);
+    for (raw, x) in raw.chunks_exact(elements).zip(x.chunks_exact_mut(elements)) {
+        contract.prepare(raw, x);
+    }
 }
 
 impl Samples {
+    /// Without any sample.
+    fn new(elements: usize) -> Self {
+        Self { values: Values::U8(Vec::new()), labels: Vec::new(), elements }
+    }
+
+    /// Adds a sample; the first value that is no byte turns all into floats.
+    fn push(&mut self, raw: &[f32], label: usize) {
+        self.labels.push(label);
+        if let Values::U8(bytes) = &mut self.values {
+            if raw.iter().all(|&value| value == f32::from(value as u8)) {
+                bytes.extend(raw.iter().map(|&value| value as u8));
+                return;
+            }
+            self.values = Values::F32(bytes.iter().map(|&byte| f32::from(byte)).collect());
+        }
+        if let Values::F32(floats) = &mut self.values {
+            floats.extend_from_slice(raw);
+        }
+    }
+
     /// Number of samples.
     pub fn len(&self) -> usize {
         self.labels.len()
@@ -78,13 +127,27 @@ impl Samples {
 
     /// Gathers the samples of these places, not augmented.
     pub fn gather(&self, places: &[usize], batch: &mut RawBatch) {
-        let _ = (places, batch);
-        todo!()
+        batch.values.clear();
+        batch.labels.clear();
+        for &place in places {
+            batch.labels.push(self.labels[place]);
+            let range = place * self.elements..(place + 1) * self.elements;
+            match &self.values {
+                Values::U8(bytes) => batch.values.extend(bytes[range].iter().map(|&byte| f32::from(byte))),
+                Values::F32(floats) => batch.values.extend_from_slice(&floats[range]),
+            }
+        }
     }
-}
 
-/// Scales a batch of raw values by a contract into what its network is fed.
-pub fn scale(contract: &Contract, raw: &[f32], x: &mut Vec<f32>) {
-    let _ = (contract, raw, x);
-    todo!()
+    /// A copy of the samples of these places.
+    fn take(&self, places: &[usize]) -> Self {
+        fn pick<T: Copy>(values: &[T], places: &[usize], elements: usize) -> Vec<T> {
+            places.iter().flat_map(|&place| &values[place * elements..(place + 1) * elements]).copied().collect()
+        }
+        let values = match &self.values {
+            Values::U8(bytes) => Values::U8(pick(bytes, places, self.elements)),
+            Values::F32(floats) => Values::F32(pick(floats, places, self.elements)),
+        };
+        Self { values, labels: places.iter().map(|&place| self.labels[place]).collect(), elements: self.elements }
+    }
 }

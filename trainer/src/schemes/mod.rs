@@ -1,3 +1,5 @@
 //! Who teaches whom, and when: [`offline`] has frozen teachers.
 
 pub mod offline;
+
+mod teachers;

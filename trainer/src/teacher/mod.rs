@@ -1,10 +1,14 @@
 //! Where a teacher comes from, and what it says: frozen, in eval mode, never changed.
 
-use kd_runtime::Result;
-use kd_runtime::contract::Contract;
-use kd_runtime::graph::Graph;
+pub mod batch;
 
-use crate::data::Samples;
+use kd_runtime::contract::{Contract, Meaning};
+use kd_runtime::graph::Graph;
+use kd_runtime::{Refusal, Result, files, onnx};
+
+use crate::data::{RawBatch, Samples, scale};
+use crate::exec::{Executor, Mode, Plan};
+use crate::losses::rows::log_sum_exp;
 
 /// A network that teaches.
 pub struct Network {
@@ -31,7 +35,8 @@ pub struct Answers {
     pub loss: f64,
 }
 
-/// Evaluates a graph on samples.
+/// Evaluates a graph on samples, `batch` at a time. A graph for one sample at a time is opened first
+/// ([`batch::open`]).
 pub fn evaluate(
     graph: &Graph,
     contract: &Contract,
@@ -39,6 +44,76 @@ pub fn evaluate(
     batch: usize,
     threads: usize,
 ) -> Result<Answers> {
-    let _ = (graph, contract, samples, batch, threads);
-    todo!()
+    let graph = batch::open(graph)?;
+    let plan = Plan {
+        batch: batch.min(samples.len()).max(1),
+        taps: vec![contract.output.name.clone()],
+        backward: false,
+        threads,
+    };
+    let mut executor = Executor::<f32>::new(&graph, &plan)?;
+    let output = executor.tap(&contract.output.name)?;
+    let classes = executor.tap_shape(output).iter().product::<usize>().max(1);
+    let mut answers = Answers { predicted: Vec::with_capacity(samples.len()), right: 0, loss: 0.0 };
+    let (mut raw, mut x) = (RawBatch::default(), Vec::new());
+    let places: Vec<usize> = (0..samples.len()).collect();
+    for places in places.chunks(plan.batch) {
+        samples.gather(places, &mut raw);
+        scale(contract, &raw.values, &mut x);
+        executor.forward(&x, places.len(), Mode::Eval)?;
+        for (row, &label) in executor.value(output).chunks_exact(classes).zip(&raw.labels) {
+            check_numbers(row, &contract.output.name, answers.predicted.len())?;
+            let predicted = largest(row);
+            answers.predicted.push(predicted);
+            answers.right += usize::from(predicted == label);
+            answers.loss += cross_entropy(row, label, contract.output.meaning)?;
+        }
+    }
+    answers.loss /= samples.len().max(1) as f64;
+    Ok(answers)
+}
+
+/// The first largest of a row.
+pub fn largest(row: &[f32]) -> usize {
+    (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
+}
+
+/// The logarithm of a probability, of at least the smallest normal number: 0 has none.
+pub fn log_probability(p: f32) -> f32 {
+    p.max(f32::MIN_POSITIVE).ln()
+}
+
+/// SHA-256 of a network with its parameters, however it is held: of the ONNX file that it would be written to.
+pub fn parameters_sha256(graph: &Graph) -> String {
+    files::sha256(&onnx::write(graph))
+}
+
+/// Whether two graphs compute the same with the same weights; what they and their values are called does not count.
+pub fn same_network(a: &Graph, b: &Graph) -> bool {
+    a.nodes.len() == b.nodes.len()
+        && a.nodes.iter().zip(&b.nodes).all(|(a, b)| a.op == b.op)
+        && a.initializers.values().eq(b.initializers.values())
+}
+
+/// Minus infinity is the logarithm of 0; nothing else that is not finite means something.
+fn check_numbers(row: &[f32], output: &str, sample: usize) -> Result<()> {
+    match row.iter().find(|value| value.is_nan() || **value == f32::INFINITY) {
+        Some(value) => {
+            let at = format!("output `{output}` of sample {sample}");
+            Err(Refusal::new(at, "numbers", value, "train the network again, or choose another"))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Cross-entropy in nats of one row with the true class.
+fn cross_entropy(row: &[f32], label: usize, meaning: Meaning) -> Result<f64> {
+    let value = *row.get(label).ok_or_else(|| {
+        let expected = format!("a class below {}, the network's outputs", row.len());
+        Refusal::new("label", expected, label, "choose the data that the network was made for")
+    })?;
+    Ok(f64::from(match meaning {
+        Meaning::Probabilities => -log_probability(value),
+        _ => log_sum_exp(row, 1.0) - value,
+    }))
 }
