@@ -3,7 +3,8 @@
 use kd_runtime::ops::{self, OpError};
 
 use super::kernels::gemm::{Matrix, product};
-use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Site};
+use super::kernels::linear::{self, Plus, multiply, multiply_transposed};
+use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site};
 use crate::exec::Real;
 
 struct Gemm<T> {
@@ -51,6 +52,11 @@ impl<T: Real> Gemm<T> {
         if self.trans_b { Matrix::rows(data, self.k).t() } else { Matrix::rows(data, self.n) }
     }
 
+    /// A plain linear layer: rows of x against tiles.
+    fn is_plain(&self) -> bool {
+        !self.trans_a && self.alpha == T::ONE && self.beta == T::ONE
+    }
+
     fn d_c(&self, [rows, columns]: [usize; 2], d_y: &[T], d: &mut [T], add: bool) {
         if !add {
             d.fill(T::ZERO);
@@ -65,7 +71,12 @@ impl<T: Real> Gemm<T> {
 }
 
 impl<T: Real> Kernel<T> for Gemm<T> {
-    fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
+    fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], context: &mut Context<'_, T>) {
+        if self.is_plain() && matches!(self.c, None | Some([1, _])) && self.c.is_none_or(|[_, n]| n == self.n) {
+            let plus = if self.c.is_some() { Plus::Row(x.get(2)) } else { Plus::Nothing };
+            let sizes = [self.m, self.n, self.k];
+            return multiply(y, x.get(0), self.b(x.get(1)), sizes, plus, &context.scratch.lanes);
+        }
         let add = self.c.is_some();
         if let Some([rows, columns]) = self.c {
             let c = x.get(2);
@@ -85,13 +96,16 @@ impl<T: Real> Kernel<T> for Gemm<T> {
         _y: &[T],
         d_y: &[T],
         d_x: &mut [Gradient<T>],
-        _context: &mut Context<'_, T>,
+        context: &mut Context<'_, T>,
     ) {
         let (m, n, k) = (self.m, self.n, self.k);
         let d_matrix = Matrix::rows(d_y, n);
         if let Some((d, add)) = d_x[0].target() {
             let b = self.b(x.get(1));
-            if self.trans_a {
+            if self.is_plain() {
+                let plus = if add { Plus::There } else { Plus::Nothing };
+                multiply(d, d_y, b.t(), [m, k, n], plus, &context.scratch.lanes);
+            } else if self.trans_a {
                 product(d, b, d_matrix.t(), [k, m, n], self.alpha, add);
             } else {
                 product(d, d_matrix, b.t(), [m, k, n], self.alpha, add);
@@ -99,7 +113,11 @@ impl<T: Real> Kernel<T> for Gemm<T> {
         }
         if let Some((d, add)) = d_x[1].target() {
             let a = self.a(x.get(0));
-            if self.trans_b {
+            if self.is_plain() && self.trans_b {
+                multiply_transposed(d, d_y, x.get(0), [m, n, k], add);
+            } else if self.is_plain() {
+                multiply_transposed(d, x.get(0), d_y, [m, k, n], add);
+            } else if self.trans_b {
                 product(d, d_matrix.t(), a, [n, k, m], self.alpha, add);
             } else {
                 product(d, a.t(), d_matrix, [k, n, m], self.alpha, add);
@@ -112,5 +130,10 @@ impl<T: Real> Kernel<T> for Gemm<T> {
 
     fn keeps(&self) -> Keeps {
         Keeps::inputs(&[(0, self.wanted[1]), (1, self.wanted[0])])
+    }
+
+    fn scratch(&self) -> ScratchSize {
+        let lane = linear::lane::<T>(self.k, self.n).max(linear::lane::<T>(self.n, self.k));
+        ScratchSize { shared: 0, lane: if self.is_plain() { lane } else { 0 } }
     }
 }

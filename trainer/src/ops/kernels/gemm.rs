@@ -26,7 +26,8 @@ impl<'a, T> Matrix<'a, T> {
         Self { data: self.data, row: self.col, col: self.row }
     }
 
-    fn fits(&self, rows: usize, columns: usize) -> bool {
+    /// Whether so many rows and columns lie inside the slice.
+    pub fn fits(&self, rows: usize, columns: usize) -> bool {
         rows == 0 || columns == 0 || (rows - 1) * self.row + (columns - 1) * self.col < self.data.len()
     }
 }

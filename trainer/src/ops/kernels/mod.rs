@@ -2,6 +2,7 @@
 
 pub mod frame;
 pub mod gemm;
+pub mod linear;
 pub mod pointwise;
 pub mod rows;
 pub mod strided;
