@@ -2,9 +2,13 @@
 
 pub mod batch;
 
+mod source;
+
 use kd_runtime::contract::{Contract, Meaning};
 use kd_runtime::graph::Graph;
 use kd_runtime::{Refusal, Result, files, onnx};
+
+pub use source::open;
 
 use crate::data::{RawBatch, Samples, scale};
 use crate::exec::{Executor, Mode, Plan};
@@ -22,6 +26,8 @@ pub struct Network {
     pub sha256: String,
     /// Its share in the mean of several teachers, already divided by their sum.
     pub weight: f64,
+    /// What is to be said of it once, one line each.
+    pub notes: Vec<String>,
 }
 
 /// Right answers of a network (eval mode) over samples, and every predicted class in order. The prediction is the first

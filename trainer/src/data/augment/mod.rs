@@ -3,7 +3,14 @@
 
 pub mod table;
 
-use kd_runtime::Result;
+mod flip;
+mod jitter;
+mod scaling;
+#[cfg(test)]
+mod tests;
+mod translate;
+
+use kd_runtime::{Refusal, Result};
 
 use crate::options::{Options, Spec};
 use crate::recipe::Choice;
@@ -36,4 +43,17 @@ pub fn build(choices: &[Choice], shape: &[usize]) -> Result<Vec<Box<dyn Augment>
             (kind.expect("a checked choice names a row").build)(&choice.options, shape)
         })
         .collect()
+}
+
+/// Height and width of images; refuses other samples.
+fn image(name: &str, shape: &[usize]) -> Result<(usize, usize)> {
+    match *shape {
+        [_, height, width] => Ok((height, width)),
+        _ => Err(refuse(name, "images [C, H, W]", shape)),
+    }
+}
+
+fn refuse(name: &str, expected: &str, shape: &[usize]) -> Refusal {
+    let found = format!("samples of shape {shape:?}");
+    Refusal::new(format!("data.augment `{name}`"), expected, found, "leave it out")
 }

@@ -1,0 +1,80 @@
+//! Teachers that exist: the student of another run, or any ONNX file with a contract.
+
+use std::path::Path;
+
+use kd_runtime::cli::Precision;
+use kd_runtime::cli::target::Target;
+use kd_runtime::contract::{self, Meaning};
+use kd_runtime::{Refusal, Result};
+
+use super::{Network, batch};
+use crate::data::{Prepared, RawBatch, scale};
+use crate::exec::{Executor, Mode, Plan};
+use crate::recipe::{Recipe, Teacher, TeacherSource};
+
+/// Training samples from which it is told whether a network gives probabilities.
+const SEEN: usize = 64;
+/// How far from 1 a row of probabilities may sum: f32 rounding over thousands of classes.
+const SUM_TOLERANCE: f32 = 1e-3;
+
+/// Opens a teacher that exists, and checks that it fits the data. Where there is no contract, prints a template on
+/// standard output. Not for one that the recipe trains first ([`TeacherSource::Arch`]): that one is refused.
+pub fn open(teacher: &Teacher, recipe: &Recipe, data: &Prepared) -> Result<Network> {
+    let (name, path, contract) = match &teacher.source {
+        TeacherSource::Run(folder) => (format!("run {}", folder.display()), folder, None),
+        TeacherSource::Onnx { path, contract } => (format!("onnx {}", path.display()), path, contract.as_deref()),
+        TeacherSource::Arch { arch, .. } => {
+            let found = format!("architecture `{}`", arch.name);
+            return Err(Refusal::new("teacher", "a run or an ONNX file", found, "train it first"));
+        }
+    };
+    let shares: f64 = recipe.teachers.iter().map(|teacher| teacher.weight).sum();
+    let weight = teacher.weight / shares;
+    read(path, contract, data).map(|network| Network { name, weight, ..network })
+}
+
+/// Reads a model and checks it against its contract and the data.
+fn read(path: &Path, contract: Option<&Path>, data: &Prepared) -> Result<Network> {
+    let target = Target::open(path, path.is_dir().then_some(Precision::Float), contract)?;
+    let graph = target.graph?;
+    let at = target.path.display();
+    let Some(contract) = target.contract else {
+        return Err(contract::missing(&target.path, &graph, "a teacher", &mut std::io::stdout()));
+    };
+    contract.check_model(&graph).map_err(|e| e.within(&at))?;
+    contract.check_data(&data.description).map_err(|e| e.within(&at))?;
+    if contract.output.meaning == Meaning::Embedding {
+        let found = "an embedding";
+        return Err(Refusal::new(at, "a teacher that gives logits or probabilities", found, "choose another teacher"));
+    }
+    let mut notes = target.notes;
+    let opened = batch::open(&graph).map_err(|e| e.within(&at))?.into_owned();
+    if opened != graph {
+        notes.push("takes one sample at a time: its batch was opened, its samples stay apart".into());
+    }
+    let (name, sha256) = (at.to_string(), target.sha256);
+    let mut network = Network { name, graph: opened, contract, sha256, weight: 1.0, notes };
+    if network.contract.output.meaning == Meaning::Logits && gives_probabilities(&network, data)? {
+        network.contract.output.meaning = Meaning::Probabilities;
+        network.notes.push("gives probabilities, not logits (its rows sum to 1): their logarithm is taken".into());
+    }
+    Ok(network)
+}
+
+/// Whether every row of the output for the first training samples is one of probabilities.
+fn gives_probabilities(network: &Network, data: &Prepared) -> Result<bool> {
+    let Network { graph, contract, .. } = network;
+    let places: Vec<usize> = (0..data.train.len().min(SEEN)).collect();
+    let plan = Plan { batch: places.len().max(1), taps: Vec::new(), backward: false, threads: 1 };
+    let mut executor = Executor::<f32>::new(graph, &plan)?;
+    let output = executor.tap(&contract.output.name)?;
+    let (mut raw, mut x) = (RawBatch::default(), Vec::new());
+    data.train.gather(&places, &mut raw);
+    scale(contract, &raw.values, &mut x);
+    executor.forward(&x, places.len(), Mode::Eval)?;
+    let mut rows = executor.value(output).chunks_exact(contract.output.classes.len().max(1));
+    Ok(rows.all(|row| {
+        let sum: f32 = row.iter().sum();
+        row.iter().all(|p| *p >= 0.0) && (sum - 1.0).abs() <= SUM_TOLERANCE
+    }))
+}
