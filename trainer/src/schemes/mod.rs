@@ -3,3 +3,5 @@
 pub mod offline;
 
 mod teachers;
+#[cfg(test)]
+mod tests;

@@ -170,3 +170,19 @@ impl Soft {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schemes::tests::teacher;
+
+    #[test]
+    fn a_changed_parameter_is_noticed() {
+        let mut teachers = Teachers::new(&[teacher("cnn", 1, 0.5), teacher("mlp", 2, 0.5)], &[], 1, 1).unwrap();
+        teachers.check_unchanged().unwrap();
+        let last = teachers.members[1].executor.parameters_mut().last_mut().unwrap();
+        last.value[0] += 1e-3;
+        let message = teachers.check_unchanged().unwrap_err().to_string();
+        assert!(message.starts_with("teacher `arch mlp`: expected its parameters as before"), "{message}");
+    }
+}

@@ -1,0 +1,315 @@
+//! What the learner makes of its terms and teachers, against the same made by hand in f64.
+
+use kd_runtime::contract::{Contract, Meaning};
+use kd_runtime::data::Description;
+use kd_runtime::graph::Graph;
+use kd_runtime::ops::softmax::Softmax;
+
+use super::offline::{At, Learner, StepValues};
+use super::teachers::Teachers;
+use crate::data::RawBatch;
+use crate::exec::random::Stream;
+use crate::exec::{Executor, Mode, Plan};
+use crate::losses::ce::cross_entropy;
+use crate::losses::kd::soft_targets;
+use crate::losses::rows::{Reduction, log_sum_exp};
+use crate::losses::table::METHODS;
+use crate::optim::schedule::SCHEDULES;
+use crate::options::{Options, Setting};
+use crate::recipe::{Choice, Distill, Keep, Scheme, Term, Train};
+use crate::teacher::Network;
+use crate::zoo::{self, Site};
+
+const CLASSES: usize = 4;
+const SHAPE: [usize; 3] = [2, 4, 5];
+const ELEMENTS: usize = 40;
+const AT: At = At { step: 3, steps: 8, steps_per_epoch: 4 };
+
+fn choice<'a>(mut names: impl Iterator<Item = (&'static str, &'static [crate::options::Spec])>, name: &str) -> Choice {
+    let (name, specs) = names.find(|(known, _)| *known == name).unwrap();
+    Choice { name, options: Options::defaults(specs) }
+}
+
+fn network(arch: &str, seed: u64) -> Graph {
+    let arch = choice(zoo::table::ARCHS.iter().map(|arch| (arch.name, arch.options)), arch);
+    zoo::build(&arch, &Site { input: SHAPE.to_vec(), classes: CLASSES }, seed).unwrap()
+}
+
+fn contract() -> Contract {
+    let description = Description {
+        shape: SHAPE.to_vec(),
+        layout: "CHW".into(),
+        classes: (0..CLASSES).map(|class| class.to_string()).collect(),
+        raw_max: Some(16.0),
+        n_train: 0,
+        n_test: 0,
+        sha256: String::new(),
+    };
+    Contract::for_data(&description, "x", "logits", Meaning::Logits)
+}
+
+/// A teacher that is fed otherwise than the student.
+pub(super) fn teacher(arch: &str, seed: u64, weight: f64) -> Network {
+    let mut contract = contract();
+    (contract.input.mean, contract.input.std) = (vec![0.3, 0.5], vec![0.2, 0.4]);
+    Network {
+        name: format!("arch {arch}"),
+        graph: network(arch, seed),
+        contract,
+        sha256: String::new(),
+        weight,
+        notes: vec![],
+    }
+}
+
+/// The same teacher, ending in a softmax.
+fn with_softmax(mut network: Network) -> Network {
+    let logits = network.graph.find("logits").unwrap();
+    let probabilities = network.graph.apply(Softmax { axis: -1 }, &[logits], "probabilities");
+    network.graph.values[logits.index()].name = "scores".into();
+    network.graph.outputs = vec![probabilities];
+    network.graph.validate().unwrap();
+    network.contract.output.name = "probabilities".into();
+    network.contract.output.meaning = Meaning::Probabilities;
+    network
+}
+
+fn train(label_smoothing: f64) -> Train {
+    Train {
+        epochs: 2,
+        batch: 6,
+        optimizer: choice(crate::optim::table::OPTIMIZERS.iter().map(|kind| (kind.name, kind.options)), "sgd"),
+        schedule: schedule("constant"),
+        decay_norm_and_bias: true,
+        label_smoothing,
+        clip_norm: None,
+        max_norm: None,
+        patience: None,
+        keep: Keep::Last,
+    }
+}
+
+fn schedule(name: &str) -> Choice {
+    choice(SCHEDULES.iter().map(|schedule| (schedule.name, schedule.options)), name)
+}
+
+fn term(method: &str, weight: f64, options: &[(&'static str, Setting)]) -> Term {
+    let mut method = choice(METHODS.iter().map(|method| (method.name, method.options)), method);
+    for (name, setting) in options {
+        method.options = method.options.with(name, setting.clone());
+    }
+    Term { method, weight, schedule: None }
+}
+
+fn temperature(t: f64) -> (&'static str, Setting) {
+    ("temperature", Setting::Number(t))
+}
+
+fn distill(task_weight: f64, terms: Vec<Term>) -> Distill {
+    Distill { scheme: Scheme::Offline, task_weight, terms }
+}
+
+/// Raw values of 0 to 16, as the contract expects.
+fn batch() -> RawBatch {
+    let noise = Stream::new(11, 0);
+    let labels = vec![0, 3, 1, 2, 2];
+    RawBatch { values: (0..labels.len() * ELEMENTS).map(|i| 16.0 * noise.uniform(i)).collect(), labels }
+}
+
+fn learner(student: &Graph, distill: &Distill, teachers: &[Network]) -> kd_runtime::Result<Learner> {
+    Learner::new(student, &contract(), &train(0.0), Some((distill, teachers)), 2)
+}
+
+/// A step's values and all gradients.
+fn step(distill: &Distill, teachers: &[Network]) -> (StepValues, Vec<f32>) {
+    let mut learner = learner(&network("mlp", 1), distill, teachers).unwrap();
+    let values = learner.step(&batch(), 0, AT).unwrap();
+    learner.check_teachers_unchanged().unwrap();
+    let gradients = learner.executor.parameters().iter().flat_map(|p| p.gradient.clone()).collect();
+    (values, gradients)
+}
+
+fn assert_close(found: &[f32], expected: &[f32], what: &str) {
+    let largest = expected.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+    let off = found.iter().zip(expected).fold(0.0_f32, |off, (a, b)| off.max((a - b).abs()));
+    // Sums of 128 products in f32: 128 roundings of 2⁻²⁴ are 8e-6 of the largest.
+    assert!(found.len() == expected.len() && off < 2e-5 * largest, "{what}: off by {off} of {largest}");
+}
+
+/// Answers of a network in f64.
+fn answers(graph: &Graph, contract: &Contract, batch: &RawBatch) -> Vec<f64> {
+    let n = batch.labels.len();
+    let plan = Plan { batch: n, taps: vec![], backward: false, threads: 1 };
+    let mut executor = Executor::<f64>::new(graph, &plan).unwrap();
+    executor.forward(&fed(contract, batch), n, Mode::Eval).unwrap();
+    executor.value(executor.tap(&contract.output.name).unwrap()).to_vec()
+}
+
+/// What a contract makes of raw values, by its definition.
+fn fed(contract: &Contract, batch: &RawBatch) -> Vec<f64> {
+    let input = &contract.input;
+    let plane = SHAPE[1] * SHAPE[2];
+    let pick = |values: &[f32], i: usize| f64::from(values[(i / plane % SHAPE[0]).min(values.len() - 1)]);
+    let raw = batch.values.iter().map(|&raw| f64::from(raw) * f64::from(input.scale)).enumerate();
+    raw.map(|(i, x)| (x - pick(&input.mean, i)) / pick(&input.std, i)).collect()
+}
+
+#[test]
+fn the_gradient_is_that_of_the_weighted_sum_of_all_terms() {
+    let (student, taught_by) = (network("mlp", 1), teacher("cnn", 2, 1.0));
+    let mut third = term("kd", 0.5, &[temperature(1.5), ("reduction", Setting::Text("sum".into()))]);
+    third.schedule = Some(schedule("cosine"));
+    let factor = (SCHEDULES.iter().find(|kind| kind.name == "cosine").unwrap().factor)(
+        &third.schedule.as_ref().unwrap().options,
+        AT.step,
+        AT.steps,
+        AT.steps_per_epoch,
+    );
+    assert!(factor > 0.1 && factor < 0.9, "{factor}");
+    let distill = distill(0.7, vec![term("kd", 2.0, &[temperature(4.0)]), third]);
+    let teachers = [taught_by];
+    let mut learner = Learner::new(&student, &contract(), &train(0.1), Some((&distill, &teachers)), 2).unwrap();
+    assert_eq!(learner.term_names, ["ce", "kd", "kd.2"]);
+    let batch = batch();
+    let n = batch.labels.len();
+    let found = learner.step(&batch, 0, AT).unwrap();
+
+    let plan = Plan { batch: n, taps: vec![], backward: true, threads: 1 };
+    let mut executor = Executor::<f64>::new(&student, &plan).unwrap();
+    executor.forward(&fed(&contract(), &batch), n, Mode::Train { seed: 0 }).unwrap();
+    let logits = executor.tap("logits").unwrap();
+    let z = executor.value(logits).to_vec();
+    let t = answers(&teachers[0].graph, &teachers[0].contract, &batch);
+    let mut d = vec![vec![0.0; z.len()]; 3];
+    let terms = [
+        cross_entropy(&z, &batch.labels, CLASSES, 0.1, Reduction::BatchMean, &mut d[0]),
+        soft_targets(&z, &t, CLASSES, 4.0, Reduction::BatchMean, true, &mut d[1]),
+        soft_targets(&z, &t, CLASSES, 1.5, Reduction::Sum, true, &mut d[2]),
+    ];
+    let weights = [0.7, 2.0, 0.5 * factor];
+    let sum: Vec<f64> = (0..z.len()).map(|i| (0..3).map(|k| weights[k] * d[k][i]).sum()).collect();
+    executor.backward(&[(logits, &sum)]).unwrap();
+
+    for (k, (found, expected)) in found.terms.iter().zip(terms).enumerate() {
+        // The logarithms are off by some 2⁻²⁴, and the second term is 16 times their difference.
+        assert!((found - expected).abs() < 5e-6, "term {k}: {found}, expected {expected}");
+    }
+    let loss: f64 = terms.iter().zip(weights).map(|(term, weight)| term * weight).sum();
+    assert!((found.loss - loss).abs() < 1e-5, "{} {loss}", found.loss);
+    let right = z.chunks(CLASSES).zip(&batch.labels).filter(|(row, label)| row.iter().all(|v| *v <= row[**label]));
+    assert_eq!(found.right, right.count());
+    for (found, expected) in learner.executor.parameters().iter().zip(executor.parameters()) {
+        let expected_f32: Vec<f32> = expected.gradient.iter().map(|&g| g as f32).collect();
+        assert_close(&found.gradient, &expected_f32, &expected.name);
+    }
+}
+
+#[test]
+fn a_second_step_of_another_size_does_not_see_the_first() {
+    let distill = distill(1.0, vec![term("kd", 1.0, &[])]);
+    let teachers = [teacher("mlp", 2, 0.5), teacher("cnn", 3, 0.5)];
+    let small = RawBatch { values: batch().values[..2 * ELEMENTS].to_vec(), labels: vec![0, 3] };
+    let gradients = |batches: &[&RawBatch]| {
+        let mut learner = learner(&network("mlp", 1), &distill, &teachers).unwrap();
+        batches.iter().for_each(|batch| drop(learner.step(batch, 0, AT).unwrap()));
+        learner.executor.parameters().iter().flat_map(|p| p.gradient.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(gradients(&[&batch(), &small, &batch()]), gradients(&[&batch()]));
+    assert_eq!(gradients(&[&batch(), &small]), gradients(&[&small]));
+}
+
+#[test]
+fn probabilities_teach_what_their_logits_teach() {
+    let distill = distill(0.0, vec![term("kd", 1.0, &[temperature(3.0)])]);
+    let (_, expected) = step(&distill, &[teacher("cnn", 2, 1.0)]);
+    let (_, found) = step(&distill, &[with_softmax(teacher("cnn", 2, 1.0))]);
+    assert_close(&found, &expected, "one teacher");
+    // Among several, too.
+    let other = || teacher("mlp", 5, 0.6);
+    let (_, expected) = step(&distill, &[teacher("cnn", 2, 0.4), other()]);
+    let (_, found) = step(&distill, &[with_softmax(teacher("cnn", 2, 0.4)), other()]);
+    assert_close(&found, &expected, "two teachers");
+}
+
+#[test]
+fn a_teacher_twice_teaches_what_it_teaches_once() {
+    let distill = distill(0.0, vec![term("kd", 1.0, &[temperature(3.0)])]);
+    let (_, expected) = step(&distill, &[teacher("cnn", 2, 1.0)]);
+    let (_, found) = step(&distill, &[teacher("cnn", 2, 0.25), teacher("cnn", 2, 0.75)]);
+    assert_close(&found, &expected, "gradients");
+}
+
+#[test]
+fn several_teachers_are_the_weighted_mean_of_their_softened_answers() {
+    let networks = [teacher("mlp", 2, 0.25), teacher("cnn", 3, 0.75)];
+    let batch = batch();
+    let mut teachers = Teachers::new(&networks, &["logits"], 5, 1).unwrap();
+    let softened = |z: &[f64], t: f64| -> Vec<f64> {
+        let rows = z.chunks(CLASSES).map(|row| (row, log_sum_exp(row, 1.0 / t)));
+        rows.flat_map(|(row, shift)| row.iter().map(move |z| (z / t - shift).exp())).collect()
+    };
+    for t in [1.0, 4.0] {
+        let taught = teachers.taught(&networks, "logits", t).unwrap();
+        teachers.answer(&batch).unwrap();
+        let logits: Vec<f64> = teachers.value(taught).iter().map(|&z| f64::from(z)).collect();
+        let found = softened(&logits, t);
+        let each: Vec<Vec<f64>> =
+            networks.iter().map(|n| softened(&answers(&n.graph, &n.contract, &batch), t)).collect();
+        assert_eq!(found.len(), 5 * CLASSES);
+        for (i, found) in found.iter().enumerate() {
+            let expected = 0.25 * each[0][i] + 0.75 * each[1][i];
+            // f32 logits of size 10 in an exponent.
+            assert!((found - expected).abs() < 1e-5, "temperature {t} at {i}: {found}, expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_baseline_learns_from_the_labels_alone() {
+    let student = network("mlp", 1);
+    let mut alone = Learner::new(&student, &contract(), &train(0.0), None, 1).unwrap();
+    let found = alone.step(&batch(), 0, AT).unwrap();
+    assert_eq!(alone.term_names, ["ce"]);
+    let (expected, gradients) = step(&distill(1.0, vec![]), &[]);
+    assert_eq!(found, expected);
+    let parameters = alone.executor.parameters();
+    assert_eq!(parameters.iter().flat_map(|p| p.gradient.clone()).collect::<Vec<_>>(), gradients);
+}
+
+#[test]
+fn refuses_what_cannot_teach() {
+    let mut fewer = teacher("cnn", 2, 1.0);
+    fewer.contract.output.classes.pop();
+    let student = teacher("mlp", 1, 1.0);
+    let features = |tap: &str| {
+        let names = [("student", Setting::Text("features".into())), ("teacher", Setting::Text(tap.into()))];
+        term("kd", 1.0, &names)
+    };
+    let one = || teacher("cnn", 2, 1.0);
+    #[rustfmt::skip]
+    let cases = [
+        ("fewer classes", vec![fewer], vec![term("kd", 1.0, &[])], "expected 4 classes, as the student has, found 3"),
+        ("the student", vec![student], vec![term("kd", 1.0, &[])], "found the student itself"),
+        ("no teacher", vec![], vec![term("kd", 1.0, &[])], "expected a teacher, found none"),
+        ("no such tap", vec![one()], vec![features("stage9")], "`stage9`"),
+        ("features of two", vec![one(), one()], vec![features("features")], "expected `logits`"),
+        ("nothing to learn", vec![one()], vec![], "expected a loss to learn from"),
+    ];
+    for (name, teachers, terms, expected) in cases {
+        let refusal = learner(&network("mlp", 1), &distill(0.0, terms), &teachers).err();
+        let message = refusal.map(|refusal| refusal.to_string()).unwrap_or_default();
+        assert!(message.contains(expected), "{name}: {message}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_its_term_and_step() {
+    let mut broken = teacher("mlp", 2, 1.0);
+    let bias = *broken.graph.initializers.keys().last().unwrap();
+    let bias = broken.graph.initializers.get_mut(&bias).unwrap();
+    bias.get_mut::<f32>().unwrap()[0] = f32::NAN;
+    let distill = distill(1.0, vec![term("kd", 1.0, &[])]);
+    let mut learner = learner(&network("mlp", 1), &distill, &[broken]).unwrap();
+    let message = learner.step(&batch(), 0, AT).unwrap_err().to_string();
+    assert!(message.starts_with("term `kd` at step 4: expected a finite loss, found NaN;"), "{message}");
+}
