@@ -6,7 +6,7 @@ pub mod split;
 
 mod prepare;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use kd_runtime::contract::Contract;
 use kd_runtime::data::Description;

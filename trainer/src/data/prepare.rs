@@ -18,14 +18,18 @@ use crate::rng::Purpose;
 /// Classes are left out first, then the subset is drawn (at least one sample of each class), then the validation samples
 /// (never the last one of a class). Labels keep their numbers, so excluded classes stay outputs of the networks.
 pub fn prepare(recipe: &Recipe) -> Result<Prepared> {
-    let section = &recipe.data;
+    prepare_section(&recipe.data, recipe.run.seed)
+}
+
+/// [`prepare`] of one section.
+pub(super) fn prepare_section(section: &Data, seed: u64) -> Result<Prepared> {
     let data = Source { format: section.format.clone(), path: section.path.clone() }.open()?;
     let description = data.description().clone();
     check_room(&description)?;
     let excluded = excluded(section, &description)?;
     let all = read(&*data, Split::Train)?;
     let test = read(&*data, Split::Test)?;
-    let (train, validation) = split(&all.labels, section, &excluded, recipe.run.seed);
+    let (train, validation) = split(&all.labels, section, &excluded, seed);
     check_parts(section, [train.len(), validation.len(), test.len()])?;
     let (train, validation) = (all.take(&train), all.take(&validation));
     let contract = contract(&description, &train, section.normalize);

@@ -1,8 +1,39 @@
 //! What a run relies on: parts that are apart, the same for everyone, and batches that depend on nothing but their name.
 
+use std::collections::BTreeSet;
+
+use super::prepare::prepare_section;
 use super::split::draw;
-use super::{Samples, Values, order};
+use super::{Prepared, RawBatch, Samples, Values, order, scale};
+use crate::recipe::{Data, Normalize};
 use crate::rng::Purpose;
+
+/// The embedded digits, as they are.
+pub(crate) fn digits() -> Data {
+    Data {
+        format: "digits".into(),
+        path: "".into(),
+        normalize: Normalize::Unit,
+        subset: 1.0,
+        exclude_classes: vec![],
+        validation: 0.0,
+        augment: vec![],
+    }
+}
+
+pub(crate) fn prepared(section: &Data, seed: u64) -> Prepared {
+    prepare_section(section, seed).unwrap()
+}
+
+/// Every sample with its label, to be compared as a set.
+fn rows(samples: &Samples) -> Vec<(usize, Vec<u8>)> {
+    let Values::U8(bytes) = &samples.values else { panic!("digits are bytes") };
+    samples.labels.iter().copied().zip(bytes.chunks(64).map(<[u8]>::to_vec)).collect()
+}
+
+fn count(samples: &Samples, class: usize) -> usize {
+    samples.labels.iter().filter(|&&label| label == class).count()
+}
 
 #[test]
 fn drawn_parts_are_stratified_disjoint_and_depend_on_the_seed() {
@@ -40,8 +71,69 @@ fn samples_are_bytes_until_a_value_is_none() {
     assert_eq!(samples.values, Values::U8(vec![0, 255]));
     samples.push(&[0.5, -1.0], 0);
     assert_eq!(samples.values, Values::F32(vec![0.0, 255.0, 0.5, -1.0]));
-    let mut batch = super::RawBatch::default();
+    let mut batch = RawBatch::default();
     samples.gather(&[1, 0], &mut batch);
     assert_eq!((batch.values, batch.labels), (vec![0.5, -1.0, 0.0, 255.0], vec![0, 1]));
     assert_eq!(samples.take(&[1]).values, Values::F32(vec![0.5, -1.0]));
+}
+
+#[test]
+fn the_parts_of_a_data_set_are_apart_and_the_same_for_one_seed() {
+    let whole = prepared(&digits(), 1);
+    assert_eq!([whole.train.len(), whole.validation.len(), whole.test.len()], [1438, 0, 359]);
+    let section = Data { subset: 0.5, validation: 0.2, exclude_classes: vec!["3".into()], ..digits() };
+    let parts = prepared(&section, 1);
+    let (train, validation) = (rows(&parts.train), rows(&parts.validation));
+    let all: BTreeSet<_> = rows(&whole.train).into_iter().collect();
+    let both: BTreeSet<_> = train.iter().chain(&validation).cloned().collect();
+    assert!(both.is_subset(&all));
+    assert_eq!(both.len(), train.len() + validation.len(), "a sample is in one part only");
+    for class in 0..10 {
+        let n = if class == 3 { 0 } else { count(&whole.train, class) };
+        let kept = (0.5 * n as f64).round();
+        let held_out = (0.2 * kept).round();
+        let found = (count(&parts.train, class), count(&parts.validation, class), count(&parts.test, class));
+        let expected = ((kept - held_out) as usize, held_out as usize, count(&whole.test, class));
+        assert_eq!(found, expected, "class {class}");
+    }
+    assert_eq!(parts.contract.output.classes.len(), 10, "an excluded class is still an output");
+    let again = prepared(&section, 1);
+    assert_eq!((again.train, again.validation), (parts.train, parts.validation));
+    assert_ne!(rows(&prepared(&section, 2).validation), validation);
+}
+
+#[test]
+fn contracts_scale_as_the_recipe_says() {
+    for (normalize, range) in [(Normalize::None, 16.0), (Normalize::Unit, 1.0)] {
+        let data = prepared(&Data { normalize, ..digits() }, 1);
+        let (mut batch, mut x) = (RawBatch::default(), Vec::new());
+        data.train.gather(&(0..data.train.len()).collect::<Vec<_>>(), &mut batch);
+        scale(&data.contract, &batch.values, &mut x);
+        let (low, high) = x.iter().fold((f32::MAX, f32::MIN), |(low, high), &v| (low.min(v), high.max(v)));
+        assert_eq!((low, high), (0.0, range));
+    }
+    // The statistics are those of the training samples that are left.
+    let section = Data { normalize: Normalize::Standard, subset: 0.1, ..digits() };
+    let data = prepared(&section, 1);
+    let (mut batch, mut x) = (RawBatch::default(), Vec::new());
+    data.train.gather(&(0..data.train.len()).collect::<Vec<_>>(), &mut batch);
+    scale(&data.contract, &batch.values, &mut x);
+    let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / x.len() as f64;
+    let variance = x.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / x.len() as f64;
+    assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-5, "{mean} {variance}");
+}
+
+#[test]
+fn refuses_classes_and_shares_that_leave_nothing() {
+    let everything: Vec<String> = (0..10).map(|class| class.to_string()).collect();
+    let cases = [
+        (Data { exclude_classes: vec!["33".into()], ..digits() }, "found `33`; did you mean `3`?"),
+        (Data { exclude_classes: everything, ..digits() }, "data: expected training samples, found none"),
+        (Data { validation: 1e-4, ..digits() }, "data.validation: expected validation samples, found none"),
+        (Data { format: "digit".into(), ..digits() }, "did you mean `digits`?"),
+    ];
+    for (section, expected) in cases {
+        let message = prepare_section(&section, 1).err().map(|refusal| refusal.to_string()).unwrap_or_default();
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
 }

@@ -25,7 +25,7 @@ const SHAPE: [usize; 3] = [2, 4, 5];
 const ELEMENTS: usize = 40;
 const AT: At = At { step: 3, steps: 8, steps_per_epoch: 4 };
 
-fn choice<'a>(mut names: impl Iterator<Item = (&'static str, &'static [crate::options::Spec])>, name: &str) -> Choice {
+fn choice(mut names: impl Iterator<Item = (&'static str, &'static [crate::options::Spec])>, name: &str) -> Choice {
     let (name, specs) = names.find(|(known, _)| *known == name).unwrap();
     Choice { name, options: Options::defaults(specs) }
 }

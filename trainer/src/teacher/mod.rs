@@ -3,6 +3,8 @@
 pub mod batch;
 
 mod source;
+#[cfg(test)]
+mod tests;
 
 use kd_runtime::contract::{Contract, Meaning};
 use kd_runtime::graph::Graph;

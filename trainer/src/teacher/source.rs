@@ -1,5 +1,6 @@
 //! Teachers that exist: the student of another run, or any ONNX file with a contract.
 
+use std::io::Write;
 use std::path::Path;
 
 use kd_runtime::cli::Precision;
@@ -30,16 +31,16 @@ pub fn open(teacher: &Teacher, recipe: &Recipe, data: &Prepared) -> Result<Netwo
     };
     let shares: f64 = recipe.teachers.iter().map(|teacher| teacher.weight).sum();
     let weight = teacher.weight / shares;
-    read(path, contract, data).map(|network| Network { name, weight, ..network })
+    read(path, contract, data, &mut std::io::stdout()).map(|network| Network { name, weight, ..network })
 }
 
-/// Reads a model and checks it against its contract and the data.
-fn read(path: &Path, contract: Option<&Path>, data: &Prepared) -> Result<Network> {
+/// Reads a model and checks it against its contract and the data; a template of a missing contract goes to `out`.
+pub(super) fn read(path: &Path, contract: Option<&Path>, data: &Prepared, out: &mut dyn Write) -> Result<Network> {
     let target = Target::open(path, path.is_dir().then_some(Precision::Float), contract)?;
     let graph = target.graph?;
     let at = target.path.display();
     let Some(contract) = target.contract else {
-        return Err(contract::missing(&target.path, &graph, "a teacher", &mut std::io::stdout()));
+        return Err(contract::missing(&target.path, &graph, "a teacher", out));
     };
     contract.check_model(&graph).map_err(|e| e.within(&at))?;
     contract.check_data(&data.description).map_err(|e| e.within(&at))?;

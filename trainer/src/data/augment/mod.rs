@@ -25,8 +25,11 @@ pub struct AugmentKind {
     /// Its options, without `kind`.
     pub options: &'static [Spec],
     /// Makes it for samples of this shape (`[C, H, W]`, `[C, T]` or `[F]`); refuses a shape that it cannot take.
-    pub build: fn(&Options, &[usize]) -> Result<Box<dyn Augment>>,
+    pub build: Build,
 }
+
+/// Makes an augmentation from its options for samples of a shape.
+pub type Build = fn(&Options, &[usize]) -> Result<Box<dyn Augment>>;
 
 /// Changes one sample in place.
 pub trait Augment: Send + Sync {
