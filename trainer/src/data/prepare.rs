@@ -120,7 +120,7 @@ fn contract(description: &Description, train: &Samples, normalize: Normalize) ->
 
 /// Mean and deviation per channel of `scale` times the raw values, over all samples. A channel that hardly differs from
 /// its mean (a millionth of it, or less than f32 tells) has deviation 1.
-fn statistics(samples: &Samples, channels: usize, scale: f64) -> (Vec<f32>, Vec<f32>) {
+pub(super) fn statistics(samples: &Samples, channels: usize, scale: f64) -> (Vec<f32>, Vec<f32>) {
     let inner = samples.elements / channels;
     let count = (samples.len() * inner) as f64;
     let mut batch = RawBatch::default();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::prepare::prepare_section;
+use super::prepare::{prepare_section, statistics};
 use super::split::draw;
 use super::{Prepared, RawBatch, Samples, Values, order, scale};
 use crate::recipe::{Data, Normalize};
@@ -121,6 +121,16 @@ fn contracts_scale_as_the_recipe_says() {
     let mean = x.iter().map(|&v| f64::from(v)).sum::<f64>() / x.len() as f64;
     let variance = x.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / x.len() as f64;
     assert!(mean.abs() < 1e-5 && (variance - 1.0).abs() < 1e-5, "{mean} {variance}");
+}
+
+#[test]
+fn statistics_are_those_of_each_channel_and_a_constant_one_is_not_stretched() {
+    let mut samples = Samples::new(6);
+    samples.push(&[1.0, 3.0, -10.0, 10.0, 0.7, 0.7], 0);
+    samples.push(&[5.0, 7.0, 10.0, -10.0, 0.7, 0.7], 1);
+    let (mean, std) = statistics(&samples, 3, 0.5);
+    assert_eq!((&mean[..2], &std[..2]), (&[2.0, 0.0][..], &[1.25_f32.sqrt(), 5.0][..]));
+    assert_eq!((mean[2], std[2]), (0.35, 1.0));
 }
 
 #[test]
