@@ -2,6 +2,10 @@
 //! list of [`Spec`], so that the recipe checks them, `kd-train archs|methods` prints them, and no second list exists.
 
 use std::collections::BTreeMap;
+use std::fmt;
+
+/// The most elements of any list in a recipe.
+pub const MOST_ELEMENTS: usize = 256;
 
 /// One option of an entry.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -74,6 +78,8 @@ pub enum Range {
     BelowOne,
     /// From 0 to 1.
     Share,
+    /// Above 0 and up to 1.
+    PositiveShare,
     /// Any finite number.
     Finite,
 }
@@ -87,6 +93,7 @@ impl Range {
                 Self::NotNegative => x >= 0.0,
                 Self::BelowOne => (0.0..1.0).contains(&x),
                 Self::Share => (0.0..=1.0).contains(&x),
+                Self::PositiveShare => x > 0.0 && x <= 1.0,
                 Self::Finite => true,
             }
     }
@@ -98,6 +105,7 @@ impl Range {
             Self::NotNegative => "a number of 0 or above",
             Self::BelowOne => "a number from 0 to below 1",
             Self::Share => "a number from 0 to 1",
+            Self::PositiveShare => "a number above 0 and up to 1",
             Self::Finite => "a finite number",
         }
     }
@@ -124,6 +132,55 @@ impl Kind {
             Self::Flag { default } => Setting::Flag(default),
             Self::Choice { default, .. } | Self::Text { default } => Setting::Text(default.to_string()),
         }
+    }
+
+    /// What it may be, for messages and docs: `a whole number from 1 to 31`.
+    pub fn words(&self) -> String {
+        match *self {
+            Self::Number { range, .. } => range.words().into(),
+            Self::Count { least, most, .. } => format!("a whole number {}", bounds(least, most)),
+            Self::Counts { least_len, least, most, .. } => {
+                let len = if least_len == 0 { String::new() } else { format!("at least {least_len} and ") };
+                format!("a list of {len}at most {MOST_ELEMENTS} whole numbers {}", bounds(least, most))
+            }
+            Self::Flag { .. } => "true or false".into(),
+            Self::Choice { known, .. } => format!("one of {}", known.join(", ")),
+            Self::Text { .. } => "a text".into(),
+        }
+    }
+}
+
+fn bounds(least: usize, most: usize) -> String {
+    if most >= usize::MAX >> 1 { format!("of at least {least}") } else { format!("from {least} to {most}") }
+}
+
+impl fmt::Display for Setting {
+    /// As a recipe writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Number(x) => write!(f, "{x:?}"),
+            Self::Count(n) => write!(f, "{n}"),
+            Self::Counts(list) => write!(f, "{list:?}"),
+            Self::Flag(yes) => write!(f, "{yes}"),
+            Self::Text(text) => write!(f, "{}", Quoted(text)),
+        }
+    }
+}
+
+/// A text as TOML writes it, on one line.
+pub struct Quoted<'a>(pub &'a str);
+
+impl fmt::Display for Quoted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"")?;
+        for c in self.0.chars() {
+            match c {
+                '"' | '\\' => write!(f, "\\{c}")?,
+                c if c.is_control() => write!(f, "\\u{:04X}", u32::from(c))?,
+                c => write!(f, "{c}")?,
+            }
+        }
+        f.write_str("\"")
     }
 }
 

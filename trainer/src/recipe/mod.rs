@@ -2,6 +2,14 @@
 //!
 //! [`read`](parse::read) makes a [`Recipe`] of a file and `key=value` overrides; [`Recipe::to_toml`] writes it complete.
 
+pub mod keys;
+pub mod parse;
+
+mod cross;
+mod tree;
+mod values;
+mod write;
+
 use std::path::PathBuf;
 
 use crate::options::Options;

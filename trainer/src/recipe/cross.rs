@@ -1,0 +1,58 @@
+//! What sections must say together, as far as it shows without data.
+
+use kd_runtime::data::FORMATS;
+use kd_runtime::{Refusal, Result};
+
+use super::keys::METHOD;
+use super::{Recipe, Term};
+
+/// Refuses a recipe that contradicts itself; `locate` makes the begin of a message from a path.
+pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
+    let Recipe { data, teachers, train, distill, .. } = recipe;
+    let row = FORMATS.iter().find(|row| row.name == data.format);
+    match (row.is_some_and(|row| row.has_path), data.path.as_os_str().is_empty()) {
+        (true, true) => {
+            let expected = format!("a path: {}", row.map_or("", |row| row.about));
+            return Err(Refusal::new(locate("data.path"), expected, "none", "set it"));
+        }
+        (false, false) => {
+            let expected = format!("no path for the format `{}`", data.format);
+            return Err(Refusal::new(
+                locate("data.path"),
+                expected,
+                format!("`{}`", data.path.display()),
+                "leave it out",
+            ));
+        }
+        _ => {}
+    }
+    if train.patience.is_some() && data.validation == 0.0 {
+        let expected = "data.validation above 0, which patience looks at";
+        let action = "set data.validation = 0.1 or leave patience out";
+        return Err(Refusal::new(locate("train.patience"), expected, "`0.0`", action));
+    }
+    let teacher_term = distill.terms.iter().position(needs_teacher);
+    match (teachers.is_empty(), teacher_term) {
+        (true, Some(i)) => {
+            let expected = format!("a [teacher] for the method `{}`", distill.terms[i].method.name);
+            let action = "add a [teacher] or remove the term";
+            return Err(Refusal::new(locate(&format!("distill.terms.{i}")), expected, "none", action));
+        }
+        (false, None) => {
+            let expected = "a term in distill.terms that learns from the teacher";
+            let action = "add terms = [{ method = \"kd\" }] to [distill] or remove the teacher";
+            return Err(Refusal::new(locate("teacher"), expected, "none", action));
+        }
+        _ => {}
+    }
+    if distill.task_weight == 0.0 && distill.terms.iter().all(|term| term.weight == 0.0) {
+        let expected = "a weight above 0 for the task or for a term";
+        return Err(Refusal::new(locate("distill.task_weight"), expected, "none", "set one above 0"));
+    }
+    Ok(())
+}
+
+/// Whether a term reads values of a teacher: its method then has the option `teacher`.
+fn needs_teacher(term: &Term) -> bool {
+    METHOD.row(term.method.name).is_some_and(|row| row.options.iter().any(|spec| spec.name == "teacher"))
+}

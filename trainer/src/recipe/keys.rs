@@ -1,0 +1,348 @@
+//! Every key of a recipe: one table that the parser, the messages and the test of `docs/recipes.md` read.
+
+use kd_runtime::data::FORMATS;
+
+use crate::data::augment::table::AUGMENTATIONS;
+use crate::losses::table::METHODS;
+use crate::optim::schedule::SCHEDULES;
+use crate::optim::table::OPTIMIZERS;
+use crate::options::{Kind, Range, Spec};
+use crate::zoo::table::ARCHS;
+
+/// A section of a recipe.
+pub struct Section {
+    /// Its name, without brackets.
+    pub name: &'static str,
+    /// What it is about, on one line.
+    pub about: &'static str,
+    /// Its keys.
+    pub keys: &'static [Key],
+    /// The table whose entry it names, and whose options stand beside its own keys.
+    pub table: Option<&'static Table>,
+}
+
+/// One key.
+pub struct Key {
+    /// Its name in the section.
+    pub name: &'static str,
+    /// What it does, with its unit, on one line.
+    pub about: &'static str,
+    /// What it may be.
+    pub form: Form,
+    /// What holds when it is left out.
+    pub left_out: LeftOut,
+}
+
+/// What a key may be.
+#[derive(Clone, Copy)]
+pub enum Form {
+    /// A value.
+    Setting(Kind),
+    /// A list of texts.
+    Texts,
+    /// An entry of a table with its options.
+    Entry(&'static Table),
+    /// A list of such entries.
+    Entries(&'static Table),
+    /// The terms of a loss: entries of the methods, each with the keys of [`TERM`].
+    Terms,
+}
+
+/// What holds when a key is left out.
+#[derive(Clone, Copy)]
+pub enum LeftOut {
+    /// The default of the kind; an empty list.
+    Default,
+    /// This entry with its defaults.
+    Entry(&'static str),
+    /// Something else, in words.
+    Words(&'static str),
+    /// It must be there.
+    Required,
+}
+
+/// A table of entries that a recipe chooses from.
+pub struct Table {
+    /// What its entries are.
+    pub what: &'static str,
+    /// The key that names the entry.
+    pub key: &'static str,
+    /// Its entries with their options.
+    pub rows: fn() -> Vec<Row>,
+}
+
+/// An entry of a table.
+#[derive(Clone, Copy)]
+pub struct Row {
+    /// Its name.
+    pub name: &'static str,
+    /// Its options, without the key that names it.
+    pub options: &'static [Spec],
+}
+
+macro_rules! table {
+    ($name:ident, $what:literal, $key:literal, $rows:expr) => {
+        #[doc = concat!("Every ", $what, ".")]
+        pub static $name: Table = Table {
+            what: $what,
+            key: $key,
+            rows: || $rows.iter().map(|row| Row { name: row.name, options: row.options }).collect(),
+        };
+    };
+}
+table!(ARCH, "architecture", "arch", ARCHS);
+table!(METHOD, "method", "method", METHODS);
+table!(OPTIMIZER, "optimizer", "kind", OPTIMIZERS);
+table!(SCHEDULE, "schedule", "kind", SCHEDULES);
+table!(AUGMENTATION, "augmentation", "kind", AUGMENTATIONS);
+
+/// Names of the data formats.
+pub fn formats() -> Vec<&'static str> {
+    FORMATS.iter().map(|format| format.name).collect()
+}
+
+const fn key(name: &'static str, about: &'static str, kind: Kind) -> Key {
+    Key { name, about, form: Form::Setting(kind), left_out: LeftOut::Default }
+}
+
+const fn required(name: &'static str, about: &'static str) -> Key {
+    Key { name, about, form: Form::Setting(Kind::Text { default: "" }), left_out: LeftOut::Required }
+}
+
+/// A key whose kind's default does not count: what holds without it is said in words.
+const fn optional(name: &'static str, about: &'static str, kind: Kind, words: &'static str) -> Key {
+    Key { name, about, form: Form::Setting(kind), left_out: LeftOut::Words(words) }
+}
+
+const fn number(default: f64, range: Range) -> Kind {
+    Kind::Number { default, range }
+}
+
+const fn count(default: usize, least: usize, most: usize) -> Kind {
+    Kind::Count { default, least, most }
+}
+
+const TEXT: Kind = Kind::Text { default: "" };
+const FLAG: Kind = Kind::Flag { default: true };
+
+/// The largest seed: TOML's integers have a sign.
+const MOST_SEED: usize = usize::MAX >> 1;
+const MOST_EPOCHS: usize = 1_000_000;
+const MOST_BATCH: usize = 1 << 20;
+const MOST_THREADS: usize = 1024;
+
+const EPOCHS: Key = key("epochs", "passes over the training samples", count(20, 1, MOST_EPOCHS));
+const BATCH: Key = key("batch", "samples of a step", count(64, 1, MOST_BATCH));
+const OPTIMIZER_KEY: Key = Key {
+    name: "optimizer",
+    about: "what steps, with its options: { kind = \"adamw\", lr = 1e-3 }",
+    form: Form::Entry(&OPTIMIZER),
+    left_out: LeftOut::Entry("adamw"),
+};
+const SCHEDULE_KEY: Key = Key {
+    name: "schedule",
+    about: "the learning rate over time, as a factor of the optimizer's `lr`",
+    form: Form::Entry(&SCHEDULE),
+    left_out: LeftOut::Entry("cosine"),
+};
+const AS_TRAIN: LeftOut = LeftOut::Words("that of `[train]`");
+
+static RUN: &[Key] = &[
+    optional("name", "for people; the run folder is `runs/NAME`", TEXT, "the recipe's file name without `.toml`"),
+    key("seed", "decides every random number", count(1, 0, MOST_SEED)),
+    key("device", "where it is computed: `cpu` or `cuda:N`", Kind::Text { default: "cpu" }),
+    optional(
+        "threads",
+        "threads that compute; the result does not depend on it",
+        count(1, 1, MOST_THREADS),
+        "all cores of this machine",
+    ),
+    key("precision", "of training", Kind::Choice { default: "f32", known: &["f32"] }),
+];
+
+static DATA: &[Key] = &[
+    required("format", "format of the data: `digits`, `idx`, `ucr`"),
+    key("path", "file or folder, relative to the working directory; empty for embedded data", TEXT),
+    key(
+        "normalize",
+        "scaling of raw values: `none`; `unit`, to 0..1 where the format knows its range; `standard`, then to mean 0 and \
+         deviation 1 per channel of the training samples",
+        Kind::Choice { default: "standard", known: &["none", "unit", "standard"] },
+    ),
+    key(
+        "subset",
+        "share of the training samples that is kept, the same of each class",
+        number(1.0, Range::PositiveShare),
+    ),
+    Key {
+        name: "exclude_classes",
+        about: "names of classes whose training samples are left out",
+        form: Form::Texts,
+        left_out: LeftOut::Default,
+    },
+    key(
+        "validation",
+        "share of the training samples that is held out to select an epoch, the same of each class",
+        number(0.1, Range::BelowOne),
+    ),
+    Key {
+        name: "augment",
+        about: "changes of training samples, in order, each with its options",
+        form: Form::Entries(&AUGMENTATION),
+        left_out: LeftOut::Default,
+    },
+];
+
+static TEACHER: &[Key] = &[
+    optional("run", "folder of a run whose student teaches", TEXT, "one of `run`, `onnx`, `arch` must be there"),
+    optional("onnx", "model file that teaches", TEXT, "one of `run`, `onnx`, `arch` must be there"),
+    optional("contract", "contract of the model of `onnx`", TEXT, "`contract.json` beside the model"),
+    optional(
+        "arch",
+        "architecture that is trained first; its options stand beside it",
+        TEXT,
+        "one of `run`, `onnx`, `arch` must be there",
+    ),
+    optional(
+        "must_reach",
+        "share of right answers on the validation samples (on the training samples without any) below which it is refused",
+        number(0.0, Range::Share),
+        "any teacher will do",
+    ),
+    key("weight", "its share in the mean of several teachers, divided by the sum of all", number(1.0, Range::Positive)),
+    Key { left_out: AS_TRAIN, ..EPOCHS },
+    Key { left_out: AS_TRAIN, ..BATCH },
+    Key { left_out: AS_TRAIN, ..OPTIMIZER_KEY },
+    Key { left_out: AS_TRAIN, ..SCHEDULE_KEY },
+];
+
+static STUDENT: &[Key] = &[required("arch", "architecture; its options stand beside it")];
+
+static TRAIN: &[Key] = &[
+    EPOCHS,
+    BATCH,
+    OPTIMIZER_KEY,
+    SCHEDULE_KEY,
+    key("decay_norm_and_bias", "whether weight decay also acts on biases and normalizations", FLAG),
+    key("label_smoothing", "label smoothing of the task's cross-entropy", number(0.0, Range::BelowOne)),
+    optional(
+        "clip_norm",
+        "largest 2-norm of all gradients together; larger ones are scaled down",
+        number(0.0, Range::Positive),
+        "not clipped",
+    ),
+    optional(
+        "max_norm",
+        "largest 2-norm of the incoming weights of one unit",
+        number(0.0, Range::Positive),
+        "no limit",
+    ),
+    optional(
+        "patience",
+        "epochs without a better validation accuracy after which training ends",
+        count(0, 1, MOST_EPOCHS),
+        "all epochs",
+    ),
+    key(
+        "keep",
+        "which epoch's network is the result: `selected`, the best on the validation samples (the last without any), or `last`",
+        Kind::Choice { default: "selected", known: &["selected", "last"] },
+    ),
+];
+
+static DISTILL: &[Key] = &[
+    key("scheme", "who teaches: frozen teachers", Kind::Choice { default: "offline", known: &["offline"] }),
+    key("task_weight", "factor of the task's cross-entropy", number(1.0, Range::NotNegative)),
+    Key {
+        name: "terms",
+        about: "losses that are added to the task's, each with its options",
+        form: Form::Terms,
+        left_out: LeftOut::Default,
+    },
+];
+
+/// Keys of each term, besides `method` and its options.
+pub static TERM: &[Key] = &[
+    key("weight", "factor of the term", number(1.0, Range::NotNegative)),
+    Key {
+        name: "schedule",
+        about: "multiplies the weight over time",
+        form: Form::Entry(&SCHEDULE),
+        left_out: LeftOut::Words("always 1"),
+    },
+];
+
+static COMPARE: &[Key] = &[
+    optional("baseline", "whether the same student is also trained alone", FLAG, "true where there is a teacher"),
+    key(
+        "seeds",
+        "seeds of the students; the first one's networks are kept in the run folder",
+        Kind::Counts { default: &[], least_len: 0, least: 0, most: MOST_SEED },
+    ),
+];
+
+static BUDGET: &[Key] =
+    &[optional("file", "limits that the student must meet, relative to the working directory", TEXT, "no limits")];
+
+/// Every section with its keys.
+pub static SECTIONS: &[Section] = &[
+    Section { name: "run", about: "what it is called and where it is computed", keys: RUN, table: None },
+    Section { name: "data", about: "what is learned from", keys: DATA, table: None },
+    Section {
+        name: "teacher",
+        about: "who teaches; `[[teacher]]`, repeated, for several",
+        keys: TEACHER,
+        table: Some(&ARCH),
+    },
+    Section { name: "student", about: "the network that is wanted", keys: STUDENT, table: Some(&ARCH) },
+    Section { name: "train", about: "how it learns", keys: TRAIN, table: None },
+    Section { name: "distill", about: "what the teachers hand over", keys: DISTILL, table: None },
+    Section { name: "compare", about: "what it is compared with", keys: COMPARE, table: None },
+    Section { name: "budget", about: "what the device can bear", keys: BUDGET, table: None },
+];
+
+impl Table {
+    /// Names of its entries.
+    pub fn names(&self) -> Vec<&'static str> {
+        (self.rows)().iter().map(|row| row.name).collect()
+    }
+
+    /// The entry of this name.
+    pub fn row(&self, name: &str) -> Option<Row> {
+        (self.rows)().into_iter().find(|row| row.name == name)
+    }
+
+    /// `an optimizer`.
+    pub fn singular(&self) -> String {
+        format!("{} {}", if self.what.starts_with(['a', 'o']) { "an" } else { "a" }, self.what)
+    }
+
+    /// What an entry is, for messages and docs: `an optimizer { kind = … }`.
+    pub fn words(&self) -> String {
+        format!("{} {{ {} = … }}", self.singular(), self.key)
+    }
+}
+
+impl Key {
+    /// What it may be, for messages and docs.
+    pub fn words(&self) -> String {
+        match self.form {
+            Form::Setting(kind) => kind.words(),
+            Form::Texts => "a list of texts".into(),
+            Form::Entry(table) => table.words(),
+            Form::Entries(table) => format!("a list of {}s {{ {} = … }}", table.what, table.key),
+            Form::Terms => format!("a list of terms {{ {} = …, weight = … }}", METHOD.key),
+        }
+    }
+
+    /// What holds when it is left out, for docs.
+    pub fn default_words(&self) -> String {
+        match (self.left_out, self.form) {
+            (LeftOut::Required, _) => "required".into(),
+            (LeftOut::Words(words), _) => words.into(),
+            (LeftOut::Entry(name), Form::Entry(table)) => format!("`{{ {} = \"{name}\" }}`", table.key),
+            (_, Form::Setting(kind)) => format!("`{}`", kind.default()),
+            _ => "`[]`".into(),
+        }
+    }
+}

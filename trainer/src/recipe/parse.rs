@@ -1,0 +1,286 @@
+//! TOML and overrides to a checked [`Recipe`].
+
+use std::path::{Path, PathBuf};
+
+use kd_runtime::error::Shown;
+use kd_runtime::{Refusal, Result, files};
+
+use super::keys::{self, ARCH, Form, METHOD, Section, TERM};
+use super::tree::{Node, Value};
+use super::values::{Keys, list, place, suggest, text};
+use super::{
+    Choice, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Teacher, TeacherSource, Term, Train,
+    cross,
+};
+use crate::options::Options;
+
+/// Reads a recipe and applies `key=value` overrides. Refuses, in one line with the place in the file, what is not known,
+/// not of the right kind or not in its range, and what contradicts itself.
+pub fn read(path: &Path, overrides: &[String]) -> Result<Recipe> {
+    parse(&files::read_text(path)?, &path.display().to_string(), overrides)
+}
+
+/// Parses a recipe's text; `at` is the file's path, for messages and the default of `run.name`.
+pub fn parse(text: &str, at: &str, overrides: &[String]) -> Result<Recipe> {
+    let mut root = Node::parse(text, at)?;
+    for assignment in overrides {
+        root.set(assignment)?;
+    }
+    let names: Vec<&str> = keys::SECTIONS.iter().map(|section| section.name).collect();
+    let sections = Sections { root: Keys::open(&root, "")?.only(&names, "a recipe")? };
+    let train = sections.train()?;
+    let recipe = Recipe {
+        run: sections.run(at)?,
+        data: sections.data()?,
+        teachers: sections.teachers(&train)?,
+        student: sections.student()?,
+        distill: sections.distill()?,
+        compare: sections.compare()?,
+        budget: sections.budget()?,
+        train,
+    };
+    cross::check(&recipe, &|path| locate(&root, path))?;
+    Ok(Recipe {
+        compare: Compare { baseline: recipe.compare.baseline && !recipe.teachers.is_empty(), ..recipe.compare },
+        ..recipe
+    })
+}
+
+/// How a message about a path begins: with the place of the deepest part of it that is there.
+fn locate(root: &Node, path: &str) -> String {
+    let mut at = &root.at;
+    let mut node = root;
+    for key in path.split('.') {
+        let next = match &node.value {
+            Value::Table(entries) => {
+                entries.iter().find(|entry| entry.key == key).map(|entry| (&entry.at, &entry.node))
+            }
+            Value::List(items) => key.parse().ok().and_then(|i: usize| items.get(i)).map(|item| (&item.at, item)),
+            _ => None,
+        };
+        let Some((place, child)) = next else { break };
+        (at, node) = (place, child);
+    }
+    place(at, path)
+}
+
+/// The sections of a file.
+struct Sections<'a> {
+    root: Keys<'a>,
+}
+
+impl<'a> Sections<'a> {
+    /// A section, empty if it is not there; its keys are checked unless they are a table entry's options too.
+    fn open(&self, name: &str) -> Result<(Keys<'a>, &'static Section)> {
+        let section = keys::SECTIONS.iter().find(|section| section.name == name).expect("a section of the table");
+        let keys = match self.root.get(name) {
+            Some(node) => Keys::open(node, name)?,
+            None => Keys::none(self.root.at, name),
+        };
+        let known: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
+        Ok((if section.table.is_some() { keys } else { keys.only(&known, &format!("[{name}]"))? }, section))
+    }
+
+    fn run(&self, at: &str) -> Result<Run> {
+        let (keys, section) = self.open("run")?;
+        let set = keys.settings(section.keys)?;
+        let stem =
+            Path::new(at).file_stem().map_or_else(|| "recipe".into(), |stem| stem.to_string_lossy().into_owned());
+        let name = optional(&set, "name", Options::text).map_or(stem, str::to_string);
+        if name.is_empty() {
+            let found = "an empty text";
+            return Err(Refusal::new(keys.place_of("name"), "a name", found, "leave it out for the file's name"));
+        }
+        let device = device(set.text("device"));
+        let device = device.ok_or_else(|| {
+            let found = format!("`{}`", Shown(set.text("device")));
+            Refusal::new(keys.place_of("device"), "`cpu` or `cuda:N`", found, "name one of them")
+        })?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = optional(&set, "threads", Options::count).unwrap_or(cores);
+        Ok(Run { name, seed: set.count("seed") as u64, device, threads })
+    }
+
+    fn data(&self) -> Result<Data> {
+        let (keys, section) = self.open("data")?;
+        let set = keys.settings(section.keys)?;
+        let (format, known) = (set.text("format").to_string(), keys::formats());
+        if !known.contains(&&*format) {
+            let expected = format!("a format ({})", known.join(", "));
+            let found = format!("`{}`", Shown(&format));
+            return Err(Refusal::new(keys.place_of("format"), expected, found, suggest(&format, &known)));
+        }
+        let normalize = match set.text("normalize") {
+            "none" => Normalize::None,
+            "unit" => Normalize::Unit,
+            _ => Normalize::Standard,
+        };
+        let path = keys.path_of("exclude_classes");
+        let exclude_classes = match keys.get("exclude_classes") {
+            Some(node) => (list(node, &path, "a list of texts")?.iter().enumerate())
+                .map(|(i, item)| text(item, &format!("{path}.{i}"), "the name of a class").map(str::to_string))
+                .collect::<Result<_>>()?,
+            None => Vec::new(),
+        };
+        Ok(Data {
+            format,
+            path: set.text("path").into(),
+            normalize,
+            subset: set.number("subset"),
+            exclude_classes,
+            validation: set.number("validation"),
+            augment: entries(&keys, "augment", section)?,
+        })
+    }
+
+    fn teachers(&self, train: &Train) -> Result<Vec<Teacher>> {
+        let (keys, section) = self.open("teacher")?;
+        match self.root.get("teacher") {
+            None => Ok(Vec::new()),
+            Some(node @ Node { value: Value::List(_), .. }) => (list(node, "teacher", "a list of teachers")?.iter())
+                .enumerate()
+                .map(|(i, item)| teacher(Keys::open(item, &format!("teacher.{i}"))?, section, train))
+                .collect(),
+            Some(_) => Ok(vec![teacher(keys, section, train)?]),
+        }
+    }
+
+    fn student(&self) -> Result<Choice> {
+        Ok(self.open("student")?.0.choice(&ARCH, &[])?.0)
+    }
+
+    fn train(&self) -> Result<Train> {
+        let (keys, section) = self.open("train")?;
+        let set = keys.settings(section.keys)?;
+        Ok(Train {
+            epochs: set.count("epochs"),
+            batch: set.count("batch"),
+            optimizer: required(entry(&keys, "optimizer", section.keys)?),
+            schedule: required(entry(&keys, "schedule", section.keys)?),
+            decay_norm_and_bias: set.flag("decay_norm_and_bias"),
+            label_smoothing: set.number("label_smoothing"),
+            clip_norm: optional(&set, "clip_norm", Options::number),
+            max_norm: optional(&set, "max_norm", Options::number),
+            patience: optional(&set, "patience", Options::count),
+            keep: if set.text("keep") == "last" { Keep::Last } else { Keep::Selected },
+        })
+    }
+
+    fn distill(&self) -> Result<Distill> {
+        let (keys, section) = self.open("distill")?;
+        let set = keys.settings(section.keys)?;
+        let path = keys.path_of("terms");
+        let terms = match keys.get("terms") {
+            Some(node) => (list(node, &path, "a list of terms")?.iter().enumerate())
+                .map(|(i, item)| term(Keys::open(item, &format!("{path}.{i}"))?))
+                .collect::<Result<_>>()?,
+            None => Vec::new(),
+        };
+        Ok(Distill { scheme: Scheme::Offline, task_weight: set.number("task_weight"), terms })
+    }
+
+    fn compare(&self) -> Result<Compare> {
+        let (keys, section) = self.open("compare")?;
+        let set = keys.settings(section.keys)?;
+        let baseline = optional(&set, "baseline", Options::flag);
+        if baseline == Some(true) && self.root.get("teacher").is_none() {
+            let action = "leave it out: without a teacher the student is its own baseline";
+            return Err(Refusal::new(keys.place_of("baseline"), "a [teacher] to compare with", "none", action));
+        }
+        let seeds: Vec<u64> = set.counts("seeds").iter().map(|&seed| seed as u64).collect();
+        if let Some(seed) = seeds.iter().enumerate().find(|(i, seed)| seeds[..*i].contains(seed)).map(|(_, seed)| seed)
+        {
+            let found = format!("`{seed}` twice");
+            return Err(Refusal::new(keys.place_of("seeds"), "seeds that differ", found, "remove one"));
+        }
+        Ok(Compare { baseline: baseline.unwrap_or(true), seeds })
+    }
+
+    fn budget(&self) -> Result<Option<PathBuf>> {
+        let (keys, section) = self.open("budget")?;
+        let set = keys.settings(section.keys)?;
+        Ok(optional(&set, "file", Options::text).map(PathBuf::from))
+    }
+}
+
+fn optional<'o, T>(set: &'o Options, key: &str, get: fn(&'o Options, &str) -> T) -> Option<T> {
+    set.0.contains_key(key).then(|| get(set, key))
+}
+
+fn required(choice: Option<Choice>) -> Choice {
+    choice.expect("a key with a default entry")
+}
+
+fn device(text: &str) -> Option<Device> {
+    match text.strip_prefix("cuda:") {
+        Some(n) => n.parse().ok().map(Device::Cuda),
+        None => (text == "cpu").then_some(Device::Cpu),
+    }
+}
+
+fn teacher(keys: Keys<'_>, section: &Section, train: &Train) -> Result<Teacher> {
+    let sources: Vec<&str> = ["run", "onnx", "arch"].into_iter().filter(|key| keys.get(key).is_some()).collect();
+    let &[source] = &*sources else {
+        let found = if sources.is_empty() { "none".to_string() } else { sources.join(" and ") };
+        let at = place(keys.at, &keys.path);
+        return Err(Refusal::new(at, "one of `run`, `onnx`, `arch`", found, "say where the teacher comes from"));
+    };
+    let (arch, keys) = match source {
+        "arch" => {
+            let own = section.keys.iter().map(|key| key.name).filter(|key| !["run", "onnx", "contract"].contains(key));
+            let (arch, keys) = keys.choice(&ARCH, &own.collect::<Vec<_>>())?;
+            (Some(arch), keys)
+        }
+        "onnx" => (None, keys.only(&["onnx", "contract", "must_reach", "weight"], "a teacher from `onnx`")?),
+        _ => (None, keys.only(&["run", "must_reach", "weight"], "a teacher from `run`")?),
+    };
+    let set = keys.settings(section.keys)?;
+    let source = match arch {
+        Some(arch) => TeacherSource::Arch {
+            arch,
+            train: Train {
+                epochs: optional(&set, "epochs", Options::count).unwrap_or(train.epochs),
+                batch: optional(&set, "batch", Options::count).unwrap_or(train.batch),
+                optimizer: entry(&keys, "optimizer", section.keys)?.unwrap_or_else(|| train.optimizer.clone()),
+                schedule: entry(&keys, "schedule", section.keys)?.unwrap_or_else(|| train.schedule.clone()),
+                ..train.clone()
+            },
+        },
+        None if source == "onnx" => TeacherSource::Onnx {
+            path: set.text("onnx").into(),
+            contract: optional(&set, "contract", Options::text).map(PathBuf::from),
+        },
+        None => TeacherSource::Run(set.text("run").into()),
+    };
+    Ok(Teacher { source, must_reach: optional(&set, "must_reach", Options::number), weight: set.number("weight") })
+}
+
+fn term(keys: Keys<'_>) -> Result<Term> {
+    let own: Vec<&str> = TERM.iter().map(|key| key.name).collect();
+    let (method, keys) = keys.choice(&METHOD, &own)?;
+    let set = keys.settings(TERM)?;
+    Ok(Term { method, weight: set.number("weight"), schedule: entry(&keys, "schedule", TERM)? })
+}
+
+/// The table entry that a key holds, or its default.
+fn entry(keys: &Keys<'_>, name: &str, table: &[keys::Key]) -> Result<Option<Choice>> {
+    let key = table.iter().find(|key| key.name == name).expect("a key of the section");
+    let Form::Entry(rows) = key.form else { return Ok(None) };
+    match (keys.get(name), key.left_out) {
+        (Some(node), _) => Keys::open(node, &keys.path_of(name))?.choice(rows, &[]).map(|(choice, _)| Some(choice)),
+        (None, keys::LeftOut::Entry(default)) => {
+            let row = rows.row(default).expect("a default is a row");
+            Ok(Some(Choice { name: row.name, options: Options::defaults(row.options) }))
+        }
+        (None, _) => Ok(None),
+    }
+}
+
+/// The table entries of a list.
+fn entries(keys: &Keys<'_>, name: &str, section: &Section) -> Result<Vec<Choice>> {
+    let key = section.keys.iter().find(|key| key.name == name).expect("a key of the section");
+    let (Form::Entries(rows), Some(node)) = (key.form, keys.get(name)) else { return Ok(Vec::new()) };
+    let path = keys.path_of(name);
+    let items = list(node, &path, &key.words())?.iter().enumerate();
+    items.map(|(i, item)| Ok(Keys::open(item, &format!("{path}.{i}"))?.choice(rows, &[])?.0)).collect()
+}
