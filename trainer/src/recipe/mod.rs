@@ -6,6 +6,8 @@ pub mod keys;
 pub mod parse;
 
 mod cross;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod values;
 mod write;

@@ -72,7 +72,7 @@ struct Sections<'a> {
 impl<'a> Sections<'a> {
     /// A section, empty if it is not there; its keys are checked unless they are a table entry's options too.
     fn open(&self, name: &str) -> Result<(Keys<'a>, &'static Section)> {
-        let section = keys::SECTIONS.iter().find(|section| section.name == name).expect("a section of the table");
+        let section = section(name);
         let keys = match self.root.get(name) {
             Some(node) => Keys::open(node, name)?,
             None => Keys::none(self.root.at, name),
@@ -134,14 +134,13 @@ impl<'a> Sections<'a> {
     }
 
     fn teachers(&self, train: &Train) -> Result<Vec<Teacher>> {
-        let (keys, section) = self.open("teacher")?;
         match self.root.get("teacher") {
             None => Ok(Vec::new()),
             Some(node @ Node { value: Value::List(_), .. }) => (list(node, "teacher", "a list of teachers")?.iter())
                 .enumerate()
-                .map(|(i, item)| teacher(Keys::open(item, &format!("teacher.{i}"))?, section, train))
+                .map(|(i, item)| teacher(Keys::open(item, &format!("teacher.{i}"))?, train))
                 .collect(),
-            Some(_) => Ok(vec![teacher(keys, section, train)?]),
+            Some(node) => Ok(vec![teacher(Keys::open(node, "teacher")?, train)?]),
         }
     }
 
@@ -203,6 +202,10 @@ impl<'a> Sections<'a> {
     }
 }
 
+fn section(name: &str) -> &'static Section {
+    keys::SECTIONS.iter().find(|section| section.name == name).expect("a section of the table")
+}
+
 fn optional<'o, T>(set: &'o Options, key: &str, get: fn(&'o Options, &str) -> T) -> Option<T> {
     set.0.contains_key(key).then(|| get(set, key))
 }
@@ -218,7 +221,8 @@ fn device(text: &str) -> Option<Device> {
     }
 }
 
-fn teacher(keys: Keys<'_>, section: &Section, train: &Train) -> Result<Teacher> {
+fn teacher(keys: Keys<'_>, train: &Train) -> Result<Teacher> {
+    let section = section("teacher");
     let sources: Vec<&str> = ["run", "onnx", "arch"].into_iter().filter(|key| keys.get(key).is_some()).collect();
     let &[source] = &*sources else {
         let found = if sources.is_empty() { "none".to_string() } else { sources.join(" and ") };
@@ -227,7 +231,11 @@ fn teacher(keys: Keys<'_>, section: &Section, train: &Train) -> Result<Teacher> 
     };
     let (arch, keys) = match source {
         "arch" => {
-            let own = section.keys.iter().map(|key| key.name).filter(|key| !["run", "onnx", "contract"].contains(key));
+            let own = section
+                .keys
+                .iter()
+                .map(|key| key.name)
+                .filter(|key| !["run", "onnx", "contract", "arch"].contains(key));
             let (arch, keys) = keys.choice(&ARCH, &own.collect::<Vec<_>>())?;
             (Some(arch), keys)
         }

@@ -22,7 +22,11 @@ impl<'a> Keys<'a> {
     pub fn open(node: &'a Node, path: &str) -> Result<Self> {
         match &node.value {
             Value::Table(entries) => Ok(Self { path: path.into(), at: &node.at, entries }),
-            _ => Err(Refusal::new(place(&node.at, path), "a table of keys", node, "correct the recipe")),
+            _ => {
+                let action =
+                    if path.contains('.') { "write it as { … }".into() } else { format!("write it as [{path}]") };
+                Err(Refusal::new(place(&node.at, path), "a table of keys", node, action))
+            }
         }
     }
 

@@ -1,0 +1,327 @@
+use std::path::Path;
+
+use super::keys::{self, Form, SECTIONS};
+use super::parse::{parse, read};
+use super::*;
+use crate::rng::{Purpose, Rng};
+
+const GOOD: &str = r#"[data]
+format = "digits"
+augment = [{ kind = "translate" }]
+[teacher]
+arch = "cnn"
+widths = [32, 64]
+epochs = 3
+optimizer = { kind = "sgd", lr = 0.5 }
+must_reach = 0.9
+[student]
+arch = "mlp"
+[train]
+epochs = 10
+batch = 16
+clip_norm = 5
+[distill]
+terms = [
+  { method = "kd", temperature = 2, weight = 0.5, schedule = { kind = "cosine" } },
+  { method = "ce" },
+]
+"#;
+
+fn good() -> Recipe {
+    parse(GOOD, "some/good.toml", &[]).expect("a good recipe")
+}
+
+/// The recipe with one line changed, or with lines added at its end.
+fn changed(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    if from.is_empty() { format!("{GOOD}{to}") } else { GOOD.replacen(from, to, 1) }
+}
+
+#[test]
+fn a_recipe_says_only_what_differs_from_a_default() {
+    let recipe = good();
+    assert_eq!((&*recipe.run.name, recipe.run.seed, recipe.run.device), ("good", 1, Device::Cpu));
+    assert_eq!((&*recipe.data.format, recipe.data.subset, recipe.data.validation), ("digits", 1.0, 0.1));
+    assert_eq!(recipe.data.augment[0].name, "translate");
+    let [Teacher { source: TeacherSource::Arch { arch, train }, must_reach: Some(0.9), weight: 1.0 }] =
+        &*recipe.teachers
+    else {
+        panic!("{:?}", recipe.teachers)
+    };
+    assert_eq!((arch.name, arch.options.counts("widths"), arch.options.count("kernel")), ("cnn", &[32, 64][..], 3));
+    assert_eq!((train.epochs, train.batch, train.clip_norm), (3, 16, Some(5.0)));
+    assert_eq!((train.optimizer.name, train.optimizer.options.number("lr")), ("sgd", 0.5));
+    assert_eq!((recipe.train.epochs, recipe.train.optimizer.name, recipe.train.schedule.name), (10, "adamw", "cosine"));
+    assert_eq!((recipe.train.patience, recipe.train.keep), (None, Keep::Selected));
+    let [kd, ce] = &*recipe.distill.terms else { panic!("{:?}", recipe.distill.terms) };
+    assert_eq!((kd.method.options.number("temperature"), kd.weight, ce.weight), (2.0, 0.5, 1.0));
+    assert_eq!((kd.schedule.as_ref().map(|schedule| schedule.name), &ce.schedule), (Some("cosine"), &None));
+    assert_eq!((recipe.compare.baseline, recipe.seeds()), (true, vec![1]));
+    let alone = "[data]\nformat = \"digits\"\n[student]\narch = \"mlp\"\n";
+    assert!(!parse(alone, "alone.toml", &[]).expect("training alone").compare.baseline);
+}
+
+#[test]
+fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
+    #[rustfmt::skip]
+    let cases = [
+        // text replaced, by what, the whole message
+        ("[distill]", "[destill]", "r.toml:16: destill: expected a key of a recipe, found `destill`; did you mean `distill`?"),
+        ("batch =", "bacth =", "r.toml:14: train.bacth: expected a key of [train], found `bacth`; did you mean `batch`?"),
+        ("batch =", "zzz =", "r.toml:14: train.zzz: expected a key of [train], found `zzz`; known are epochs, batch, optimizer, schedule, decay_norm_and_bias, label_smoothing, clip_norm, max_norm, patience, keep"),
+        ("\"mlp\"", "\"mpl\"", "r.toml:11: student.arch: expected an architecture, found `\"mpl\"`; did you mean `mlp`?"),
+        ("arch = \"mlp\"", "", "r.toml:10: student.arch: expected an architecture (cnn, fcn, mlp, resnet8, resnet20, resnet32, resnet44, resnet56, resnet110), found nothing; name one with `arch`"),
+        ("arch = \"mlp\"", "arch = \"mlp\"\nhiden = [1]", "r.toml:12: student.hiden: expected a key of architecture `mlp`, found `hiden`; did you mean `hidden`?"),
+        ("arch = \"mlp\"", "arch = \"mlp\"\nhidden = [0]", "r.toml:12: student.hidden: expected a list of at most 256 whole numbers from 1 to 1048576, found `0`; correct it, or leave it out for [128]"),
+        ("arch = \"mlp\"", "arch = \"mlp\"\nhidden = 128", "r.toml:12: student.hidden: expected a list of at most 256 whole numbers from 1 to 1048576, found `128`; correct it, or leave it out for [128]"),
+        ("\"sgd\"", "\"sdg\"", "r.toml:8: teacher.optimizer.kind: expected an optimizer, found `\"sdg\"`; did you mean `sgd`?"),
+        ("lr = 0.5", "rl = 0.5", "r.toml:8: teacher.optimizer.rl: expected a key of optimizer `sgd`, found `rl`; did you mean `lr`?"),
+        ("lr = 0.5", "lr = -1", "r.toml:8: teacher.optimizer.lr: expected a number above 0, found `-1`; correct it, or leave it out for 0.1"),
+        ("lr = 0.5", "lr = nan", "r.toml:8: teacher.optimizer.lr: expected a number above 0, found `NaN`; correct it, or leave it out for 0.1"),
+        ("kind = \"sgd\", ", "", "r.toml:8: teacher.optimizer.kind: expected an optimizer (adamw, sgd), found nothing; name one with `kind`"),
+        ("{ kind = \"sgd\", lr = 0.5 }", "\"sgd\"", "r.toml:8: teacher.optimizer: expected a table of keys, found `\"sgd\"`; write it as { … }"),
+        ("\"translate\"", "\"tarnslate\"", "r.toml:3: data.augment.0.kind: expected an augmentation, found `\"tarnslate\"`; did you mean `translate`?"),
+        ("\"kd\"", "\"dk\"", "r.toml:18: distill.terms.0.method: expected a method, found `\"dk\"`; did you mean `kd`?"),
+        ("temperature = 2", "temperature = 0", "r.toml:18: distill.terms.0.temperature: expected a number above 0, found `0`; correct it, or leave it out for 4.0"),
+        ("temperature = 2", "temperature = inf", "r.toml:18: distill.terms.0.temperature: expected a number above 0, found `inf`; correct it, or leave it out for 4.0"),
+        ("weight = 0.5", "wieght = 0.5", "r.toml:18: distill.terms.0.wieght: expected a key of method `kd`, found `wieght`; did you mean `weight`?"),
+        ("weight = 0.5", "weight = -0.5", "r.toml:18: distill.terms.0.weight: expected a number of 0 or above, found `-0.5`; correct it, or leave it out for 1.0"),
+        ("\"cosine\"", "\"cosin\"", "r.toml:18: distill.terms.0.schedule.kind: expected a schedule, found `\"cosin\"`; did you mean `cosine`?"),
+        ("batch = 16", "batch = 0", "r.toml:14: train.batch: expected a whole number from 1 to 1048576, found `0`; correct it, or leave it out for 64"),
+        ("batch = 16", "batch = 16.0", "r.toml:14: train.batch: expected a whole number from 1 to 1048576, found `16.0`; correct it, or leave it out for 64"),
+        ("batch = 16", "batch = 99999999999999999999", "r.toml:14: train.batch: expected a whole number from 1 to 1048576, found `99999999999999999999`; correct it, or leave it out for 64"),
+        ("batch = 16", "batch = [16]", "r.toml:14: train.batch: expected a whole number from 1 to 1048576, found a list of 1; correct it, or leave it out for 64"),
+        ("epochs = 3", "epochs = -3", "r.toml:7: teacher.epochs: expected a whole number from 1 to 1000000, found `-3`; correct it, or leave it out (that of `[train]`)"),
+        ("must_reach = 0.9", "must_reach = 90", "r.toml:9: teacher.must_reach: expected a number from 0 to 1, found `90`; correct it, or leave it out (any teacher will do)"),
+        ("clip_norm = 5", "keep = \"best\"", "r.toml:15: train.keep: expected one of selected, last, found `\"best\"`; known are selected, last"),
+        ("clip_norm = 5", "decay_norm_and_bias = 1", "r.toml:15: train.decay_norm_and_bias: expected true or false, found `1`; correct it, or leave it out for true"),
+        ("\"digits\"", "\"digit\"", "r.toml:2: data.format: expected a format (digits, idx, ucr), found `digit`; did you mean `digits`?"),
+        ("format = \"digits\"", "", "r.toml:1: data.format: expected a text, found nothing; set `format`"),
+        ("format = \"digits\"", "format = \"digits\"\npath = \"x\"", "r.toml:3: data.path: expected no path for the format `digits`, found `x`; leave it out"),
+        ("format = \"digits\"", "format = \"ucr\"", "r.toml:1: data.path: expected a path: UCR and UEA series, tab, comma or .ts (.gz); PATH is DIR/NAME of NAME_TRAIN and NAME_TEST, or their folder, found none; set it"),
+        ("format = \"digits\"", "format = \"digits\"\nsubset = 0", "r.toml:3: data.subset: expected a number above 0 and up to 1, found `0`; correct it, or leave it out for 1.0"),
+        ("format = \"digits\"", "format = \"digits\"\nvalidation = 1", "r.toml:3: data.validation: expected a number from 0 to below 1, found `1`; correct it, or leave it out for 0.1"),
+        ("format = \"digits\"", "format = \"digits\"\nexclude_classes = [3]", "r.toml:3: data.exclude_classes.0: expected a text: the name of a class, found `3`; put it in quotes"),
+        ("format = \"digits\"", "format = 1979-05-27", "r.toml:2: data.format: expected a text, found `1979-05-27`; correct it"),
+        ("arch = \"cnn\"", "arch = \"cnn\"\nrun = \"x\"", "r.toml:4: teacher: expected one of `run`, `onnx`, `arch`, found run and arch; say where the teacher comes from"),
+        ("arch = \"cnn\"", "run = \"x\"", "r.toml:6: teacher.widths: expected a key of a teacher from `run`, found `widths`; known are run, must_reach, weight"),
+        ("arch = \"cnn\"", "", "r.toml:4: teacher: expected one of `run`, `onnx`, `arch`, found none; say where the teacher comes from"),
+        ("arch = \"cnn\"", "arch = \"cnn\"\ncontract = \"c\"", "r.toml:6: teacher.contract: expected a key of architecture `cnn`, found `contract`; known are arch, must_reach, weight, epochs, batch, optimizer, schedule, widths, kernel, convs, head, dropout"),
+        ("[train]", "[run]\ndevice = \"gpu\"\n[train]", "r.toml:13: run.device: expected `cpu` or `cuda:N`, found `gpu`; name one of them"),
+        ("[train]", "[run]\nprecision = \"f16\"\n[train]", "r.toml:13: run.precision: expected one of f32, found `\"f16\"`; known are f32"),
+        ("[train]", "[run]\nthreads = 0\n[train]", "r.toml:13: run.threads: expected a whole number from 1 to 1024, found `0`; correct it, or leave it out (all cores of this machine)"),
+        ("[train]", "[run]\nname = \"\"\n[train]", "r.toml:13: run.name: expected a name, found an empty text; leave it out for the file's name"),
+        ("[train]", "[compare]\nseeds = [1, 2, 1]\n[train]", "r.toml:13: compare.seeds: expected seeds that differ, found `1` twice; remove one"),
+        ("[train]", "budget = 1\n[train]", "r.toml:12: student.budget: expected a key of architecture `mlp`, found `budget`; known are arch, hidden, dropout"),
+        ("[data]", "budget = 1\n[data]", "r.toml:1: budget: expected a table of keys, found `1`; write it as [budget]"),
+        ("clip_norm = 5", "patience = 3\n[data.x]", "r.toml:16: data.x: expected a key of [data], found `x`; known are format, path, normalize, subset, exclude_classes, validation, augment"),
+        ("", "[data]\n", "r.toml:21: expected TOML, found duplicate key; correct the recipe"),
+        ("batch = 16", "batch = ", "r.toml:14: expected TOML, found string values must be quoted, expected literal string; correct the recipe"),
+    ];
+    let mut failed = Vec::new();
+    for (from, to, expected) in cases {
+        match parse(&changed(from, to), "r.toml", &[]) {
+            Err(error) if error.to_string() == expected => {}
+            Err(error) => failed.push(format!("{to}:\n  expected {expected}\n  found    {error}")),
+            Ok(_) => failed.push(format!("{to}: accepted")),
+        }
+    }
+    assert!(failed.is_empty(), "{} of {} failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
+}
+
+#[test]
+fn refuses_a_recipe_that_contradicts_itself() {
+    let alone = "[data]\nformat = \"digits\"\n[student]\narch = \"mlp\"\n";
+    #[rustfmt::skip]
+    let cases = [
+        ("[distill]\nterms = [{ method = \"kd\" }]", "r.toml:6: distill.terms.0: expected a [teacher] for the method `kd`, found none; add a [teacher] or remove the term"),
+        ("[teacher]\narch = \"mlp\"", "r.toml:5: teacher: expected a term in distill.terms that learns from the teacher, found none; add terms = [{ method = \"kd\" }] to [distill] or remove the teacher"),
+        ("[teacher]\nrun = \"x\"\n[distill]\nterms = [{ method = \"ce\" }]", "r.toml:5: teacher: expected a term in distill.terms that learns from the teacher, found none; add terms = [{ method = \"kd\" }] to [distill] or remove the teacher"),
+        ("[compare]\nbaseline = true", "r.toml:6: compare.baseline: expected a [teacher] to compare with, found none; leave it out: without a teacher the student is its own baseline"),
+        ("[train]\npatience = 3\n[distill]\n[data.augment]", "r.toml:8: data.augment: expected a list of augmentations { kind = … }, found a table; correct the recipe"),
+        ("[distill]\ntask_weight = 0", "r.toml:6: distill.task_weight: expected a weight above 0 for the task or for a term, found none; set one above 0"),
+    ];
+    let mut failed = Vec::new();
+    for (added, expected) in cases {
+        let found =
+            parse(&format!("{alone}{added}"), "r.toml", &[]).map_or_else(|e| e.to_string(), |_| "accepted".into());
+        if found != expected {
+            failed.push(format!("{added}:\n  expected {expected}\n  found    {found}"));
+        }
+    }
+    let patience = parse(alone, "r.toml", &["train.patience=3".into(), "data.validation=0".into()]);
+    let expected = "override `train.patience=3`: train.patience: expected data.validation above 0, which patience looks \
+                    at, found `0.0`; set data.validation = 0.1 or leave patience out";
+    assert_eq!(patience.map_or_else(|e| e.to_string(), |_| "accepted".into()), expected);
+    assert!(failed.is_empty(), "{} of {} failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
+}
+
+#[test]
+fn teachers_come_from_runs_files_and_recipes_one_or_many() {
+    let several = "[data]\nformat = \"digits\"\n[student]\narch = \"mlp\"\n[distill]\nterms = [{ method = \"kd\" }]\n\
+                   [[teacher]]\nrun = \"runs/a\"\nweight = 2\n[[teacher]]\nonnx = \"a.onnx\"\ncontract = \"c.json\"\n\
+                   [[teacher]]\narch = \"cnn\"\n";
+    let recipe = parse(several, "r.toml", &[]).expect("three teachers");
+    let [a, b, c] = &*recipe.teachers else { panic!("{:?}", recipe.teachers) };
+    assert_eq!((&a.source, a.weight), (&TeacherSource::Run("runs/a".into()), 2.0));
+    assert_eq!(b.source, TeacherSource::Onnx { path: "a.onnx".into(), contract: Some("c.json".into()) });
+    assert!(matches!(&c.source, TeacherSource::Arch { train, .. } if *train == recipe.train));
+    assert_eq!(parse(&recipe.to_toml(), "r.toml", &[]), Ok(recipe));
+    let wrong = parse(&several.replace("weight = 2", "weight = 0"), "r.toml", &[]).expect_err("no share");
+    assert_eq!(wrong.at, "r.toml:9: teacher.0.weight");
+}
+
+#[test]
+fn overrides_replace_keys_by_their_path_and_are_named_in_errors() {
+    let set = |text: &str| parse(GOOD, "good.toml", &[text.to_string()]).map_err(|e| e.to_string());
+    let train = set("train.epochs=7").expect("train.epochs").train;
+    assert_eq!((train.epochs, train.batch), (7, 16));
+    assert_eq!(set("run.name=other one").expect("a text without quotes").run.name, "other one");
+    assert_eq!(set("distill.terms.0.weight=2").expect("a term").distill.terms[0].weight, 2.0);
+    assert_eq!(set("teacher.widths=[4]").expect("a list").teachers.len(), 1);
+    assert_eq!(set("train.optimizer={ kind = \"sgd\" }").expect("a table").train.optimizer.name, "sgd");
+    assert_eq!(set("run.device=cuda:1").expect("a device").run.device, Device::Cuda(1));
+    #[rustfmt::skip]
+    let cases = [
+        ("train.epochs=0", "override `train.epochs=0`: train.epochs: expected a whole number from 1 to 1000000, found `0`; correct it, or leave it out for 20"),
+        ("train.epochs=x", "override `train.epochs=x`: train.epochs: expected a whole number from 1 to 1000000, found `\"x\"`; correct it, or leave it out for 20"),
+        ("train.epoch=1", "override `train.epoch=1`: train.epoch: expected a key of [train], found `epoch`; did you mean `epochs`?"),
+        ("tarin.epochs=1", "override `tarin.epochs=1`: tarin: expected a key of a recipe, found `tarin`; did you mean `train`?"),
+        ("distill.terms.2.weight=1", "override `distill.terms.2.weight=1`: expected a place from 0 to 1 in the list `distill.terms`, found `2`; correct it, or give the whole list as distill.terms=[…]"),
+        ("train.epochs.x=1", "override `train.epochs.x=1`: expected a table or a list at `train.epochs`, found `10`; shorten the key"),
+        ("train.epochs", "override `train.epochs`: expected KEY=VALUE, found no key or no `=`; write it as train.epochs=3"),
+        ("=1", "override `=1`: expected KEY=VALUE, found no key or no `=`; write it as train.epochs=3"),
+        ("student=mlp", "override `student=mlp`: student: expected a table of keys, found `\"mlp\"`; write it as [student]"),
+    ];
+    for (assignment, expected) in cases {
+        assert_eq!(set(assignment).map(|_| ()), Err(expected.to_string()));
+    }
+}
+
+#[test]
+fn the_complete_recipe_reads_back_the_same() {
+    let mut recipe = good();
+    recipe.run.name = "a \"name\"\\ with\n\u{7f}é".into();
+    recipe.run.device = Device::Cuda(3);
+    recipe.data.exclude_classes = vec!["1".into(), "\t".into()];
+    recipe.data.normalize = Normalize::None;
+    recipe.data.subset = 0.1 + 0.2;
+    recipe.train.max_norm = Some(1e-300);
+    recipe.train.patience = Some(7);
+    recipe.train.keep = Keep::Last;
+    recipe.compare = Compare { baseline: false, seeds: vec![3, i64::MAX as u64] };
+    recipe.budget = Some("budgets/pi4.toml".into());
+    let TeacherSource::Arch { train, .. } = &mut recipe.teachers[0].source else { panic!("a teacher to train") };
+    *train = Train { epochs: 3, optimizer: train.optimizer.clone(), ..recipe.train.clone() };
+    let text = recipe.to_toml();
+    assert_eq!(parse(&text, "other.toml", &[]), Ok(recipe.clone()), "{text}");
+    for (section, key) in all_keys() {
+        let given = !["teacher.run", "teacher.onnx", "teacher.contract"].contains(&&*format!("{}.{}", section, key));
+        let clip = section == "train" && key == "clip_norm" && recipe.train.clip_norm.is_none();
+        let there = text.lines().any(|line| line.starts_with(&format!("{key} = ")));
+        assert!(there || !given || clip, "{section}.{key} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn the_fingerprint_changes_with_all_but_name_and_threads() {
+    let of = |overrides: &[&str]| {
+        let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
+        parse(GOOD, "good.toml", &overrides).expect("a recipe").fingerprint()
+    };
+    assert_eq!(of(&[]), of(&["run.name=x", "run.threads=7"]));
+    for other in ["run.seed=2", "train.epochs=11", "distill.terms.0.temperature=3", "data.subset=0.5"] {
+        assert_ne!(of(&[]), of(&[other]), "{other}");
+    }
+}
+
+#[test]
+fn the_example_recipes_are_good() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+    let mut found = 0;
+    for file in std::fs::read_dir(root.join("recipes")).expect("recipes/") {
+        let path = file.expect("an entry").path();
+        let recipe = read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(Some(&*recipe.run.name), path.file_stem().and_then(|stem| stem.to_str()));
+        assert!(recipe.budget.is_none_or(|budget| root.join(budget).is_file()), "{}", path.display());
+        found += 1;
+    }
+    assert!(found >= 3, "{found} recipes");
+}
+
+#[test]
+fn no_change_of_bytes_makes_the_parser_panic() {
+    let mut rng = Rng::new(1, Purpose::Shuffle, 0, 0);
+    let mut accepted = 0;
+    for _ in 0..2000 {
+        let mut bytes = GOOD.as_bytes().to_vec();
+        for _ in 0..=rng.below(4) {
+            let i = rng.below(bytes.len() as u64) as usize;
+            match rng.below(4) {
+                0 => bytes[i] ^= 1 << rng.below(8),
+                1 => bytes[i] = b"[]{}=\".,0-\n_#'\\e"[rng.below(16) as usize],
+                2 => drop(bytes.remove(i)),
+                _ => bytes.truncate(i.max(1)),
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        match parse(&text, "r.toml", &[]) {
+            Ok(recipe) => {
+                accepted += 1;
+                assert_eq!(parse(&recipe.to_toml(), "r.toml", &[]), Ok(recipe), "{text}");
+            }
+            Err(error) => assert!(!error.to_string().contains('\n') && error.to_string().starts_with("r.toml")),
+        }
+    }
+    assert!((1..1900).contains(&accepted), "{accepted} accepted");
+    for hostile in ["[".repeat(100_000), format!("a={}", "[".repeat(100_000)), "a.".repeat(100_000), "{a=".repeat(9999)]
+    {
+        assert!(parse(&hostile, "r.toml", &[]).is_err());
+    }
+}
+
+/// Every key as `(section, key)`.
+fn all_keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    SECTIONS.iter().flat_map(|section| section.keys.iter().map(|key| (section.name, key.name)))
+}
+
+#[test]
+fn no_option_of_an_entry_hides_a_key_beside_it() {
+    for section in SECTIONS {
+        let tables = section.table.into_iter().map(|table| (table, section.keys));
+        let terms =
+            section.keys.iter().any(|key| matches!(key.form, Form::Terms)).then_some((&keys::METHOD, keys::TERM));
+        for (table, beside) in tables.chain(terms) {
+            for row in (table.rows)() {
+                let mut names = beside.iter().map(|key| key.name).chain([table.key]);
+                let hidden = names.find(|name| row.options.iter().any(|spec| spec.name == *name));
+                assert_eq!(hidden, None, "{} `{}`", table.what, row.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn every_key_is_documented() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").join("docs");
+    let recipes = std::fs::read_to_string(docs.join("recipes.md")).expect("docs/recipes.md");
+    let methods = std::fs::read_to_string(docs.join("methods.md")).expect("docs/methods.md");
+    let mut missing = Vec::new();
+    for (keys, name) in SECTIONS.iter().map(|s| (s.keys, s.name)).chain([(keys::TERM, "a term")]) {
+        for key in keys {
+            let row = format!("| `{}` | {} | {} | {} |", key.name, key.about, key.words(), key.default_words());
+            if !recipes.contains(&row) {
+                missing.push(format!("docs/recipes.md, {name}:\n{row}"));
+            }
+        }
+    }
+    let tables = [&keys::ARCH, &keys::OPTIMIZER, &keys::SCHEDULE, &keys::AUGMENTATION].map(|table| (table, &recipes));
+    for (table, docs) in tables.into_iter().chain([(&keys::METHOD, &methods)]) {
+        for row in (table.rows)() {
+            let names = std::iter::once(row.name).chain(row.options.iter().map(|spec| spec.name));
+            let gone = names.filter(|name| !docs.contains(&format!("`{name}`")));
+            missing.extend(gone.map(|name| format!("{} `{}`: `{name}`", table.what, row.name)));
+        }
+    }
+    assert!(missing.is_empty(), "missing:\n{}", missing.join("\n"));
+}
