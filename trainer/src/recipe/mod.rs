@@ -4,6 +4,7 @@
 
 pub mod keys;
 pub mod parse;
+pub mod precheck;
 
 mod cross;
 #[cfg(test)]
