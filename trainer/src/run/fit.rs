@@ -1,16 +1,26 @@
 //! Trains one network, epoch by epoch, from wherever its checkpoint left it.
 
+use std::fs;
 use std::path::Path;
 
-use kd_runtime::Result;
+use kd_runtime::error::Exit;
+use kd_runtime::files::refuse_write;
 use kd_runtime::graph::Graph;
+use kd_runtime::{Refusal, Result};
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::{self, Progress};
 use super::monitor::Monitor;
 use super::signals::Stop;
-use crate::data::Prepared;
+use crate::data::augment::{self, Augment};
+use crate::data::{self, Prepared, RawBatch};
+use crate::exec::random::mix;
+use crate::optim::schedule::SCHEDULES;
+use crate::optim::table::OPTIMIZERS;
+use crate::optim::{Optimizer, clip, max_norm};
 use crate::recipe::{Data, Distill, Train};
-use crate::teacher::Network;
+use crate::schemes::offline::{At, Learner};
+use crate::teacher::{self, Network};
 
 /// One network to train.
 pub struct Job<'a> {
@@ -30,7 +40,7 @@ pub struct Job<'a> {
     pub seed: u64,
     /// Threads.
     pub threads: usize,
-    /// Folder of its checkpoints (made if missing): `last.safetensors`, `selected.safetensors`, …
+    /// Folder of its checkpoints (made if missing): `state.safetensors`
     pub checkpoints: &'a Path,
     /// Ties a checkpoint to what made it: it is refused by a job with another one.
     pub fingerprint: &'a str,
@@ -67,9 +77,167 @@ pub struct Fitted {
     pub history: Vec<Epoch>,
 }
 
-/// Trains to the end, or until `stop` (then the checkpoint is saved and the error carries exit 130 or 143). Continues
-/// from the folder's checkpoint if there is one, bit for bit as if it had not been interrupted.
+/// Trains to the end, or until `stop` asks (then the error carries exit 130 or 143, and the checkpoint is that of the last
+/// whole epoch). Continues from the folder's checkpoint if there is one, bit for bit as if it had not been interrupted.
+///
+/// A last batch of one sample is left out if there are others: a batch norm cannot learn from it. A loss or parameter
+/// that is not finite ends it with exit 1; the checkpoint before it stays.
 pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitted> {
-    let _ = (job, stop, monitor);
-    todo!()
+    let mut learner = Learner::new(job.graph, &job.data.contract, job.train, job.distill, job.threads)?;
+    let kind = OPTIMIZERS.iter().find(|kind| kind.name == job.train.optimizer.name);
+    let kind = kind.expect("a checked choice names a row");
+    let decay = job.train.decay_norm_and_bias;
+    let mut optimizer = (kind.build)(&job.train.optimizer.options, learner.executor.parameters(), decay);
+    let augment = augment::build(&job.data_section.augment, &job.data.description.shape)?;
+    let path = job.checkpoints.join("state.safetensors");
+    let mut progress = Progress::default();
+    if path.symlink_metadata().is_ok() {
+        let parameters = learner.executor.parameters_mut();
+        progress = checkpoint::read(&path, job.fingerprint, parameters, &mut *optimizer)?;
+    } else {
+        fs::create_dir_all(job.checkpoints).map_err(|error| refuse_write(job.checkpoints, &error))?;
+    }
+    if !progress.finished {
+        monitor.begin(job.name, progress.history.len(), job.train.epochs, job.data.train.len());
+    }
+    let mut run = Run { job, learner: &mut learner, optimizer: &mut *optimizer, augment: &augment, stop };
+    while !progress.finished {
+        let epoch = run.epoch(progress.history.len(), monitor)?;
+        run.judge(&mut progress, epoch)?;
+        checkpoint::write(&path, job.fingerprint, run.learner.executor.parameters(), run.optimizer, &progress)?;
+        if let Some(epoch) = progress.history.last() {
+            monitor.epoch(job.name, epoch);
+        }
+    }
+    learner.check_teachers_unchanged()?;
+    let last = learner.executor.to_graph();
+    let parameters = learner.executor.parameters_mut();
+    parameters.iter_mut().zip(&progress.selected).for_each(|(p, value)| p.value.copy_from_slice(value));
+    let selected = learner.executor.to_graph();
+    Ok(Fitted { last, selected, selected_epoch: progress.selected_epoch, history: progress.history })
+}
+
+/// Training on its way.
+struct Run<'a> {
+    job: &'a Job<'a>,
+    learner: &'a mut Learner,
+    optimizer: &'a mut dyn Optimizer,
+    augment: &'a [Box<dyn Augment>],
+    stop: &'a Stop,
+}
+
+impl Run<'_> {
+    /// The batches of an epoch.
+    fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
+        let order = data::order(self.job.data.train.len(), self.job.seed, epoch);
+        let mut batches: Vec<Vec<usize>> = order.chunks(self.job.train.batch).map(<[usize]>::to_vec).collect();
+        if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
+            batches.pop();
+        }
+        batches
+    }
+
+    /// Runs epoch number `done` (from 0).
+    fn epoch(&mut self, done: usize, monitor: &mut dyn Monitor) -> Result<Epoch> {
+        let train = self.job.train;
+        let failed = |refusal: Refusal| {
+            refusal.within(format!("{}: epoch {}", self.job.name, done + 1)).with_exit(Exit::VerdictFailed)
+        };
+        let batches = self.batches(done);
+        let steps_per_epoch = batches.len();
+        let (steps, mut samples, mut right) = (steps_per_epoch * train.epochs, 0, 0);
+        let (mut loss, mut lr_factor) = (0.0, 0.0);
+        let mut terms = vec![0.0; self.learner.term_names.len()];
+        let mut batch = RawBatch::default();
+        for (i, places) in batches.iter().enumerate() {
+            let step = done * steps_per_epoch + i;
+            data::load(&self.job.data.train, places, self.augment, self.job.seed, done, &mut batch);
+            let at = At { step, steps, steps_per_epoch };
+            let seed = mix(mix(self.job.seed) ^ step as u64);
+            let values = self.learner.step(&batch, seed, at).map_err(failed)?;
+            if step == 0 {
+                self.learner.executor.check_gradients().map_err(failed)?;
+            }
+            lr_factor = self.update(at);
+            samples += places.len();
+            right += values.right;
+            let n = places.len() as f64;
+            loss += values.loss * n;
+            terms.iter_mut().zip(&values.terms).for_each(|(sum, value)| *sum += value * n);
+            let names = self.learner.term_names.iter().map(String::as_str);
+            let means: Vec<(&str, f64)> = names.zip(terms.iter().map(|sum| sum / samples as f64)).collect();
+            monitor.step(places.len(), &means, right as f64 / samples as f64);
+            if let Some((signal, exit)) = self.stop.asked() {
+                let found = format!("{signal} after epoch {done} of {}", train.epochs);
+                return Err(
+                    Refusal::new(self.job.name, "training to end", found, "go on with --resume").with_exit(exit)
+                );
+            }
+        }
+        self.check_finite().map_err(failed)?;
+        let n = samples as f64;
+        let means = self.learner.term_names.iter().cloned().zip(terms.iter().map(|sum| sum / n));
+        Ok(Epoch {
+            epoch: done + 1,
+            loss: loss / n,
+            terms: means.collect(),
+            train_accuracy: right as f64 / n,
+            validation_accuracy: None,
+            validation_loss: None,
+            lr_factor,
+        })
+    }
+
+    /// Clips, steps, and keeps weights short; gives the factor of the learning rate.
+    fn update(&mut self, at: At) -> f64 {
+        let train = self.job.train;
+        let schedule = SCHEDULES.iter().find(|schedule| schedule.name == train.schedule.name);
+        let schedule = schedule.expect("a checked choice names a row");
+        let factor = (schedule.factor)(&train.schedule.options, at.step, at.steps, at.steps_per_epoch);
+        let axes = self.learner.executor.unit_axes();
+        let parameters = self.learner.executor.parameters_mut();
+        if let Some(most) = train.clip_norm {
+            clip::global_norm(parameters, most as f32);
+        }
+        self.optimizer.step(parameters, factor);
+        if let Some(most) = train.max_norm {
+            max_norm::constrain(parameters, &axes, most as f32);
+        }
+        factor
+    }
+
+    fn check_finite(&self) -> Result<()> {
+        for p in self.learner.executor.parameters() {
+            if let Some(x) = p.value.iter().find(|x| !x.is_finite()) {
+                let at = format!("parameter `{}`", p.name);
+                return Err(Refusal::new(at, "finite numbers", x, "lower the learning rate or check the data"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Evaluates on the validation samples, selects, and says whether training ends. The test samples are never seen.
+    fn judge(&self, progress: &mut Progress, mut epoch: Epoch) -> Result<()> {
+        let (job, validation) = (self.job, &self.job.data.validation);
+        let mut better = true;
+        if !validation.is_empty() {
+            let graph = self.learner.executor.to_graph();
+            let answers = teacher::evaluate(&graph, &job.data.contract, validation, job.train.batch, job.threads)?;
+            let accuracy = answers.right as f64 / validation.len() as f64;
+            (epoch.validation_accuracy, epoch.validation_loss) = (Some(accuracy), Some(answers.loss));
+            let best = progress.history.get(progress.selected_epoch.wrapping_sub(1));
+            better = best.is_none_or(|best| {
+                let (a, l) = (best.validation_accuracy.unwrap_or(0.0), best.validation_loss.unwrap_or(f64::INFINITY));
+                accuracy > a || (accuracy == a && answers.loss < l)
+            });
+        }
+        if better {
+            progress.selected_epoch = epoch.epoch;
+            progress.selected = self.learner.executor.parameters().iter().map(|p| p.value.clone()).collect();
+        }
+        let waited = epoch.epoch - progress.selected_epoch;
+        progress.finished = epoch.epoch >= job.train.epochs || job.train.patience.is_some_and(|most| waited >= most);
+        progress.history.push(epoch);
+        Ok(())
+    }
 }

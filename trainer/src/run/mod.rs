@@ -12,3 +12,5 @@ pub mod results;
 pub mod session;
 pub mod signals;
 pub mod table;
+#[cfg(test)]
+mod tests;

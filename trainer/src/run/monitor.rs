@@ -1,5 +1,14 @@
 //! What a person sees of a run: bars on a terminal, plain lines otherwise; and `metrics.jsonl`.
 
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write, stderr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kd_runtime::error::Shown;
+use serde_json::{Map, json};
+
 use super::fit::Epoch;
 
 /// Is told how training goes.
@@ -12,4 +21,133 @@ pub trait Monitor {
     fn epoch(&mut self, name: &str, epoch: &Epoch);
     /// A remark of one line.
     fn note(&mut self, text: &str);
+}
+
+/// One epoch as `metrics.jsonl` holds it.
+pub fn metrics_line(name: &str, epoch: &Epoch) -> String {
+    let terms: Map<String, serde_json::Value> =
+        epoch.terms.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
+    let line = json!({
+        "schema": "kd.metrics/1",
+        "network": name,
+        "epoch": epoch.epoch,
+        "loss": epoch.loss,
+        "terms": terms,
+        "train_accuracy": epoch.train_accuracy,
+        "validation_accuracy": epoch.validation_accuracy,
+        "validation_loss": epoch.validation_loss,
+        "lr_factor": epoch.lr_factor,
+    });
+    format!("{line}\n")
+}
+
+/// Plain lines come at most so often (but for a network's first and last epoch).
+const BETWEEN_LINES: Duration = Duration::from_secs(2);
+
+/// Shows progress on standard error and appends to `metrics.jsonl`.
+pub struct Terminal {
+    metrics: PathBuf,
+    bar: Option<ProgressBar>,
+    epochs: usize,
+    epoch: usize,
+    samples: usize,
+    done: usize,
+    began: Instant,
+    last_line: Option<Instant>,
+}
+
+impl Terminal {
+    /// With the path of metrics.jsonl, whose folder need not be there yet.
+    pub fn new(metrics: PathBuf) -> Self {
+        let began = Instant::now();
+        Self { metrics, bar: None, epochs: 0, epoch: 0, samples: 0, done: 0, began, last_line: None }
+    }
+
+    fn say(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{line}")),
+            None => {
+                // A terminal that went away is no reason to stop training.
+                let _ = writeln!(stderr(), "{line}");
+            }
+        }
+    }
+
+    fn samples_per_second(&self) -> f64 {
+        self.done as f64 / self.began.elapsed().as_secs_f64().max(1e-9)
+    }
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.2} %", 100.0 * share)
+}
+
+fn shown(terms: impl Iterator<Item = (String, f64)>) -> String {
+    terms.map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join("  ")
+}
+
+impl Monitor for Terminal {
+    fn begin(&mut self, name: &str, epoch: usize, epochs: usize, samples: usize) {
+        (self.epoch, self.epochs, self.samples, self.done) = (epoch, epochs, samples, 0);
+        (self.began, self.last_line) = (Instant::now(), None);
+        if stderr().is_terminal() {
+            let bar = ProgressBar::with_draw_target(Some((epochs * samples) as u64), ProgressDrawTarget::stderr());
+            let style = ProgressStyle::with_template("{prefix} {wide_bar} {percent}% {msg} ETA {eta}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_prefix(Shown(name).to_string());
+            bar.set_position((epoch * samples) as u64);
+            bar.reset_eta();
+            self.bar = Some(bar);
+        }
+        if epoch > 0 {
+            self.say(&format!("{}: goes on after epoch {epoch} of {epochs}", Shown(name)));
+        }
+    }
+
+    fn step(&mut self, samples: usize, terms: &[(&str, f64)], accuracy: f64) {
+        self.done += samples;
+        let Some(bar) = &self.bar else { return };
+        bar.inc(samples as u64);
+        let terms = shown(terms.iter().map(|(name, value)| (name.to_string(), *value)));
+        let speed = self.samples_per_second();
+        bar.set_message(format!("{}/{} {terms}  {}  {speed:.0}/s", self.epoch + 1, self.epochs, percent(accuracy)));
+    }
+
+    fn epoch(&mut self, name: &str, epoch: &Epoch) {
+        self.epoch = epoch.epoch;
+        let file = OpenOptions::new().create(true).append(true).open(&self.metrics);
+        let written = file.and_then(|mut file| file.write_all(metrics_line(name, epoch).as_bytes()));
+        if let Err(error) = written {
+            // The lines are also in the checkpoint, from which the file is made again at the end.
+            self.say(&format!("{}: {error}", self.metrics.display()));
+        }
+        let last = epoch.epoch == self.epochs;
+        let due = self.last_line.is_none_or(|at| at.elapsed() >= BETWEEN_LINES);
+        if self.bar.is_none() && (due || last) {
+            self.last_line = Some(Instant::now());
+            let terms = shown(epoch.terms.iter().cloned());
+            let validation =
+                epoch.validation_accuracy.map(|a| format!("  validation {}", percent(a))).unwrap_or_default();
+            let left = (self.epochs - epoch.epoch.min(self.epochs)) * self.samples;
+            let speed = self.samples_per_second();
+            let eta_s = left as f64 / speed.max(1e-9);
+            self.say(&format!(
+                "{}: epoch {}/{}  {terms}  train {}{validation}  {speed:.0} samples/s  ETA {eta_s:.0} s",
+                Shown(name),
+                epoch.epoch,
+                self.epochs,
+                percent(epoch.train_accuracy)
+            ));
+        }
+        if last && let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+            let validation =
+                epoch.validation_accuracy.map(|a| format!(", validation {}", percent(a))).unwrap_or_default();
+            eprintln!("{}: {} epochs, train {}{validation}", Shown(name), self.epochs, percent(epoch.train_accuracy));
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        self.say(&format!("kd-train: {}", Shown(text)));
+    }
 }
