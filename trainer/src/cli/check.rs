@@ -139,7 +139,7 @@ fn write_lines(out: &mut String, checked: &Checked) -> std::fmt::Result {
     }
     for line in &checked.forecast.budget {
         let measured = number(line.measured.unwrap_or(f64::NAN));
-        writeln!(out, "# budget    {}: {measured} of {} at least, can be met", line.name, number(line.limit))?;
+        writeln!(out, "# budget    {}: at least {measured}, limit {}: can be met", line.name, number(line.limit))?;
     }
     Ok(())
 }

@@ -161,7 +161,7 @@ static RUN: &[Key] = &[
 ];
 
 static DATA: &[Key] = &[
-    required("format", "format of the data: `digits`, `idx`, `ucr`"),
+    required("format", "a format of data: `digits`, `idx` or `ucr`"),
     key("path", "file or folder, relative to the working directory; empty for embedded data", TEXT),
     key(
         "normalize",

@@ -182,3 +182,39 @@ fn judge(path: &Path, student: &Network) -> Result<Vec<Line>> {
     let action = "make the student smaller or raise the limit";
     Err(Refusal::new(path.display(), expected, found, action).with_exit(Exit::VerdictFailed))
 }
+
+#[cfg(test)]
+mod tests {
+    use kd_exporter::calibrate;
+
+    use super::*;
+    use crate::data;
+    use crate::recipe::parse::parse;
+    use crate::rng::{Purpose, Rng};
+
+    #[test]
+    fn the_forecast_of_bytes_is_what_the_exporter_writes_of_other_weights_and_real_ranges() {
+        for arch in ["cnn", "mlp", "resnet8", "cnn\"\nhead = \"all"] {
+            let text = format!("[data]\nformat = \"digits\"\n[student]\narch = \"{arch}\"\n");
+            let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
+            let data = data::prepare(&recipe).expect("digits");
+            let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
+            let forecast = precheck(&recipe, &site).expect("a forecast").networks[0].clone();
+            let mut graph = zoo::build(&recipe.student, &site, 7).expect("a network");
+            let mut rng = Rng::new(1, Purpose::Shuffle, 0, 0);
+            for tensor in graph.initializers.values_mut().filter(|tensor| tensor.element() == ElementType::F32) {
+                let shape = tensor.shape().to_vec();
+                let values: Vec<f32> = (0..tensor.len()).map(|_| 0.1 + rng.below(1000) as f32 / 1000.0).collect();
+                *tensor = kd_runtime::graph::Tensor::from_vec(&shape, values);
+            }
+            let folded = fold::fold(&graph).expect("folded");
+            let digits = kd_runtime::data::Source::parse("digits").and_then(|source| source.open()).expect("digits");
+            let calibration = calibrate::calibrate(&folded, &data.contract, &*digits, "minmax", 16).expect("ranges");
+            let int8 = quantize::quantize(&folded, &calibration).expect("quantized").graph;
+            let written = onnx::write(&int8).len() as u64;
+            let engine = Engine::new(&int8, 1).expect("planned");
+            let memory = (engine.arena_bytes() + engine.weights_bytes()) as u64;
+            assert_eq!((written, memory), (forecast.int8_bytes, forecast.int8_memory_bytes), "{arch}");
+        }
+    }
+}

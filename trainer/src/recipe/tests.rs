@@ -96,7 +96,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("clip_norm = 5", "keep = \"best\"", "r.toml:15: train.keep: expected one of selected, last, found `\"best\"`; known are selected, last"),
         ("clip_norm = 5", "decay_norm_and_bias = 1", "r.toml:15: train.decay_norm_and_bias: expected true or false, found `1`; correct it, or leave it out for true"),
         ("\"digits\"", "\"digit\"", "r.toml:2: data.format: expected a format (digits, idx, ucr), found `digit`; did you mean `digits`?"),
-        ("format = \"digits\"", "", "r.toml:1: data.format: expected a text, found nothing; set `format`"),
+        ("format = \"digits\"", "", "r.toml:1: data.format: expected a format of data: `digits`, `idx` or `ucr`, found nothing; set `format`"),
         ("format = \"digits\"", "format = \"digits\"\npath = \"x\"", "r.toml:3: data.path: expected no path for the format `digits`, found `x`; leave it out"),
         ("format = \"digits\"", "format = \"ucr\"", "r.toml:1: data.path: expected a path: UCR and UEA series, tab, comma or .ts (.gz); PATH is DIR/NAME of NAME_TRAIN and NAME_TEST, or their folder, found none; set it"),
         ("format = \"digits\"", "format = \"digits\"\nsubset = 0", "r.toml:3: data.subset: expected a number above 0 and up to 1, found `0`; correct it, or leave it out for 1.0"),

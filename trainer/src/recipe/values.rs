@@ -71,7 +71,7 @@ impl<'a> Keys<'a> {
             (Some(node), _) => setting(&kind, node, &self.path_of(key.name), hint(key)).map(Some),
             (None, LeftOut::Default) => Ok(Some(kind.default())),
             (None, LeftOut::Required) => {
-                Err(Refusal::new(self.place_of(key.name), kind.words(), "nothing", format!("set `{}`", key.name)))
+                Err(Refusal::new(self.place_of(key.name), key.about, "nothing", format!("set `{}`", key.name)))
             }
             (None, _) => Ok(None),
         }
