@@ -234,7 +234,7 @@ fn numbers_that_are_not_finite_stop_it_and_keep_the_last_good_checkpoint() {
     let good = fs::read(scratch.0.join("state.safetensors")).unwrap();
     let Values::U8(bytes) = &setup.data.train.values else { unreachable!() };
     let mut floats: Vec<f32> = bytes.iter().map(|&b| f32::from(b)).collect();
-    floats[64 * 11 + 5] = f32::NAN;
+    floats[64 * 11 + 28] = f32::NAN;
     setup.data.train.values = Values::F32(floats);
     let refusal = setup.fit(&scratch.0, 0).0.err().unwrap();
     assert_eq!(refusal.exit, Exit::VerdictFailed);
