@@ -1,12 +1,111 @@
-//! `kd-train run`.
+//! `kd-train run`: a recipe to a run folder.
 
 use std::io::Write;
+use std::path::{Component, Path, PathBuf};
 
-use kd_runtime::Result;
+use kd_runtime::error::Exit;
+use kd_runtime::report::json;
+use kd_runtime::{Refusal, Result};
 
-use super::args::Run;
+use super::args::{Format, Run};
+use crate::recipe::{Device, parse};
+use crate::run::folder::Existing;
+use crate::run::session::{self, Order};
+use crate::run::{monitor, signals, table};
 
 pub(super) fn run(args: &Run, out: &mut dyn Write) -> Result<()> {
-    let _ = (args, out);
-    todo!()
+    let mut overrides = args.overrides.clone();
+    overrides.extend(args.device.iter().map(|device| format!("run.device={device}")));
+    let recipe = parse::read(&args.recipe, &overrides)?;
+    require(recipe.run.device)?;
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => default_output(&recipe.run.name)?,
+    };
+    let existing = match (args.resume, args.force) {
+        (true, _) => Existing::Resume,
+        (false, true) => Existing::Replace,
+        (false, false) => Existing::Refuse,
+    };
+    let command_line = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let stop = signals::Stop::install()?;
+    let mut monitor = monitor::Terminal::new(output.join("metrics.jsonl"));
+    let order = Order { recipe: &recipe, output: &output, existing, command_line };
+    let results = session::run(&order, &stop, &mut monitor).map_err(|refusal| match refusal.exit {
+        Exit::Interrupted | Exit::Terminated => Refusal { action: how_to_go_on(args, &output), ..refusal },
+        _ => refusal,
+    })?;
+    let text = match args.format {
+        Format::Text => format!("{}\n{}", output.display(), table::render(&results)),
+        Format::Json => json::pretty(&results),
+    };
+    out.write_all(text.as_bytes()).map_err(|e| kd_runtime::files::refuse_write("standard output".as_ref(), &e))
+}
+
+/// `runs/NAME`, if NAME can be the name of a folder.
+fn default_output(name: &str) -> Result<PathBuf> {
+    let mut parts = Path::new(name).components();
+    match (parts.next(), parts.next()) {
+        (Some(Component::Normal(only)), None) if only == name => Ok(Path::new("runs").join(name)),
+        _ => {
+            let expected = "a name that a folder can have";
+            Err(Refusal::new("run.name", expected, format!("`{name}`"), "choose another name, or pass --output DIR"))
+        }
+    }
+}
+
+/// Refuses a device that this build or machine does not have.
+fn require(device: Device) -> Result<()> {
+    match device {
+        Device::Cpu => Ok(()),
+        Device::Cuda(n) => {
+            let action = "use --device cpu";
+            let refusal = Refusal::new("run.device", "a device of this build: cpu", format!("cuda:{n}"), action);
+            Err(refusal.with_exit(Exit::Lacking))
+        }
+    }
+}
+
+/// The command line that continues a run.
+fn how_to_go_on(args: &Run, output: &Path) -> String {
+    let mut words = vec!["kd-train".to_string(), "run".into(), args.recipe.display().to_string()];
+    words.extend(args.overrides.iter().cloned());
+    words.extend(["--output".into(), output.display().to_string(), "--resume".into()]);
+    if let Some(device) = &args.device {
+        words.extend(["--device".into(), device.clone()]);
+    }
+    format!("go on with: {}", words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
+}
+
+/// A word as a shell reads it back.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(plain) { word.into() } else { format!("'{}'", word.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_where_a_shell_would_change_them() {
+        let cases = [
+            ("runs/a-b_1.toml", "runs/a-b_1.toml"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+            ("", "''"),
+            ("x=[1]", "'x=[1]'"),
+        ];
+        for (word, expected) in cases {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+
+    #[test]
+    fn a_name_that_leaves_the_folder_is_refused() {
+        for name in ["", ".", "..", "a/b", "/a", "a/"] {
+            assert!(default_output(name).is_err(), "{name}");
+        }
+        assert_eq!(default_output("digits").ok(), Some(PathBuf::from("runs/digits")));
+    }
 }

@@ -2,11 +2,19 @@
 //! It is the last file of a run: where it is, the run is complete.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
-use kd_runtime::measure::device::Device;
+use kd_runtime::measure::{device::Device, memory};
+use kd_runtime::report::json;
+use kd_runtime::{Refusal, Result, data::Source, files};
 use serde::{Deserialize, Serialize};
 
-use crate::data::Samples;
+use super::clock;
+use super::folder::{EVIDENCE, Folder, LOCK};
+use super::results;
+use crate::data::{Prepared, Samples};
+use crate::recipe::Recipe;
 
 /// The value of `schema`.
 pub const SCHEMA: &str = "kd.evidence/1";
@@ -117,4 +125,112 @@ pub struct TeacherIdentity {
     pub network_before: String,
     /// The same after it taught: equal, or the run has failed.
     pub network_after: String,
+}
+
+impl TeacherIdentity {
+    /// Of a teacher that has taught; an error if that changed it.
+    pub fn new(judged: &results::Teacher, before: String, after: String) -> Result<Self> {
+        let results::Teacher { name, sha256, .. } = judged.clone();
+        if before != after {
+            let found = format!("sha256 {after}");
+            return Err(Refusal::new(
+                format!("teacher `{name}`"),
+                format!("sha256 {before}"),
+                found,
+                "report this bug",
+            ));
+        }
+        let accuracy = judged.judged.accuracy;
+        Ok(Self { name, sha256, accuracy, network_before: before, network_after: after })
+    }
+}
+
+impl Evidence {
+    /// All but what is known at the end.
+    pub fn new(
+        recipe: &Recipe,
+        data: &Prepared,
+        teachers: Vec<TeacherIdentity>,
+        starts: Vec<Start>,
+        device: Device,
+    ) -> Self {
+        let source = Source { format: recipe.data.format.clone(), path: recipe.data.path.clone() };
+        let part = |samples| Part::of(samples, data.description.classes.len());
+        Self {
+            schema: SCHEMA,
+            program: Program::this(),
+            starts,
+            ended: String::new(),
+            recipe_sha256: files::sha256(recipe.to_toml().as_bytes()),
+            device,
+            data: DataIdentity {
+                source: source.to_string(),
+                sha256: data.description.sha256.clone(),
+                classes: data.description.classes.clone(),
+                train: part(&data.train),
+                validation: part(&data.validation),
+                test: part(&data.test),
+            },
+            teachers,
+            seeds: recipe.seeds(),
+            peak_mib: None,
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Fills in what is known at the end, when every other file is written.
+    pub fn end(&mut self, folder: &Folder) -> Result<()> {
+        self.files = files_of(folder.path())?;
+        self.device.read_after();
+        self.peak_mib = memory::peak_kib().ok().map(|kib| kib as f64 / 1024.0);
+        self.ended = clock::utc();
+        Ok(())
+    }
+}
+
+/// Every start of a run, beside its checkpoints: `kd.starts/1`.
+#[derive(Serialize, Deserialize)]
+struct Starts {
+    schema: String,
+    starts: Vec<Start>,
+}
+
+const STARTS: &str = "checkpoints/starts.json";
+const STARTS_SCHEMA: &str = "kd.starts/1";
+
+/// Notes a start of the run; gives all so far.
+pub fn add_start(folder: &Folder, command_line: Vec<String>) -> Result<Vec<Start>> {
+    let path = folder.path().join(STARTS);
+    let refuse = |found| Refusal::new(path.display(), "the starts of a run", found, "begin anew with --force");
+    let mut starts = if path.exists() {
+        let read: Starts = serde_json::from_str(&files::read_text(&path)?).map_err(|e| refuse(e.to_string()))?;
+        read.starts
+    } else {
+        Vec::new()
+    };
+    starts.push(Start { started: clock::utc(), command_line });
+    let record = Starts { schema: STARTS_SCHEMA.into(), starts };
+    folder.write(STARTS, json::pretty(&record).as_bytes())?;
+    Ok(record.starts)
+}
+
+/// SHA-256 of the folder's files and those of its folders, without evidence, lock and checkpoints.
+fn files_of(folder: &Path) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    let mut left = vec![String::new()];
+    while let Some(under) = left.pop() {
+        let path = folder.join(&under);
+        for entry in fs::read_dir(&path).map_err(|e| files::refuse_read(&path, &e))? {
+            let entry = entry.map_err(|e| files::refuse_read(&path, &e))?;
+            let name = format!("{under}{}", entry.file_name().to_string_lossy());
+            if entry.path().is_dir() {
+                if name != "checkpoints" {
+                    left.push(format!("{name}/"));
+                }
+            } else if name != EVIDENCE && name != LOCK {
+                found.insert(name, files::sha256(&files::read(&entry.path())?));
+            }
+        }
+    }
+    Ok(found)
 }

@@ -35,7 +35,7 @@ pub const RECIPE: &str = "recipe.toml";
 /// What the run was made of, its last file.
 pub const EVIDENCE: &str = "evidence.json";
 /// Held by the process that writes the folder.
-const LOCK: &str = "lock";
+pub const LOCK: &str = "lock";
 
 /// A claimed run folder. Dropped before [`Folder::begin`], what [`Folder::claim`] made vanishes.
 pub struct Folder {

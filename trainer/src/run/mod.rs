@@ -1,5 +1,6 @@
 //! Doing what a recipe says, in a folder that survives a kill: [`fit`] trains one network, [`session`] all of them.
 
+mod arms;
 pub mod checkpoint;
 pub mod clock;
 pub mod evidence;
@@ -9,8 +10,10 @@ pub mod monitor;
 pub mod plot;
 pub mod report;
 pub mod results;
+pub mod saved;
 pub mod session;
 pub mod signals;
 pub mod table;
+mod teachers;
 #[cfg(test)]
 mod tests;

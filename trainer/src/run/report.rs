@@ -3,9 +3,16 @@
 use std::fmt::Write;
 
 use super::fit::Epoch;
+use super::monitor;
 use super::plot::{Series, escape, legend, lines};
 use super::results::Results;
 use super::table;
+
+/// `metrics.jsonl`: a line an epoch, network by network.
+pub fn metrics(curves: &[Curve]) -> String {
+    let epochs = curves.iter().flat_map(|curve| curve.history.iter().map(|epoch| (curve.name.as_str(), epoch)));
+    epochs.map(|(name, epoch)| monitor::metrics_line(name, epoch)).collect()
+}
 
 /// How one network's training went.
 pub struct Curve {

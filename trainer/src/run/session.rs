@@ -1,1 +1,143 @@
 //! All networks of a recipe: teachers, students and baselines of all seeds, and what they prove.
+//!
+//! What can be refused is refused before the folder holds anything. After that a kill costs at most an epoch: started
+//! again, every network that is finished is read back from its checkpoints, and the rest goes on.
+
+use std::path::Path;
+
+use kd_runtime::graph::Graph;
+use kd_runtime::measure::device::Device;
+use kd_runtime::report::json;
+use kd_runtime::{Result, files};
+
+use super::evidence::{self, Evidence, TeacherIdentity};
+use super::fit::{self, Fitted, Job};
+use super::folder::{self, Existing, Folder, State};
+use super::monitor::Monitor;
+use super::report::{self, Curve};
+use super::results::{Results, Teacher};
+use super::signals::Stop;
+use super::{arms, saved, teachers};
+use crate::data::{self, Prepared, Samples};
+use crate::recipe::precheck::precheck;
+use crate::recipe::{Recipe, Train};
+use crate::teacher::{self, Answers, Network};
+use crate::zoo::{self, Site};
+
+/// What to do, and where.
+pub struct Order<'a> {
+    /// The checked recipe.
+    pub recipe: &'a Recipe,
+    /// The run folder.
+    pub output: &'a Path,
+    /// What to do with one that exists.
+    pub existing: Existing,
+    /// For the evidence.
+    pub command_line: Vec<String>,
+}
+
+/// A run on its way.
+pub(super) struct Session<'a> {
+    pub recipe: &'a Recipe,
+    pub folder: Folder,
+    pub data: Prepared,
+    pub site: Site,
+    pub curves: Vec<Curve>,
+    stop: &'a Stop,
+    monitor: &'a mut dyn Monitor,
+}
+
+/// Does what a recipe says. Continues a run that was stopped; gives the results of one that is finished.
+pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Results> {
+    let recipe = order.recipe;
+    let folder = Folder::claim(order.output, order.existing)?;
+    if folder.state() != State::New {
+        saved::check_same_recipe(folder.path(), &recipe.to_toml())?;
+    }
+    if folder.state() == State::Finished {
+        monitor.note(&format!("{} is finished: nothing is left to train", folder.path().display()));
+        return saved::read_results(folder.path());
+    }
+    let device = Device::read();
+    let data = data::prepare(recipe)?;
+    let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
+    let mut session = Session { recipe, folder, data, site, curves: Vec::new(), stop, monitor };
+    precheck(recipe, &session.site)?;
+    let given = teachers::given(&session)?;
+    session.folder.begin(&recipe.to_toml())?;
+    let starts = evidence::add_start(&session.folder, order.command_line.clone())?;
+    let (networks, judged) = teachers::all(&mut session, given)?;
+    let before: Vec<String> = networks.iter().map(sha256_in_memory).collect();
+    let results = arms::all(&mut session, &networks, judged)?;
+    let teachers = identities(&networks, &results.teachers, before)?;
+    let evidence = Evidence::new(recipe, &session.data, teachers, starts, device);
+    session.finish(&results, evidence)?;
+    Ok(results)
+}
+
+impl Session<'_> {
+    /// The student with its first weights.
+    pub fn first_student(&self, seed: u64) -> Result<Graph> {
+        zoo::build(&self.recipe.student, &self.site, seed)
+    }
+
+    /// Trains a network, or reads it back, or goes on with it: whatever its checkpoints say. `about` is its name and
+    /// the seed that tells it from others.
+    pub fn fit(&mut self, name: &str, graph: &Graph, train: &Train, teachers: &[Network], seed: u64) -> Result<Fitted> {
+        let checkpoints = self.folder.path().join("checkpoints").join(format!("{name}-seed{seed}"));
+        let shown = if name.starts_with("teacher") || self.recipe.seeds().len() == 1 {
+            name.to_string()
+        } else {
+            format!("{name} seed {seed}")
+        };
+        let taught_by = teachers.iter().map(|teacher| teacher.sha256.as_str());
+        let of = [&*self.recipe.fingerprint(), &*self.data.description.sha256, &*shown];
+        let parts: Vec<&str> = of.into_iter().chain(taught_by).collect();
+        let job = Job {
+            name: &shown,
+            graph,
+            train,
+            data_section: &self.recipe.data,
+            distill: (!teachers.is_empty()).then_some((&self.recipe.distill, teachers)),
+            data: &self.data,
+            seed,
+            threads: self.recipe.run.threads,
+            checkpoints: &checkpoints,
+            fingerprint: &files::sha256(parts.join(" ").as_bytes()),
+        };
+        let fitted = fit::fit(&job, self.stop, self.monitor)?;
+        self.curves.push(Curve { name: shown, history: fitted.history.clone() });
+        Ok(fitted)
+    }
+
+    /// What a network that is made for this data answers.
+    pub fn answers(&self, graph: &Graph, samples: &Samples) -> Result<Answers> {
+        teacher::evaluate(graph, &self.data.contract, samples, self.recipe.train.batch, self.recipe.run.threads)
+    }
+
+    /// A remark of one line.
+    pub fn note(&mut self, text: &str) {
+        self.monitor.note(text);
+    }
+
+    /// Writes what is left of the folder; the evidence, which makes it complete, at last.
+    fn finish(&self, results: &Results, mut evidence: Evidence) -> Result<()> {
+        // What was appended while training ran may hold an epoch twice after a kill.
+        self.folder.write("metrics.jsonl", report::metrics(&self.curves).as_bytes())?;
+        self.folder.write(saved::RESULTS, json::pretty(results).as_bytes())?;
+        let html = report::render(results, &self.curves, &self.recipe.to_toml());
+        self.folder.write("report.html", html.as_bytes())?;
+        evidence.end(&self.folder)?;
+        self.folder.write(folder::EVIDENCE, json::pretty(&evidence).as_bytes())
+    }
+}
+
+/// SHA-256 of a network as it is in memory, written as ONNX.
+fn sha256_in_memory(network: &Network) -> String {
+    teacher::parameters_sha256(&network.graph)
+}
+
+fn identities(networks: &[Network], judged: &[Teacher], before: Vec<String>) -> Result<Vec<TeacherIdentity>> {
+    let rows = networks.iter().zip(judged).zip(before);
+    rows.map(|((network, judged), before)| TeacherIdentity::new(judged, before, sha256_in_memory(network))).collect()
+}

@@ -1,0 +1,120 @@
+//! The teachers of a run: opened or trained, and judged before anyone learns from them.
+
+use kd_runtime::error::Exit;
+use kd_runtime::{Refusal, Result};
+
+use super::results::{Score, Teacher};
+use super::saved;
+use super::session::Session;
+use crate::recipe::{self, TeacherSource, Train};
+use crate::teacher::{self, Network};
+use crate::{recipe::Choice, zoo};
+
+/// A teacher and what it was judged by.
+pub(super) type Judged = (Network, Teacher);
+
+/// Opens and judges the teachers that exist; `None` stands for those that the recipe trains.
+pub(super) fn given(session: &Session<'_>) -> Result<Vec<Option<Judged>>> {
+    let mut found = Vec::new();
+    for teacher in &session.recipe.teachers {
+        found.push(match &teacher.source {
+            TeacherSource::Arch { .. } => None,
+            _ => {
+                let network = teacher::open(teacher, session.recipe, &session.data)?;
+                let judged = judge(session, teacher, &network)?;
+                Some((network, judged))
+            }
+        });
+    }
+    Ok(found)
+}
+
+/// All teachers in the order of the recipe, those that are missing trained first and kept in the folder.
+pub(super) fn all(session: &mut Session<'_>, given: Vec<Option<Judged>>) -> Result<(Vec<Network>, Vec<Teacher>)> {
+    let mut all = Vec::new();
+    let recipe = session.recipe;
+    for (i, (teacher, given)) in recipe.teachers.iter().zip(given).enumerate() {
+        let name = if recipe.teachers.len() == 1 { "teacher".to_string() } else { format!("teacher-{}", i + 1) };
+        let judged = match (&teacher.source, given) {
+            (TeacherSource::Arch { arch, train }, _) => train_first(session, teacher, &name, arch, train)?,
+            (_, Some(judged)) => judged,
+            (_, None) => continue,
+        };
+        let (shown, score) = (&judged.1.name, judged.1.judged);
+        let on = &judged.1.judged_on;
+        for note in &judged.0.notes {
+            session.note(note);
+        }
+        session.note(&format!("teacher {shown}: {:.2} % of {} {on} samples", 100.0 * score.accuracy, score.n));
+        all.push(judged);
+    }
+    Ok(all.into_iter().unzip())
+}
+
+fn train_first(
+    session: &mut Session<'_>,
+    teacher: &recipe::Teacher,
+    name: &str,
+    arch: &Choice,
+    train: &Train,
+) -> Result<Judged> {
+    let seed = session.recipe.run.seed;
+    let first = zoo::build(arch, &session.site, seed)?;
+    let fitted = session.fit(name, &first, train, &[], seed)?;
+    let graph = saved::kept(fitted, train.keep);
+    saved::write_network(&session.folder, name, &graph, &session.data.contract)?;
+    let shares: f64 = session.recipe.teachers.iter().map(|teacher| teacher.weight).sum();
+    let network = Network {
+        name: format!("arch {}", arch.name),
+        sha256: teacher::parameters_sha256(&graph),
+        graph,
+        contract: session.data.contract.clone(),
+        weight: teacher.weight / shares,
+        notes: Vec::new(),
+    };
+    let judged = judge(session, teacher, &network)?;
+    Ok((network, judged))
+}
+
+/// Evaluates a teacher before step 0. Refuses one that answers other classes, that is the student itself, or that is
+/// below what it must reach.
+fn judge(session: &Session<'_>, teacher: &recipe::Teacher, network: &Network) -> Result<Teacher> {
+    let at = format!("teacher `{}`", network.name);
+    let (ours, theirs) = (session.site.classes, network.contract.output.classes.len());
+    if ours != theirs {
+        let expected = format!("{ours} classes, as the data has");
+        return Err(Refusal::new(at, expected, theirs, "choose a teacher of the same classes"));
+    }
+    for seed in session.recipe.seeds() {
+        if teacher::same_network(&session.first_student(seed)?, &network.graph) {
+            let found = format!("the student itself, as seed {seed} begins with it");
+            return Err(Refusal::new(at, "a teacher that differs from the student", found, "choose another teacher"));
+        }
+    }
+    let (judged_on, samples) = match session.data.validation.is_empty() {
+        true => ("train", &session.data.train),
+        false => ("validation", &session.data.validation),
+    };
+    let score = |samples| -> Result<Score> {
+        let (batch, threads) = (session.recipe.train.batch, session.recipe.run.threads);
+        let answers = teacher::evaluate(&network.graph, &network.contract, samples, batch, threads)?;
+        Ok(Score::new(answers.right, samples.len()))
+    };
+    let judged = score(samples)?;
+    if let Some(must_reach) = teacher.must_reach.filter(|&share| judged.accuracy < share) {
+        let expected = format!("at least {must_reach} of the {judged_on} samples right (must_reach)");
+        let found = format!("{:.4} ({} of {})", judged.accuracy, judged.right, judged.n);
+        let action = "train it better, choose another, or lower must_reach";
+        return Err(Refusal::new(at, expected, found, action).with_exit(Exit::VerdictFailed));
+    }
+    Ok(Teacher {
+        name: network.name.clone(),
+        sha256: network.sha256.clone(),
+        weight: network.weight,
+        size: saved::size(&network.graph)?,
+        judged_on: judged_on.into(),
+        judged,
+        must_reach: teacher.must_reach,
+        test: score(&session.data.test)?,
+    })
+}

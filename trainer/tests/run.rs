@@ -1,0 +1,298 @@
+//! `kd-train run` as a user types it: what it leaves, what it refuses, and that a kill costs nothing but time.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use kd_runtime::files::sha256;
+use serde_json::Value;
+use support::{Scratch, TINY, kd_train, line, run, stdout};
+
+fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Every file of a run but its evidence, which holds times, and its checkpoints.
+fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = json(&folder.join("evidence.json"))["files"].as_object().unwrap().clone();
+    files.keys().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
+}
+
+fn assert_same(a: &Path, b: &Path) {
+    let (a, b) = (contents(a), contents(b));
+    assert!(a.keys().eq(b.keys()), "{:?} {:?}", a.keys(), b.keys());
+    let differ: Vec<_> = a.iter().filter(|(name, bytes)| b[*name] != **bytes).map(|(name, _)| name).collect();
+    assert!(differ.is_empty(), "{differ:?}");
+}
+
+/// Waits until `seen` or the end of the process.
+fn wait_for(child: &mut Child, seen: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !seen() && child.try_wait().unwrap().is_none() {
+        assert!(start.elapsed() < Duration::from_secs(60), "nothing seen for a minute");
+        sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_run_leaves_a_folder_that_adds_up_and_that_eval_confirms() {
+    let scratch = Scratch::new("complete");
+    let output = scratch.path("run");
+    let done = run(&scratch.recipe(TINY), &output, &[]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    let text = stdout(&done);
+    for part in ["teacher, arch mlp", "student alone", "student distilled", "distilled - alone", "McNemar p ="] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+
+    let evidence = json(&output.join("evidence.json"));
+    let names: Vec<&str> = evidence["files"].as_object().unwrap().keys().map(String::as_str).collect();
+    #[rustfmt::skip]
+    let expected = [
+        "baseline/contract.json", "baseline/model.onnx", "baseline/model.safetensors", "metrics.jsonl", "recipe.toml",
+        "report.html", "results.json", "student/contract.json", "student/model.onnx", "student/model.safetensors",
+        "teacher/contract.json", "teacher/model.onnx", "teacher/model.safetensors",
+    ];
+    assert_eq!(names, expected);
+    for (name, bytes) in contents(&output) {
+        assert_eq!(evidence["files"][&name], sha256(&bytes), "{name}");
+    }
+    assert_eq!(evidence["recipe_sha256"], evidence["files"]["recipe.toml"]);
+    assert_eq!(evidence["data"]["test"]["n"], 359);
+    let teacher = &evidence["teachers"][0];
+    assert_eq!(teacher["sha256"], evidence["files"]["teacher/model.onnx"]);
+    assert_eq!(teacher["network_before"], teacher["network_after"]);
+
+    let results = json(&output.join("results.json"));
+    assert_eq!((&results["schema"], &evidence["schema"]), (&"kd.results/1".into(), &"kd.evidence/1".into()));
+    let (student, baseline) = (&results["arms"][0]["seeds"][0], &results["arms"][1]["seeds"][0]);
+    for score in [&student["last"], &student["selected"], &baseline["selected"], &results["teachers"][0]["test"]] {
+        let (right, n) = (score["right"].as_f64().unwrap(), score["n"].as_f64().unwrap());
+        assert_eq!((score["accuracy"].as_f64(), n), (Some(right / n), 359.0));
+    }
+    let right = |run: &Value| run["selected"]["right"].as_i64().unwrap();
+    let pair = &results["comparison"]["seeds"][0];
+    let only = |who: &str| pair[who].as_i64().unwrap();
+    assert_eq!(right(student) - right(baseline), only("only_distilled") - only("only_alone"));
+
+    // The same network read back from its file, evaluated by itself.
+    let of_run = kd_train(&["eval", output.to_str().unwrap(), "--data", "digits", "--format", "json"]);
+    let eval: Value = serde_json::from_slice(&of_run.stdout).unwrap();
+    assert_eq!(
+        (&eval["right"], &eval["sha256"]),
+        (&student["selected"]["right"], &evidence["files"]["student/model.onnx"])
+    );
+
+    let metrics = fs::read_to_string(output.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 4 + 2 * 8, "teacher, student, baseline");
+    assert!(lines.iter().all(|line| line["loss"].as_f64().is_some_and(f64::is_finite)));
+
+    let again = run(&scratch.recipe(TINY), &output, &["--resume"]);
+    assert_eq!((again.status.code(), stdout(&again)), (Some(0), text));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("is finished"));
+}
+
+#[test]
+fn seeds_are_trained_one_by_one_and_the_same_seed_gives_the_same_bytes() {
+    let scratch = Scratch::new("same");
+    let recipe = scratch.recipe(TINY);
+    let more = ["compare.seeds=[1,2]", "train.epochs=3"];
+    let (a, b, c) = (scratch.path("a"), scratch.path("b"), scratch.path("c"));
+    for (output, more) in [(&a, &more[..]), (&b, &more), (&c, &["run.seed=2", "train.epochs=3"])] {
+        assert_eq!(run(&recipe, output, more).status.code(), Some(0));
+    }
+    assert_same(&a, &b);
+    assert_ne!(contents(&a)["student/model.onnx"], contents(&c)["student/model.onnx"]);
+    let arm = &json(&a.join("results.json"))["arms"][0];
+    let accuracies: Vec<f64> = (0..2).map(|i| arm["seeds"][i]["last"]["accuracy"].as_f64().unwrap()).collect();
+    assert_eq!(arm["last"]["mean"].as_f64(), Some(accuracies.iter().sum::<f64>() / 2.0));
+}
+
+/// Kills (SIGKILL) at random moments; `KD_KILLS` says how many, 3 if it is not set.
+#[test]
+fn a_run_that_is_killed_and_resumed_equals_one_that_was_not() {
+    let kills: u32 = std::env::var("KD_KILLS").map_or(3, |n| n.parse().unwrap());
+    let scratch = Scratch::new("kill");
+    let recipe = scratch.recipe(TINY);
+    let (whole, killed) = (scratch.path("whole"), scratch.path("killed"));
+    let start = Instant::now();
+    assert_eq!(run(&recipe, &whole, &[]).status.code(), Some(0));
+    let share = start.elapsed() / kills;
+    let mut bits = u64::from(std::process::id());
+    for _ in 0..kills {
+        let mut child = support::start(&recipe, &killed, &["--resume"]);
+        bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        sleep(share.mul_f64((bits >> 40) as f64 / f64::from(1 << 24)));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let end = run(&recipe, &killed, &["--resume"]);
+    assert_eq!(end.status.code(), Some(0), "{}", String::from_utf8_lossy(&end.stderr));
+    assert_same(&whole, &killed);
+}
+
+#[test]
+fn a_signal_saves_the_state_and_says_how_to_go_on() {
+    let scratch = Scratch::new("signal");
+    let recipe = scratch.recipe(TINY);
+    let (whole, stopped) = (scratch.path("whole"), scratch.path("it's stopped"));
+    assert_eq!(run(&recipe, &whole, &[]).status.code(), Some(0));
+    for (signal, code, arm) in [(libc::SIGTERM, 143, "teacher"), (libc::SIGINT, 130, "student")] {
+        let mut child = support::start(&recipe, &stopped, &["--resume"]);
+        let checkpoint = stopped.join(format!("checkpoints/{arm}-seed1"));
+        wait_for(&mut child, || fs::read_dir(&checkpoint).is_ok_and(|mut files| files.next().is_some()));
+        // SAFETY: kill takes no pointer; the child is ours and not yet waited for.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, signal) }, 0);
+        let done = child.wait_with_output().unwrap();
+        assert_eq!(done.status.code(), Some(code), "{}", String::from_utf8_lossy(&done.stderr));
+        let said = line(&done);
+        assert!(said.contains("it'\\''s stopped' --resume"), "{said}");
+        assert!(done.stdout.is_empty());
+    }
+    assert_eq!(run(&recipe, &stopped, &["--resume"]).status.code(), Some(0));
+    assert_same(&whole, &stopped);
+}
+
+#[test]
+fn a_disk_that_fills_up_leaves_a_run_that_goes_on() {
+    let scratch = Scratch::new("full");
+    let recipe = scratch.recipe(TINY);
+    let (whole, full) = (scratch.path("whole"), scratch.path("full"));
+    assert_eq!(run(&recipe, &whole, &[]).status.code(), Some(0));
+    // The largest file that may be written, in KiB: between the sizes of a recipe and of a checkpoint.
+    let limited = "trap '' XFSZ; ulimit -f 4; exec \"$@\"";
+    let mut command = Command::new("bash");
+    command.args(["-c", limited, "-", support::PROGRAM, "run"]).arg(&recipe).arg("--output").arg(&full);
+    let done = command.output().unwrap();
+    assert_eq!(done.status.code(), Some(3), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(line(&done).contains("free disk space"), "{}", line(&done));
+    assert_eq!(run(&recipe, &full, &["--resume"]).status.code(), Some(0));
+    assert_same(&whole, &full);
+}
+
+#[test]
+fn a_folder_is_neither_taken_over_nor_changed_by_mistake() {
+    let scratch = Scratch::new("folder");
+    let recipe = scratch.recipe(TINY);
+    let output = scratch.path("run");
+    let mut child = support::start(&recipe, &output, &[]);
+    wait_for(&mut child, || output.join("recipe.toml").exists());
+    let second = run(&recipe, &output, &["--resume"]);
+    assert!(child.try_wait().unwrap().is_none(), "the first run was too fast");
+    assert_eq!(second.status.code(), Some(2));
+    assert!(line(&second).contains("one that is in use"), "{}", line(&second));
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+
+    let before = contents(&output);
+    #[rustfmt::skip]
+    let cases: &[(&[&str], &str)] = &[
+        (&[],                                          "expected a run folder that does not exist"),
+        (&["train.epochs=9", "--resume"],              "train.epochs: expected 8, as the run began with, found 9"),
+        (&["distill.terms.0.temperature=3.0", "--resume"], "distill.terms.0.temperature: expected 4"),
+        (&["--resume", "--force"],                     "command line"),
+    ];
+    for (more, expected) in cases {
+        let refused = run(&recipe, &output, more);
+        assert_eq!(refused.status.code(), Some(2), "{more:?}");
+        assert!(line(&refused).contains(expected), "{more:?}: {}", line(&refused));
+    }
+    assert!(contents(&output) == before, "a refusal changed the folder");
+
+    assert_eq!(run(&recipe, &output, &["--force", "train.epochs=2"]).status.code(), Some(0));
+    assert_ne!(contents(&output)["student/model.onnx"], before["student/model.onnx"]);
+    let mine = scratch.path("mine");
+    fs::create_dir(&mine).unwrap();
+    fs::write(mine.join("thesis.tex"), "years of work").unwrap();
+    let refused = run(&recipe, &mine, &["--force"]);
+    assert!(refused.status.code() == Some(2) && line(&refused).contains("no recipe.toml"), "{}", line(&refused));
+    assert_eq!(fs::read_dir(&mine).unwrap().count(), 1);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_in_one_line_and_leaves_nothing() {
+    let scratch = Scratch::new("refused");
+    let recipe = scratch.recipe(TINY);
+    let file = scratch.path("file");
+    fs::write(&file, "").unwrap();
+    fs::write(scratch.path("budget.toml"), "size_kib = 0.5\n").unwrap();
+    let budget = format!("budget.file={}", scratch.path("budget.toml").display());
+    let output = scratch.path("out/put");
+    #[rustfmt::skip]
+    let cases: &[(&[&str], i32, &str)] = &[
+        (&["train.epochs=0"],               2, "train.epochs"),
+        (&["train.batch=0"],                2, "train.batch"),
+        (&["train.epoch=3"],                2, "did you mean `epochs`?"),
+        (&["distill.terms.0.temperature=0"], 2, "temperature"),
+        (&["student.arch=mpl"],             2, "did you mean `mlp`?"),
+        (&["train.optimizer.kind=adamv"],   2, "did you mean `adamw`?"),
+        (&["distill.terms.0.method=kb"],    2, "did you mean `kd`?"),
+        (&["data.format=idx", "data.path=/nonexistent"], 2, "/nonexistent"),
+        (&["data.exclude_classes=[\"eleven\"]"], 2, "eleven"),
+        (&[&budget],                        2, "size_kib"),
+        (&["--device", "cuda:0"],           3, "found cuda:0; use --device cpu"),
+        (&["--device", "gpu"],              2, "gpu"),
+        (&["--fast"],                       2, "`--fast`"),
+        (&["nonsense"],                     2, "nonsense"),
+    ];
+    let mut failed = Vec::new();
+    for (more, code, expected) in cases {
+        let refused = run(&recipe, &output, more);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let one_line = said.lines().count() == 1 && said.starts_with("error: ");
+        let clean = refused.stdout.is_empty() && !scratch.path("out").exists();
+        if refused.status.code() != Some(*code) || !said.contains(expected) || !one_line || !clean {
+            failed.push(format!("{more:?}: {:?} {said} {clean}", refused.status.code()));
+        }
+    }
+    for (output, expected) in
+        [(file.clone(), "a folder for the run"), (file.join("run"), "a place that can be written")]
+    {
+        let refused = run(&recipe, &output, &[]);
+        if refused.status.code() != Some(2) || !line(&refused).contains(expected) {
+            failed.push(format!("{}: {:?} {}", output.display(), refused.status.code(), line(&refused)));
+        }
+    }
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn a_teacher_below_what_it_must_reach_ends_the_run_with_a_failed_verdict() {
+    let scratch = Scratch::new("must_reach");
+    let output = scratch.path("run");
+    let done = run(&scratch.recipe(TINY), &output, &["teacher.must_reach=1.0", "teacher.epochs=1"]);
+    assert_eq!(done.status.code(), Some(1));
+    assert!(line(&done).contains("expected at least 1 of the validation samples right"), "{}", line(&done));
+    assert!(!output.join("student").exists() && !output.join("evidence.json").exists());
+}
+
+#[test]
+fn a_run_and_an_onnx_file_can_teach() {
+    let scratch = Scratch::new("teachers");
+    let recipe = scratch.recipe(TINY);
+    let first = scratch.path("first");
+    assert_eq!(run(&recipe, &first, &["train.epochs=2"]).status.code(), Some(0));
+    let model = first.join("teacher/model.onnx");
+    let (head, tail) = TINY.split_once("[teacher]").unwrap();
+    let tail = &tail[tail.find("[student]").unwrap()..];
+    let teachers = format!(
+        "[[teacher]]\nrun = '{}'\nweight = 1.0\n[[teacher]]\nonnx = '{}'\nweight = 3.0\n",
+        first.display(),
+        model.display()
+    );
+    let second = scratch.path("second");
+    let recipe = scratch.recipe(&format!("{head}{teachers}{tail}"));
+    let done = run(&recipe, &second, &["train.epochs=2"]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    let results = json(&second.join("results.json"));
+    let weights: Vec<_> = (0..2).map(|i| results["teachers"][i]["weight"].as_f64().unwrap()).collect();
+    assert_eq!(weights, [0.25, 0.75]);
+    assert_eq!(results["teachers"][1]["sha256"], sha256(&fs::read(model).unwrap()));
+    assert_eq!(results["teachers"][0]["test"], json(&first.join("results.json"))["arms"][0]["seeds"][0]["selected"]);
+}

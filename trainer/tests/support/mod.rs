@@ -1,0 +1,99 @@
+//! Runs `kd-train` in folders of its own.
+#![allow(dead_code)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_kd-train");
+
+/// A recipe of a second or two.
+pub const TINY: &str = r#"
+[run]
+name = "tiny"
+seed = 1
+threads = 1
+
+[data]
+format = "digits"
+subset = 0.3
+validation = 0.2
+
+[teacher]
+arch = "mlp"
+hidden = [48]
+epochs = 4
+must_reach = 0.3
+
+[student]
+arch = "mlp"
+hidden = [8]
+
+[train]
+epochs = 8
+batch = 32
+optimizer = { kind = "adamw", lr = 5e-3 }
+
+[distill]
+scheme = "offline"
+task_weight = 1.0
+terms = [ { method = "kd", temperature = 4.0, weight = 1.0 } ]
+
+[compare]
+baseline = true
+"#;
+
+/// A folder that vanishes with the test.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("kd-train-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn recipe(&self, text: &str) -> PathBuf {
+        let path = self.path("recipe.toml");
+        fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn command(recipe: &Path, output: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(PROGRAM);
+    command.arg("run").arg(recipe).arg("--output").arg(output).args(more);
+    command
+}
+
+pub fn run(recipe: &Path, output: &Path, more: &[&str]) -> Output {
+    command(recipe, output, more).output().unwrap()
+}
+
+pub fn start(recipe: &Path, output: &Path, more: &[&str]) -> Child {
+    command(recipe, output, more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+pub fn kd_train(args: &[&str]) -> Output {
+    Command::new(PROGRAM).args(args).output().unwrap()
+}
+
+pub fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The last line on standard error, which is the refusal.
+pub fn line(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_string()
+}
