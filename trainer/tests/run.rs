@@ -235,7 +235,7 @@ fn what_cannot_be_done_is_refused_in_one_line_and_leaves_nothing() {
         (&["distill.terms.0.method=kb"],    2, "did you mean `kd`?"),
         (&["data.format=idx", "data.path=/nonexistent"], 2, "/nonexistent"),
         (&["data.exclude_classes=[\"eleven\"]"], 2, "eleven"),
-        (&[&budget],                        2, "size_kib"),
+        (&[&budget],                        1, "size_kib"),
         (&["--device", "cuda:0"],           3, "found cuda:0; use --device cpu"),
         (&["--device", "gpu"],              2, "gpu"),
         (&["--fast"],                       2, "`--fast`"),

@@ -74,6 +74,7 @@ impl Folder {
     /// From here on it is a run's folder: what is replaced goes away, and the recipe is written.
     pub fn begin(&mut self, recipe: &str) -> Result<()> {
         self.begun = true;
+        sweep(&self.path)?;
         if self.state == State::New {
             self.clear()?;
             files::write_atomic(&self.path.join(RECIPE), recipe.as_bytes())?;
@@ -165,6 +166,24 @@ fn make(path: &Path) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(made)
+}
+
+/// Removes what a kill left half-written: files under temporary names, in the folder and the folders in it.
+fn sweep(path: &Path) -> Result<()> {
+    let mut left = vec![path.to_path_buf()];
+    while let Some(folder) = left.pop() {
+        for entry in fs::read_dir(&folder).map_err(|e| refuse_write(&folder, &e))? {
+            let entry = entry.map_err(|e| refuse_write(&folder, &e))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let kind = entry.file_type().map_err(|e| refuse_write(&folder, &e))?;
+            if kind.is_dir() {
+                left.push(entry.path());
+            } else if kind.is_file() && name.starts_with('.') && name.ends_with(".tmp") {
+                fs::remove_file(entry.path()).map_err(|e| refuse_write(&entry.path(), &e))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Removes what [`make`] made, as far as nothing else is in it.
