@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::Failure;
 use crate::shell::{capture, run as execute};
 
 /// The oldest C library that the builds for glibc must start on: ONNX Runtime's own floor.
@@ -20,10 +21,10 @@ const MUSL: &str = "aarch64-unknown-linux-musl";
 const AARCH64: &str = "aarch64-unknown-linux-gnu";
 const ARMV7: &str = "armv7-unknown-linux-gnueabihf";
 
-/// Runs the command; an error is one line.
-pub fn run(args: &[String]) -> Result<(), String> {
+/// Runs the command.
+pub fn run(args: &[String]) -> Result<(), Failure> {
     if let Some(arg) = args.first() {
-        return Err(format!("cross: expected no argument, found `{arg}`"));
+        return Err(format!("cross: expected no argument, found `{arg}`").into());
     }
     let zigbuild = install_zigbuild()?;
     let built = [
@@ -38,13 +39,14 @@ pub fn run(args: &[String]) -> Result<(), String> {
         let needs = highest_glibc(&bytes).map_or("nothing: static".to_string(), |(a, b)| format!("glibc {a}.{b}"));
         println!("{target:32} {:>12}  {needs}", bytes.len());
         if highest_glibc(&bytes) > Some((2, 28)) {
-            return Err(format!("{}: expected glibc {GLIBC} at most, found {needs}", path.display()));
+            return Err(format!("{}: expected glibc {GLIBC} at most, found {needs}", path.display()).into());
         }
         if *target == MUSL && bytes.len() as u64 > MOST_MUSL_BYTES {
-            return Err(format!("{}: expected at most {MOST_MUSL_BYTES} bytes, found {}", path.display(), bytes.len()));
+            let at = path.display();
+            return Err(format!("{at}: expected at most {MOST_MUSL_BYTES} bytes, found {}", bytes.len()).into());
         }
     }
-    compare_outputs(&zigbuild)
+    Ok(compare_outputs(&zigbuild)?)
 }
 
 /// cargo-zigbuild and zig from PyPI, in an environment of their own.
@@ -138,7 +140,9 @@ fn compare_outputs(zigbuild: &Path) -> Result<(), String> {
         let differing = here.lines().zip(there.lines()).filter(|(a, b)| a.trim() != b.trim()).count();
         let (lines, expected) = (there.lines().count(), here.lines().count());
         if differing > 0 || lines != expected {
-            return Err(format!("{machine}: expected the outputs of this machine, found {differing} of {expected} samples different, {lines} lines"));
+            return Err(format!(
+                "{machine}: expected the outputs of this machine, found {differing} of {expected} samples different, {lines} lines"
+            ));
         }
         println!("{machine:24} {expected} samples, bit for bit as on {}", std::env::consts::ARCH);
     }

@@ -1,1 +1,84 @@
-fn main() {}
+//! `cargo xtask COMMAND`: the project's own commands. They run programs and read files; no crate of ours is linked.
+
+mod ci;
+mod cross;
+mod demo;
+mod golden;
+mod licences;
+mod metrics;
+mod setup;
+mod shell;
+mod sources;
+mod tidy;
+
+use std::process::ExitCode;
+
+/// A command.
+struct Command {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&[String]) -> Result<(), Failure>,
+}
+
+/// Why a command ended: a verdict that was already printed, or one line to print.
+pub enum Failure {
+    /// The exit code of a program that has said why.
+    Exit(u8),
+    /// One line.
+    Line(String),
+}
+
+impl From<String> for Failure {
+    fn from(line: String) -> Self {
+        Self::Line(line)
+    }
+}
+
+static COMMANDS: &[Command] = &[
+    Command {
+        name: "ci",
+        about: "set up this machine, then every check and test; --no-install only says what is missing",
+        run: ci::run,
+    },
+    Command { name: "demo", about: "train, distil, export and measure on the digits; --budget FILE", run: demo::run },
+    Command {
+        name: "tidy",
+        about: "house rules: dependency lines, file sizes, unsafe, tables and docs",
+        run: tidy::run,
+    },
+    Command { name: "metrics", about: "size of the source and of the dependency tree", run: metrics::run },
+    Command {
+        name: "golden",
+        about: "engine and trainer against values made by other software; KD_GOLDEN",
+        run: golden::run,
+    },
+    Command {
+        name: "conformance",
+        about: "the engine against ONNX's own node tests; KD_NODE_TESTS",
+        run: golden::conformance,
+    },
+    Command { name: "cross", about: "kd-bench for the devices; the demo's student on emulated ones", run: cross::run },
+];
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let named = args.first().and_then(|name| COMMANDS.iter().find(|command| command.name == name));
+    let Some(command) = named else {
+        let found = args.first().map_or("no command".to_string(), |name| format!("`{name}`"));
+        let width = COMMANDS.iter().map(|command| command.name.len()).max().unwrap_or(0);
+        let list: Vec<String> = COMMANDS.iter().map(|c| format!("  {:width$}  {}", c.name, c.about)).collect();
+        eprintln!("error: xtask: expected a command, found {found}; choose one:\n{}", list.join("\n"));
+        return ExitCode::from(2);
+    };
+    // Paths of this crate are relative to the workspace.
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let moved = std::env::set_current_dir(root).map_err(|e| Failure::Line(format!("{root}: {e}")));
+    match moved.and_then(|()| (command.run)(&args[1..])) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Exit(code)) => ExitCode::from(code),
+        Err(Failure::Line(line)) => {
+            eprintln!("error: {line}");
+            ExitCode::FAILURE
+        }
+    }
+}

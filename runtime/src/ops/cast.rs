@@ -77,7 +77,7 @@ impl Cast {
         let code = attrs.int_or("to", 0)?;
         // Concerns only 8-bit floats.
         attrs.take("saturate");
-        let to = crate::onnx::messages::element_type(code).ok_or_else(|| {
+        let to = super::attrs::element_type(code).ok_or_else(|| {
             OpError::new("a cast to f32, u8, i8, i32, i64 or bool", alloc::format!("ONNX type {code}"))
         })?;
         Ok(Self { to })
@@ -86,7 +86,7 @@ impl Cast {
 
 impl Operator for Cast {
     fn attrs(&self) -> Attrs {
-        Attrs::new().with_int("to", crate::onnx::messages::type_code(self.to))
+        Attrs::new().with_int("to", super::attrs::type_code(self.to))
     }
 
     fn infer(&self, inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {

@@ -170,7 +170,7 @@ impl QuantizeLinear {
             usize::try_from(block_size).map_err(|_| OpError::new("a block_size of at least 0", block_size))?;
         attrs.take("saturate");
         let code = attrs.int_or("output_dtype", 0)?;
-        let output = crate::onnx::messages::element_type(code);
+        let output = super::attrs::element_type(code);
         if code != 0 && !matches!(output, Some(ElementType::U8 | ElementType::I8)) {
             return Err(OpError::new("output_dtype u8 or i8", alloc::format!("ONNX type {code}")));
         }
@@ -183,7 +183,7 @@ impl Operator for QuantizeLinear {
         Attrs::new()
             .with_int("axis", self.axis)
             .with_int("block_size", self.block_size as i64)
-            .with_int("output_dtype", self.output.map_or(0, crate::onnx::messages::type_code))
+            .with_int("output_dtype", self.output.map_or(0, super::attrs::type_code))
     }
 
     fn infer(&self, inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {

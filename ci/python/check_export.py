@@ -1,0 +1,53 @@
+"""Judges an export folder with other people's readers: onnx (full check, strict shapes), ONNX Runtime, safetensors.
+
+    python check_export.py EXPORT
+"""
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import shape_inference
+from safetensors.numpy import load_file
+
+
+def run_model(path: Path, batch: int) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    (entry,) = session.get_inputs()
+    shape = [size if isinstance(size, int) else batch for size in entry.shape]
+    x = np.random.default_rng(1).random(shape, dtype=np.float32)
+    return session.run(None, {entry.name: x})[0]
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    record = json.loads((folder / "export.json").read_text())
+    for name, entry in record["files"].items():
+        data = (folder / name).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == entry["sha256"], f"{name}: sha256 differs from export.json"
+    answers = {}
+    for name in ["model.onnx", "model.int8.onnx"]:
+        model = onnx.load(folder / name)
+        onnx.checker.check_model(model, full_check=True)
+        shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+        answers[name] = run_model(folder / name, batch=3)
+        assert answers[name].shape[0] == 3 and np.isfinite(answers[name]).all(), f"{name}: outputs"
+        kinds = {node.op_type for node in model.graph.node}
+        assert ("QuantizeLinear" in kinds) == (name == "model.int8.onnx"), f"{name}: {sorted(kinds)}"
+        print(f"{name}: {len(model.graph.node)} nodes, checked, run by ONNX Runtime {onnxruntime.__version__}")
+    spread = np.abs(answers["model.onnx"]).max()
+    off = np.abs(answers["model.onnx"] - answers["model.int8.onnx"]).max()
+    # Not an accuracy: catches a wrong scale or layout, which is off by the size of the outputs themselves.
+    assert off < spread, f"int8 is off by {off}, outputs are up to {spread}"
+    for name in ["model.safetensors", "model.int8.safetensors"]:
+        tensors = load_file(folder / name)
+        assert tensors, f"{name}: empty"
+        print(f"{name}: {len(tensors)} tensors")
+
+
+main()

@@ -1,0 +1,126 @@
+//! What this machine needs for `cargo xtask ci`: says what is missing, and installs it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::shell::{capture, run as execute};
+
+/// The interpreter of the environment that [`install`] makes.
+pub const PYTHON: &str = "target/venv/bin/python";
+/// Marks an environment whose packages are all there; its text is their list.
+const STAMP: &str = "target/venv/kd-packages.txt";
+const PACKAGES: &[&str] = &["numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "safetensors==0.8.0"];
+
+/// Debian packages and the program that each is there for.
+const DEBIAN: &[(&str, &str)] = &[
+    ("protobuf-compiler", "protoc"),
+    ("qemu-user-static", "qemu-aarch64-static"),
+    ("qemu-system-arm", "qemu-system-arm"),
+];
+const RUST_TARGETS: &[&str] = &["thumbv7em-none-eabihf"];
+
+const ORT_VERSION: &str = "1.32.0";
+/// sha256 of the wheel's `libonnxruntime.so`, by architecture.
+const ORT_SHA256: &[(&str, &str)] = &[
+    ("x86_64", "6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f"),
+    ("aarch64", "49852228a93995158b2a813d4df487d47a1b76b0eaa894507ef49e91b6d7954a"),
+];
+
+/// Prints what is missing and installs nothing.
+pub fn report() -> Result<(), String> {
+    let missing = missing()?;
+    for line in &missing {
+        println!("missing: {line}");
+    }
+    if missing.is_empty() {
+        println!("nothing is missing");
+    }
+    Ok(())
+}
+
+fn missing() -> Result<Vec<String>, String> {
+    let mut missing: Vec<String> = packages().iter().map(|name| format!("Debian package {name}")).collect();
+    missing.extend(targets()?.iter().map(|target| format!("Rust target {target}")));
+    if !environment_is_whole() {
+        missing.push(format!("Python packages {} in target/venv", PACKAGES.join(", ")));
+    }
+    if !library()?.is_file() {
+        missing.push(format!("ONNX Runtime {ORT_VERSION} at {}", library()?.display()));
+    }
+    Ok(missing)
+}
+
+/// Installs what is missing, each with a line that says so.
+pub fn install() -> Result<(), String> {
+    for line in missing()? {
+        println!("ci: installs {line}");
+    }
+    let packages = packages();
+    if !packages.is_empty() {
+        apt(&["update", "-q"])?;
+        apt(&[&["install", "-q", "-y", "--no-install-recommends"], &packages[..]].concat())?;
+    }
+    for target in targets()? {
+        execute(Command::new("rustup").args(["target", "add", target]))?;
+    }
+    if !environment_is_whole() {
+        execute(Command::new("python3").args(["-m", "venv", "--clear", "target/venv"]))?;
+        execute(Command::new(PYTHON).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+        fs::write(STAMP, PACKAGES.join("\n")).map_err(|e| format!("{STAMP}: {e}"))?;
+    }
+    if library()?.is_file() { Ok(()) } else { unpack_library(&library()?) }
+}
+
+fn packages() -> Vec<&'static str> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let there = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
+    DEBIAN.iter().filter(|(_, program)| !there(program)).map(|(package, _)| *package).collect()
+}
+
+fn targets() -> Result<Vec<&'static str>, String> {
+    let installed = capture(Command::new("rustup").args(["target", "list", "--installed"]))?;
+    Ok(RUST_TARGETS.iter().copied().filter(|target| !installed.lines().any(|line| line == *target)).collect())
+}
+
+fn environment_is_whole() -> bool {
+    fs::read_to_string(STAMP).is_ok_and(|packages| packages == PACKAGES.join("\n")) && Path::new(PYTHON).exists()
+}
+
+/// apt-get as root, or through sudo.
+fn apt(args: &[&str]) -> Result<(), String> {
+    let root = capture(Command::new("id").arg("-u"))?.trim() == "0";
+    let mut command = Command::new(if root { "apt-get" } else { "sudo" });
+    if !root {
+        command.arg("apt-get");
+    }
+    execute(command.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+/// Where `kd-bench` looks for the library.
+fn library() -> Result<PathBuf, String> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
+    let data = data.ok_or("expected XDG_DATA_HOME or HOME, found neither; set one")?;
+    Ok(data.join(format!("kd/libonnxruntime.so.{ORT_VERSION}")))
+}
+
+/// Copies the library out of the installed wheel, if its sha256 is the one that is known.
+fn unpack_library(to: &Path) -> Result<(), String> {
+    let arch = std::env::consts::ARCH;
+    let expected = ORT_SHA256.iter().find(|(name, _)| *name == arch).map(|(_, sha256)| *sha256);
+    let expected = expected.ok_or_else(|| format!("ONNX Runtime: expected x86_64 or aarch64, found {arch}"))?;
+    let print = "import sysconfig; print(sysconfig.get_paths()['purelib'])";
+    let packages = capture(Command::new(PYTHON).args(["-c", print]))?;
+    let from = Path::new(packages.trim()).join(format!("onnxruntime/capi/libonnxruntime.so.{ORT_VERSION}"));
+    let found = capture(Command::new("sha256sum").arg(&from))?;
+    let found = found.split_whitespace().next().unwrap_or_default();
+    if found != expected {
+        return Err(format!("{}: expected sha256 {expected}, found {found}; not installed", from.display()));
+    }
+    let partial = to.with_extension("partial");
+    let folder = to.parent().unwrap_or(Path::new("."));
+    let copied =
+        fs::create_dir_all(folder).and_then(|()| fs::copy(&from, &partial)).and_then(|_| fs::rename(&partial, to));
+    copied.map_err(|e| format!("{}: {e}", to.display()))
+}
