@@ -7,8 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Failure;
 use crate::shell::{capture, run as execute};
+use crate::{Failure, setup};
 
 /// The oldest C library that the builds for glibc must start on: ONNX Runtime's own floor.
 const GLIBC: &str = "2.28";
@@ -26,6 +26,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     if let Some(arg) = args.first() {
         return Err(format!("cross: expected no argument, found `{arg}`").into());
     }
+    setup::install_packages(setup::CROSS)?;
     let zigbuild = install_zigbuild()?;
     let built = [
         build(AARCH64, Some(&zigbuild), &["-p", "kd-runtime", "--bin", "kd-bench"])?,
@@ -59,9 +60,7 @@ fn install_zigbuild() -> Result<PathBuf, String> {
         let pip = environment.join("bin/pip");
         execute(Command::new(pip).args(["install", "--quiet", "ziglang==0.17.1", "cargo-zigbuild==0.24.0"]))?;
     }
-    for target in [AARCH64, ARMV7, MUSL, "thumbv7em-none-eabihf"] {
-        execute(Command::new("rustup").args(["--quiet", "target", "add", target]))?;
-    }
+    setup::install_targets(&[AARCH64, ARMV7, MUSL, setup::BARE_METAL])?;
     fs::canonicalize(program).map_err(|e| format!("cargo-zigbuild: {e}"))
 }
 
@@ -107,30 +106,29 @@ fn compare_outputs(zigbuild: &Path) -> Result<(), String> {
     }
     let absolute = |path: &Path| fs::canonicalize(path).map_err(|e| format!("{}: {e}", path.display()));
     let model = absolute(&export.join("model.int8.onnx"))?;
-    let outputs = ["-p", "kd-benchmarks", "--bin", "outputs"];
+    let outputs = ["-p", "kd-runtime", "--example", "outputs"];
     execute(Command::new("cargo").args(["build", "--quiet", "--locked", "--release"]).args(outputs))?;
     let inputs = Path::new("target/demo/inputs.f32");
     let contract = export.join("contract.json");
-    execute(Command::new("target/release/outputs").args(["--inputs", "digits", SAMPLES]).arg(inputs).arg(contract))?;
+    execute(
+        Command::new("target/release/examples/outputs").args(["--inputs", "digits", SAMPLES]).arg(inputs).arg(contract),
+    )?;
     let inputs = absolute(inputs)?;
-    let here = capture(Command::new("target/release/outputs").arg(&model).arg(&inputs))?;
+    let here = capture(Command::new("target/release/examples/outputs").arg(&model).arg(&inputs))?;
     if here.trim().is_empty() {
         return Err("cross: expected outputs of the demo's student, found none".to_string());
     }
-    let aarch64 = build(MUSL, None, &outputs)?.join("outputs");
-    let armv7 = build(ARMV7, Some(zigbuild), &outputs)?.join("outputs");
-    let armv7_root = "/usr/arm-linux-gnueabihf";
+    let aarch64 = build(MUSL, None, &outputs)?.join("examples/outputs");
+    let armv7 = build(ARMV7, Some(zigbuild), &outputs)?.join("examples/outputs");
     let mut machines: Vec<(&str, Command)> = Vec::new();
     for cpu in ["cortex-a72", "cortex-a76"] {
         let mut command = Command::new("qemu-aarch64-static");
         command.args(["-cpu", cpu]).arg(&aarch64).arg(&model).arg(&inputs);
         machines.push((if cpu == "cortex-a72" { "Cortex-A72, Linux" } else { "Cortex-A76, Linux" }, command));
     }
-    if Path::new(armv7_root).exists() {
-        let mut command = Command::new("qemu-arm-static");
-        command.args(["-L", armv7_root]).arg(&armv7).arg(&model).arg(&inputs);
-        machines.push(("Armv7, Linux", command));
-    }
+    let mut command = Command::new("qemu-arm-static");
+    command.args(["-L", "/usr/arm-linux-gnueabihf"]).arg(&armv7).arg(&model).arg(&inputs);
+    machines.push(("Armv7, Linux", command));
     let mut firmware = Command::new("cargo");
     firmware.args(["run", "--quiet", "--release"]).current_dir("firmware");
     firmware.env("KD_MODEL", &model).env("KD_INPUTS", &inputs).env_remove("CARGO_TARGET_DIR");

@@ -12,13 +12,18 @@ pub const PYTHON: &str = "target/venv/bin/python";
 const STAMP: &str = "target/venv/kd-packages.txt";
 const PACKAGES: &[&str] = &["numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "safetensors==0.8.0"];
 
-/// Debian packages and the program that each is there for.
-const DEBIAN: &[(&str, &str)] = &[
-    ("protobuf-compiler", "protoc"),
+/// Debian packages, each with a program or file that it is there for.
+type Packages = &'static [(&'static str, &'static str)];
+/// What the checks need.
+const CI: Packages = &[("protobuf-compiler", "protoc")];
+/// What emulated devices need.
+pub const CROSS: Packages = &[
     ("qemu-user-static", "qemu-aarch64-static"),
     ("qemu-system-arm", "qemu-system-arm"),
+    ("libc6-armhf-cross", "/usr/arm-linux-gnueabihf/lib/ld-linux-armhf.so.3"),
 ];
-const RUST_TARGETS: &[&str] = &["thumbv7em-none-eabihf"];
+/// The target of a microcontroller.
+pub const BARE_METAL: &str = "thumbv7em-none-eabihf";
 
 const ORT_VERSION: &str = "1.32.0";
 /// sha256 of the wheel's `libonnxruntime.so`, by architecture.
@@ -40,8 +45,8 @@ pub fn report() -> Result<(), String> {
 }
 
 fn missing() -> Result<Vec<String>, String> {
-    let mut missing: Vec<String> = packages().iter().map(|name| format!("Debian package {name}")).collect();
-    missing.extend(targets()?.iter().map(|target| format!("Rust target {target}")));
+    let mut missing: Vec<String> = missing_packages(CI).iter().map(|name| format!("Debian package {name}")).collect();
+    missing.extend(missing_targets(&[BARE_METAL])?.iter().map(|target| format!("Rust target {target}")));
     if !environment_is_whole() {
         missing.push(format!("Python packages {} in target/venv", PACKAGES.join(", ")));
     }
@@ -56,14 +61,8 @@ pub fn install() -> Result<(), String> {
     for line in missing()? {
         println!("ci: installs {line}");
     }
-    let packages = packages();
-    if !packages.is_empty() {
-        apt(&["update", "-q"])?;
-        apt(&[&["install", "-q", "-y", "--no-install-recommends"], &packages[..]].concat())?;
-    }
-    for target in targets()? {
-        execute(Command::new("rustup").args(["target", "add", target]))?;
-    }
+    install_packages(CI)?;
+    install_targets(&[BARE_METAL])?;
     if !environment_is_whole() {
         execute(Command::new("python3").args(["-m", "venv", "--clear", "target/venv"]))?;
         execute(Command::new(PYTHON).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
@@ -72,15 +71,36 @@ pub fn install() -> Result<(), String> {
     if library()?.is_file() { Ok(()) } else { unpack_library(&library()?) }
 }
 
-fn packages() -> Vec<&'static str> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let there = |program: &str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
-    DEBIAN.iter().filter(|(_, program)| !there(program)).map(|(package, _)| *package).collect()
+/// Installs what is missing of a list of Debian packages.
+pub fn install_packages(packages: Packages) -> Result<(), String> {
+    let missing = missing_packages(packages);
+    if missing.is_empty() {
+        return Ok(());
+    }
+    println!("installs with apt-get: {}", missing.join(" "));
+    apt(&["update", "-q"])?;
+    apt(&[&["install", "-q", "-y", "--no-install-recommends"], &missing[..]].concat())
 }
 
-fn targets() -> Result<Vec<&'static str>, String> {
+/// Installs what is missing of a list of Rust targets.
+pub fn install_targets(targets: &[&str]) -> Result<(), String> {
+    for target in missing_targets(targets)? {
+        execute(Command::new("rustup").args(["--quiet", "target", "add", &target]))?;
+    }
+    Ok(())
+}
+
+fn missing_packages(packages: Packages) -> Vec<&'static str> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // An absolute path stays as it is when it is joined.
+    let there = |file: &str| std::env::split_paths(&path).any(|folder| folder.join(file).is_file());
+    packages.iter().filter(|(_, file)| !there(file)).map(|(package, _)| *package).collect()
+}
+
+fn missing_targets(targets: &[&str]) -> Result<Vec<String>, String> {
     let installed = capture(Command::new("rustup").args(["target", "list", "--installed"]))?;
-    Ok(RUST_TARGETS.iter().copied().filter(|target| !installed.lines().any(|line| line == *target)).collect())
+    let missing = targets.iter().filter(|target| !installed.lines().any(|line| line == **target));
+    Ok(missing.map(ToString::to_string).collect())
 }
 
 fn environment_is_whole() -> bool {

@@ -1,6 +1,6 @@
 //! Runs one model over its inputs and prints every output's bits: a line a sample, 8 hexadecimal digits a float.
 //!
-//! The same lines as `outputs` of kd-benchmarks prints elsewhere, so that text equality is bit equality.
+//! The same lines as kd-runtime's example `outputs` prints elsewhere, so that text equality is bit equality.
 #![no_std]
 #![no_main]
 
