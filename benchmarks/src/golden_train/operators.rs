@@ -52,7 +52,7 @@ fn run<T: Real>(op: &Op, inputs: &[&Array], scalars: &[f32], d_y: &Array, mode: 
         let parameter = executor.parameters_mut().iter_mut().find(|p| p.name == i.to_string());
         parameter.ok_or_else(|| format!("input {i} is no parameter"))?.value = array.cast();
     }
-    let one = |i: usize| if i % (n + 1) == 0 { T::ONE } else { T::ZERO };
+    let one = |i: usize| if i.is_multiple_of(n + 1) { T::ONE } else { T::ZERO };
     let identity: Vec<T> = (0..n * n).map(one).collect();
     executor.forward(&identity, n, mode).map_err(told)?;
     let tap = executor.tap("y").map_err(told)?;

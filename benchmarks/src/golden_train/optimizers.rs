@@ -61,8 +61,11 @@ pub fn grad_clip(case: &Case) -> Result<Outcome, Failure> {
     Ok(Outcome::Equal(worst))
 }
 
+/// A schedule's name and the options that a case sets.
+type Chosen = (&'static str, Vec<(&'static str, Setting)>);
+
 /// The schedule that a case means and its options, in epochs of one step.
-fn chosen(case: &Case) -> Result<Option<(&'static str, Vec<(&'static str, Setting)>)>, Failure> {
+fn chosen(case: &Case) -> Result<Option<Chosen>, Failure> {
     let number = |key: &str| case.number(key).map(Setting::Number);
     let least = |key: &str| Ok::<_, Failure>(Setting::Number(case.number(key)? / case.number("base_lr")?));
     Ok(Some(match case.text("kind") {
