@@ -3,6 +3,7 @@
 mod ci;
 mod cross;
 mod demo;
+mod documents;
 mod golden;
 mod licences;
 mod metrics;
@@ -35,26 +36,14 @@ impl From<String> for Failure {
 }
 
 static COMMANDS: &[Command] = &[
-    Command {
-        name: "ci",
-        about: "set up this machine, then every check and test; --no-install only says what is missing",
-        run: ci::run,
-    },
+    Command { name: "ci", about: "every check and test; --no-install only says what is missing", run: ci::run },
     Command { name: "demo", about: "train, distil, export and measure on the digits; --budget FILE", run: demo::run },
-    Command {
-        name: "tidy",
-        about: "house rules: dependency lines, file sizes, unsafe, tables and docs",
-        run: tidy::run,
-    },
+    Command { name: "tidy", about: "house rules: dependencies, file sizes, unsafe, docs", run: tidy::run },
     Command { name: "metrics", about: "size of the source and of the dependency tree", run: metrics::run },
-    Command {
-        name: "golden",
-        about: "engine and trainer against values made by other software; KD_GOLDEN",
-        run: golden::run,
-    },
+    Command { name: "golden", about: "engine and trainer against golden values; KD_GOLDEN", run: golden::run },
     Command {
         name: "conformance",
-        about: "the engine against ONNX's own node tests; KD_NODE_TESTS",
+        about: "the engine against ONNX's node tests; KD_NODE_TESTS",
         run: golden::conformance,
     },
     Command { name: "cross", about: "kd-bench for the devices; the demo's student on emulated ones", run: cross::run },

@@ -1,33 +1,13 @@
 //! `cargo xtask tidy`: house rules that a program can check.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
 use serde_json::Value;
 
-use crate::Failure;
 use crate::licences::{list, metadata};
 use crate::metrics::tree;
-use crate::sources::{Source, all, read, unsafes};
-
-/// Files that the tables of names must be found in: table, how a line of it names an entry, document.
-const DOCUMENTED: &[(&str, Naming, &str)] = &[
-    ("runtime/src/ops/table.rs", Naming::Operator, "docs/operators.md"),
-    ("trainer/src/losses/table.rs", Naming::Field, "docs/methods.md"),
-    ("trainer/src/zoo/table.rs", Naming::Field, "docs/recipes.md"),
-    ("trainer/src/optim/table.rs", Naming::Field, "docs/recipes.md"),
-    ("trainer/src/data/augment/table.rs", Naming::Field, "docs/recipes.md"),
-    ("runtime/src/data/table.rs", Naming::Field, "docs/measuring.md"),
-    ("runtime/src/backend/table.rs", Naming::Field, "docs/measuring.md"),
-    ("exporter/src/calibrate/table.rs", Naming::Field, "docs/architecture.md"),
-];
-
-enum Naming {
-    /// `file::Name, 1..=1, …;`
-    Operator,
-    /// `name: "…"`
-    Field,
-}
+use crate::sources::{Source, all, unsafes};
+use crate::{Failure, documents};
 
 /// Which crate of ours may be built from which, by design.
 const ARROWS: &[(&str, &[&str])] = &[
@@ -79,7 +59,7 @@ pub fn check() -> Result<(), String> {
     complaints.extend(rooms(&sources));
     complaints.extend(arrows(&metadata(&["--no-deps"])?));
     complaints.extend(heavy_crates()?);
-    complaints.extend(documents()?);
+    complaints.extend(documents::check()?);
     println!("tidy: {} files", sources.len());
     if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\n")) }
 }
@@ -165,36 +145,6 @@ fn heavy_crates() -> Result<Vec<String>, String> {
     let forbidden = ["candle", "prost", "tokenizers", "ort ", "protoc"];
     let heavy = built.iter().filter(|name| forbidden.iter().any(|word| name.starts_with(word)));
     Ok(heavy.map(|name| format!("kd-runtime: expected a default build without it, found {name}")).collect())
-}
-
-/// Every name of a table stands in its document.
-fn documents() -> Result<Vec<String>, String> {
-    let mut complaints = Vec::new();
-    for (table, naming, document) in DOCUMENTED {
-        let names = names(&read(Path::new(table))?, naming);
-        let text = read(Path::new(document))?;
-        if names.is_empty() {
-            complaints.push(format!("{table}: expected entries, found none"));
-        }
-        for name in names {
-            if !text.contains(&format!("`{name}`")) {
-                complaints.push(format!("{document}: expected a line on `{name}` of {table}, found none"));
-            }
-        }
-    }
-    Ok(complaints)
-}
-
-fn names(table: &str, naming: &Naming) -> BTreeSet<String> {
-    let name = |line: &str| match naming {
-        Naming::Operator => {
-            let (path, _) = line.trim().strip_suffix(';')?.split_once(", ")?;
-            let (_, name) = path.split_once("::")?;
-            name.chars().all(|c| c.is_ascii_alphanumeric()).then(|| name.to_string())
-        }
-        Naming::Field => line.split_once("name: \"")?.1.split_once('"').map(|(name, _)| name.to_string()),
-    };
-    table.lines().filter_map(name).collect()
 }
 
 #[cfg(test)]

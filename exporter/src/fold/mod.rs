@@ -1,5 +1,5 @@
 //! Batch norm into the weights before it, constants into initializers, what inference does not need away: ONE FILE PER
-//! REWRITE; [`REWRITES`] lists them.
+//! REWRITE; `REWRITES` lists them.
 
 mod batch_norm;
 mod bias;

@@ -139,7 +139,7 @@ pub struct ScratchSize {
 pub struct Scratch<T> {
     /// Of the caller.
     pub shared: Vec<T>,
-    /// One of each thread; see [`Scratch::lane`].
+    /// One of each thread; see `Scratch::lane`.
     pub lanes: Vec<Mutex<Vec<T>>>,
 }
 
