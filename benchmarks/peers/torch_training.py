@@ -1,16 +1,14 @@
 """Training steps in PyTorch, for comparison. Started by `training_step` as
 
-    python torch_training.py CASE THREADS FORM
+    python torch_training.py CASE THREADS
 
-FORM is `contiguous` or `channels_last`. Prints `ready VERSION`; then for each line `N` on standard input runs N whole
-steps (forward, cross-entropy, backward, fused SGD with momentum) and prints their times in ms on one line.
+Prints `ready VERSION FORM…`: the forms are `contiguous` and, for images, `channels_last`. Then for each line `FORM N` on
+standard input runs N whole steps and prints their times in ms on one line. Eager, with fused optimizers.
 """
 
-import os
 import sys
 import time
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -30,17 +28,47 @@ class Block(nn.Module):
     def forward(self, x):
         y = F.relu(self.norm1(self.conv1(x)), inplace=True)
         y = self.norm2(self.conv2(y))
-        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)), inplace=True)
+        y += x if self.shortcut is None else self.shortcut(x)
+        return F.relu(y, inplace=True)
+
+
+def norm_relu(c_in, c_out, kernel, **options):
+    conv = nn.Conv2d(c_in, c_out, kernel, bias=False, **options)
+    return [conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+
+
+def separable(c_in, c_out, stride):
+    depthwise = norm_relu(c_in, c_in, 3, stride=stride, padding=1, groups=c_in)
+    return depthwise + norm_relu(c_in, c_out, 1)
+
+
+def head(channels, classes):
+    return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
 
 
 def resnet(blocks):
-    layers = [nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU(inplace=True)]
-    c_in = 16
+    layers, c_in = norm_relu(3, 16, 3, padding=1), 16
     for stage, width in enumerate((16, 32, 64)):
         for block in range(blocks):
             layers.append(Block(c_in, width, 2 if stage > 0 and block == 0 else 1))
             c_in = width
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+    return nn.Sequential(*layers, *head(64, 10))
+
+
+def ds_cnn():
+    # Output 25 x 5, as with "same" pads.
+    layers = norm_relu(1, 64, (10, 4), stride=2, padding=(5, 1)) + [nn.Dropout(0.2)]
+    for _ in range(4):
+        layers += separable(64, 64, 1)
+    return nn.Sequential(*layers, nn.Dropout(0.4), *head(64, 12))
+
+
+def mobilenet_v1():
+    layers, c_in = norm_relu(3, 8, 3, stride=2, padding=1), 8
+    for width, stride in [(16, 1), (32, 2), (32, 1), (64, 2), (64, 1), (128, 2)] + 5 * [(128, 1)] + [(256, 2), (256, 1)]:
+        layers += separable(c_in, width, stride)
+        c_in = width
+    return nn.Sequential(*layers, *head(256, 2))
 
 
 def mlp():
@@ -59,33 +87,62 @@ CASES = {
     "mlp": (mlp, (784,), 128, 10),
     "resnet8": (lambda: resnet(1), (3, 32, 32), 64, 10),
     "resnet20": (lambda: resnet(3), (3, 32, 32), 128, 10),
+    "ds_cnn": (ds_cnn, (1, 49, 10), 64, 12),
+    "mobilenet_v1": (mobilenet_v1, (3, 96, 96), 32, 2),
     "fcn": (fcn, (1, 140), 64, 2),
+    "adamw": (mlp, (784,), 128, 10),
+    "kd_live": (lambda: resnet(1), (3, 32, 32), 64, 10),
+    "kd_cached": (lambda: resnet(1), (3, 32, 32), 64, 10),
 }
+CACHED_SAMPLES = 50_000
 
 
-def main():
-    name, threads, form = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+def stepper(name, form):
+    """A function that does one step of a case in a form."""
     build, shape, batch, classes = CASES[name]
     torch.manual_seed(1)
-    torch.set_num_threads(threads)
-    model, x, y = build(), torch.randn(batch, *shape), torch.randint(classes, (batch,))
-    if form == "channels_last" and len(shape) == 3:
-        model, x = model.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    lay = lambda value: value.to(memory_format=torch.channels_last) if form == "channels_last" else value
+    model, x, y = lay(build()), lay(torch.randn(batch, *shape)), torch.randint(classes, (batch,))
+    if name == "adamw":
+        optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+        F.cross_entropy(model(x), y).backward()
+        return optimizer.step
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+    teach = None
+    if name == "kd_live":
+        teacher = lay(resnet(9)).eval()
+        teach = lambda: teacher(x)
+    elif name == "kd_cached":
+        cache = torch.randn(CACHED_SAMPLES, classes)
+        teach = lambda: cache[torch.randint(CACHED_SAMPLES, (batch,))]
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), y).backward()
+        logits = model(x)
+        loss = F.cross_entropy(logits, y)
+        if teach:
+            with torch.inference_mode():
+                targets = F.softmax(teach() / 4, dim=1)
+            soft = F.kl_div(F.log_softmax(logits / 4, dim=1), targets.clone(), reduction="batchmean") * 16
+            loss = 0.1 * loss + 0.9 * soft
+        loss.backward()
         optimizer.step()
 
-    for _ in range(3):
-        step()
-    print("ready", torch.__version__, flush=True)
+    return step
+
+
+def main():
+    name, threads = sys.argv[1], int(sys.argv[2])
+    torch.set_num_threads(threads)
+    images = len(CASES[name][1]) == 3
+    steppers = {form: stepper(name, form) for form in ["contiguous"] + ["channels_last"] * images}
+    print("ready", torch.__version__, *steppers, flush=True)
     for line in sys.stdin:
+        form, n = line.split()
         times = []
-        for _ in range(int(line)):
+        for _ in range(int(n)):
             start = time.perf_counter()
-            step()
+            steppers[form]()
             times.append((time.perf_counter() - start) * 1e3)
         print(" ".join(f"{t:.4f}" for t in times), flush=True)
 

@@ -7,6 +7,7 @@ mod documents;
 mod golden;
 mod licences;
 mod metrics;
+mod peers;
 mod setup;
 mod shell;
 mod sources;
@@ -45,6 +46,12 @@ static COMMANDS: &[Command] = &[
         name: "conformance",
         about: "the engine against ONNX's node tests; KD_NODE_TESTS",
         run: golden::conformance,
+    },
+    Command { name: "peers", about: "a Python with the pinned software that we are compared with", run: peers::run },
+    Command {
+        name: "compare",
+        about: "training [CASE…]: steps of ours and PyTorch's in turns; --max-ratio; KD_PEERS_PYTHON",
+        run: peers::compare,
     },
     Command { name: "cross", about: "kd-bench for the devices; the demo's student on emulated ones", run: cross::run },
 ];

@@ -1,27 +1,40 @@
-//! `training_step PYTHON [CASE…] [--threads N] [--rounds N] [--output FILE]`: whole training steps, ours and PyTorch's in
-//! turns. Prints a line per case; raw samples go to FILE as JSON.
+//! `training_step [CASE…] [--python FILE] [--threads N] [--rounds N] [--seconds S] [--max-ratio R] [--output FILE]`: whole
+//! training steps, ours and PyTorch's in turns. Prints a line per case; raw samples go to FILE as JSON. Exits with 1 if
+//! a ratio is above R.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use kd_benchmarks::training::{CASES, Case, Ours, Peer, median};
+use kd_benchmarks::training::{CASES, Case, Ours, Peer, quantile};
 use kd_runtime::{Refusal, Result, files};
 use serde_json::{Value, json};
 
-/// Steps of one side before it is the other's turn.
-const TURN: usize = 5;
+/// Steps before any is timed.
+const WARM_UP: usize = 3;
+/// Times that each side has its turn.
+const ROUNDS: usize = 8;
+/// Time of a side's turn in ms, about.
+const TURN_MS: f64 = 400.0;
 
 struct Asked {
     python: PathBuf,
     cases: Vec<&'static Case>,
     threads: Vec<usize>,
     rounds: usize,
+    max_ratio: Option<f64>,
     output: Option<PathBuf>,
+}
+
+/// A line of the table.
+struct Line {
+    ratio: f64,
+    record: Value,
 }
 
 fn main() -> ExitCode {
     match read_args().and_then(|asked| run(&asked)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(refusal) => {
             eprintln!("error: {refusal}");
             ExitCode::from(refusal.exit as u8)
@@ -31,17 +44,26 @@ fn main() -> ExitCode {
 
 fn read_args() -> Result<Asked> {
     let usage = |found: String| {
-        let expected = "PYTHON [CASE…] [--threads N] [--rounds N] [--output FILE]";
-        Refusal::new("training_step", expected, found, "see the source")
+        let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
+        let options = "--python FILE, --threads N, --rounds N, --max-ratio R, --output FILE";
+        Refusal::new("training_step", format!("{options} or cases of {}", names.join(", ")), found, "correct it")
+    };
+    let mut asked = Asked {
+        python: "python3".into(),
+        cases: Vec::new(),
+        threads: vec![1, 2],
+        rounds: ROUNDS,
+        max_ratio: None,
+        output: None,
     };
     let mut args = std::env::args().skip(1);
-    let python = args.next().ok_or_else(|| usage("nothing".into()))?.into();
-    let mut asked = Asked { python, cases: Vec::new(), threads: vec![1, 2], rounds: 6, output: None };
     while let Some(arg) = args.next() {
         let mut value = || args.next().ok_or_else(|| usage(format!("{arg} without a value")));
         match arg.as_str() {
+            "--python" => asked.python = value()?.into(),
             "--threads" => asked.threads = vec![value()?.parse().map_err(|e| usage(format!("--threads: {e}")))?],
             "--rounds" => asked.rounds = value()?.parse().map_err(|e| usage(format!("--rounds: {e}")))?,
+            "--max-ratio" => asked.max_ratio = Some(value()?.parse().map_err(|e| usage(format!("--max-ratio: {e}")))?),
             "--output" => asked.output = Some(value()?.into()),
             name => {
                 let case = CASES.iter().find(|case| case.name == name);
@@ -52,49 +74,75 @@ fn read_args() -> Result<Asked> {
     if asked.cases.is_empty() {
         asked.cases = CASES.iter().collect();
     }
+    if asked.rounds == 0 || asked.threads.contains(&0) {
+        return Err(usage("a 0".into()));
+    }
     Ok(asked)
 }
 
-fn run(asked: &Asked) -> Result<()> {
-    let mut results = Vec::new();
-    println!("{:12} {:>7} {:>10} {:>10} {:>7}", "case", "threads", "ours ms", "torch ms", "ratio");
+/// Whether no ratio is above the limit.
+fn run(asked: &Asked) -> Result<bool> {
+    println!(
+        "{:12} {:>7} {:>6}  {:>9} {:>9} {:>9}  {:>9} {:>9} {:>9}  of torch",
+        "ms a step", "threads", "ratio", "ours", "p10", "p90", "torch", "p10", "p90"
+    );
+    let mut lines = Vec::new();
     for &threads in &asked.threads {
         for case in &asked.cases {
-            results.push(compare(asked, case, threads)?);
+            lines.push(compare(asked, case, threads)?);
         }
     }
+    let mean = (lines.iter().map(|line| line.ratio.ln()).sum::<f64>() / lines.len() as f64).exp();
+    println!("{:12} {:>7} {mean:>6.3}", "geomean", "");
     if let Some(path) = &asked.output {
-        let record = json!({ "schema": "kd.training_step/1", "cases": results });
+        let cases: Vec<&Value> = lines.iter().map(|line| &line.record).collect();
+        let record = json!({ "schema": "kd.training_step/1", "cpu": cpu(), "geomean": mean, "cases": cases });
         let text = serde_json::to_string(&record).unwrap_or_default();
         files::write_atomic(path, format!("{text}\n").as_bytes())?;
+        println!("raw samples: {}", path.display());
     }
-    Ok(())
+    Ok(lines.iter().all(|line| asked.max_ratio.is_none_or(|most| line.ratio <= most)))
 }
 
-fn compare(asked: &Asked, case: &Case, threads: usize) -> Result<Value> {
+fn compare(asked: &Asked, case: &Case, threads: usize) -> Result<Line> {
     let mut ours = Ours::new(case, threads)?;
-    for _ in 0..3 {
-        ours.step_ms()?;
+    let mut peer = Peer::start(&asked.python, case.name, threads)?;
+    let forms = peer.forms.clone();
+    let mut longest: f64 = 0.0;
+    for _ in 0..WARM_UP {
+        longest = ours.step_ms()?;
     }
-    let mut peers = Vec::new();
-    for form in ["contiguous", "channels_last"] {
-        peers.push((form, Peer::start(&asked.python, case.name, threads, form)?, Vec::new()));
+    for form in &forms {
+        longest = peer.steps_ms(form, WARM_UP)?.last().map_or(longest, |&last| longest.max(last));
     }
-    let mut samples = Vec::new();
+    let turn = ((TURN_MS / longest) as usize).clamp(1, 1000);
+    let (mut own, mut others) = (Vec::new(), vec![Vec::new(); forms.len()]);
     for _ in 0..asked.rounds {
-        for _ in 0..TURN {
-            samples.push(ours.step_ms()?);
+        for _ in 0..turn {
+            own.push(ours.step_ms()?);
         }
-        for (_, peer, times) in &mut peers {
-            times.extend(peer.steps_ms(TURN)?);
+        for (form, times) in forms.iter().zip(&mut others) {
+            times.extend(peer.steps_ms(form, turn)?);
         }
     }
-    peers.sort_by(|a, b| median(&a.2).total_cmp(&median(&b.2)));
-    let (form, peer, torch) = &peers[0];
-    let (a, b) = (median(&samples), median(torch));
-    println!("{:12} {threads:>7} {a:>10.2} {b:>10.2} {:>7.2}  torch {} {form}", case.name, a / b, peer.version);
-    Ok(json!({
-        "case": case.name, "threads": threads, "ratio": a / b, "ours_ms": samples, "torch_ms": torch,
-        "torch_version": peer.version, "torch_form": form,
-    }))
+    let best = forms.iter().zip(&others).min_by(|a, b| quantile(a.1, 0.5).total_cmp(&quantile(b.1, 0.5)));
+    let Some((form, torch)) = best else {
+        return Err(Refusal::new("peer", "a form of the case", "none", "correct benchmarks/peers"));
+    };
+    let ratio = quantile(&own, 0.5) / quantile(torch, 0.5);
+    let three = |times: &[f64]| [0.5, 0.1, 0.9].map(|share| format!("{:>9.3}", quantile(times, share))).join(" ");
+    let version = &peer.version;
+    println!("{:12} {threads:>7} {ratio:>6.3}  {}  {}  {version} {form}", case.name, three(&own), three(torch));
+    let record = json!({
+        "case": case.name, "threads": threads, "ratio": ratio, "ours_ms": own, "torch_ms": torch,
+        "torch_version": version, "torch_form": form,
+    });
+    Ok(Line { ratio, record })
+}
+
+/// The CPU's name, as Linux tells it.
+fn cpu() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    line.map_or("unknown", |(_, name)| name).to_string()
 }

@@ -1,0 +1,79 @@
+//! Whole training steps, ours and a peer's in turns, on the same shapes.
+
+mod ours;
+mod peer;
+
+pub use ours::Ours;
+pub use peer::Peer;
+
+/// What is timed, by the name that the peer knows too.
+pub struct Case {
+    /// Its name.
+    pub name: &'static str,
+    /// What a step does.
+    pub work: Work,
+    /// The network that is trained.
+    pub student: Network,
+    /// Shape of one sample.
+    pub input: &'static [usize],
+    /// Samples of a step.
+    pub batch: usize,
+    /// Classes.
+    pub classes: usize,
+}
+
+/// An architecture of the zoo with an option, where there is one to set.
+#[derive(Clone, Copy)]
+pub struct Network {
+    arch: &'static str,
+    counts: Option<(&'static str, &'static [usize])>,
+    number: Option<(&'static str, f64)>,
+}
+
+/// What a step does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Forward, cross-entropy, backward, SGD with momentum.
+    Train,
+    /// AdamW alone, on gradients that are there.
+    AdamW,
+    /// As `Train` with 0.1 · cross-entropy + 0.9 · soft targets at temperature 4 from a ResNet-56: an epoch is such steps.
+    Distill {
+        /// Whether the teacher's logits of all samples lie in memory, or its forward pass is part of the step.
+        cached: bool,
+    },
+}
+
+const fn plain(arch: &'static str) -> Network {
+    Network { arch, counts: None, number: None }
+}
+
+const MLP: Network = Network { counts: Some(("hidden", &[1200, 1200])), ..plain("mlp") };
+
+const fn train(name: &'static str, student: Network, input: &'static [usize], batch: usize, classes: usize) -> Case {
+    Case { name, work: Work::Train, student, input, batch, classes }
+}
+
+const fn distill(name: &'static str, cached: bool) -> Case {
+    Case { work: Work::Distill { cached }, ..train(name, plain("resnet8"), &[3, 32, 32], 64, 10) }
+}
+
+/// What is compared.
+pub static CASES: &[Case] = &[
+    train("mlp", MLP, &[784], 128, 10),
+    train("resnet8", plain("resnet8"), &[3, 32, 32], 64, 10),
+    train("resnet20", plain("resnet20"), &[3, 32, 32], 128, 10),
+    train("fcn", plain("fcn"), &[1, 140], 64, 2),
+    Case { work: Work::AdamW, ..train("adamw", MLP, &[784], 128, 10) },
+    distill("kd_live", false),
+    distill("kd_cached", true),
+];
+
+/// Quantile `share` of samples that are not empty, between neighbours where it falls between them.
+pub fn quantile(samples: &[f64], share: f64) -> f64 {
+    let mut sorted = samples.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = share * (sorted.len() - 1) as f64;
+    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+    low + (high - low) * at.fract()
+}

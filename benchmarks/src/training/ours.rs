@@ -1,0 +1,133 @@
+//! Our side of a case.
+
+use std::time::Instant;
+
+use kd_runtime::{Refusal, Result};
+use kd_trainer::exec::{Executor, Mode, Plan};
+use kd_trainer::losses::ce::cross_entropy;
+use kd_trainer::losses::kd::soft_targets;
+use kd_trainer::losses::rows::Reduction;
+use kd_trainer::optim::{Optimizer, adamw, sgd};
+use kd_trainer::options::{Options, Setting};
+use kd_trainer::recipe::Choice;
+use kd_trainer::rng::{Purpose, Rng};
+use kd_trainer::zoo::{self, Site, table::ARCHS};
+
+use super::{Case, Network, Work};
+
+/// Logits of the teacher for every sample of a data set that is held in memory.
+const CACHED_SAMPLES: usize = 50_000;
+
+/// A case that is ready to be stepped.
+pub struct Ours {
+    work: Work,
+    executor: Executor<f32>,
+    optimizer: Box<dyn Optimizer>,
+    teacher: Option<Executor<f32>>,
+    cache: Vec<f32>,
+    x: Vec<f32>,
+    labels: Vec<usize>,
+    taught: Vec<f32>,
+    d_logits: Vec<f32>,
+    d_taught: Vec<f32>,
+    classes: usize,
+    seed: u64,
+}
+
+fn executor(network: &Network, case: &Case, backward: bool, threads: usize) -> Result<Executor<f32>> {
+    let arch = ARCHS.iter().find(|arch| arch.name == network.arch);
+    let arch = arch.ok_or_else(|| Refusal::new("case", "a known architecture", network.arch, "build it first"))?;
+    let mut options = Options::defaults(arch.options);
+    if let Some((name, counts)) = network.counts {
+        options = options.with(name, Setting::Counts(counts.to_vec()));
+    }
+    if let Some((name, number)) = network.number {
+        options = options.with(name, Setting::Number(number));
+    }
+    let site = Site { input: case.input.to_vec(), classes: case.classes };
+    let graph = zoo::build(&Choice { name: arch.name, options }, &site, 1)?;
+    Executor::new(&graph, &Plan { batch: case.batch, taps: Vec::new(), backward, threads })
+}
+
+impl Ours {
+    /// Plans the case.
+    pub fn new(case: &Case, threads: usize) -> Result<Self> {
+        let executor = executor(&case.student, case, true, threads)?;
+        let optimizer = if case.work == Work::AdamW {
+            adamw::build(&Options::defaults(adamw::OPTIONS), executor.parameters(), true)
+        } else {
+            let options = Options::defaults(sgd::OPTIONS).with("lr", Setting::Number(0.01));
+            sgd::build(&options, executor.parameters(), true)
+        };
+        let live = case.work == Work::Distill { cached: false };
+        let teacher = if live { Some(self::executor(&super::plain("resnet56"), case, false, threads)?) } else { None };
+        let mut rng = Rng::new(1, Purpose::Augment, 0, 0);
+        let mut normal = |elements: usize| -> Vec<f32> { (0..elements).map(|_| rng.normal() as f32).collect() };
+        let x = normal(case.batch * case.input.iter().product::<usize>());
+        let cached = case.work == Work::Distill { cached: true };
+        let cache = normal(if cached { CACHED_SAMPLES * case.classes } else { 0 });
+        let mut ours = Self {
+            work: case.work,
+            executor,
+            optimizer,
+            teacher,
+            cache,
+            x,
+            labels: (0..case.batch).map(|_| rng.below(case.classes as u64) as usize).collect(),
+            taught: vec![0.0; case.batch * case.classes],
+            d_logits: vec![0.0; case.batch * case.classes],
+            d_taught: vec![0.0; case.batch * case.classes],
+            classes: case.classes,
+            seed: 0,
+        };
+        if ours.work == Work::AdamW {
+            // Gradients to step by.
+            ours.train()?;
+        }
+        Ok(ours)
+    }
+
+    /// One step; its time in ms.
+    pub fn step_ms(&mut self) -> Result<f64> {
+        let start = Instant::now();
+        if self.work != Work::AdamW {
+            self.train()?;
+        }
+        self.optimizer.step(self.executor.parameters_mut(), 1.0);
+        Ok(start.elapsed().as_secs_f64() * 1e3)
+    }
+
+    /// Forward, loss and backward.
+    fn train(&mut self) -> Result<()> {
+        self.seed += 1;
+        let batch = self.labels.len();
+        self.teach()?;
+        let executor = &mut self.executor;
+        executor.forward(&self.x, batch, Mode::Train { seed: self.seed })?;
+        let logits = executor.tap("logits")?;
+        let (values, d) = (executor.value(logits), &mut self.d_logits);
+        cross_entropy(values, &self.labels, self.classes, 0.0, Reduction::BatchMean, d);
+        if matches!(self.work, Work::Distill { .. }) {
+            let (taught, d_taught) = (&self.taught, &mut self.d_taught);
+            soft_targets(values, taught, self.classes, 4.0, Reduction::BatchMean, true, d_taught);
+            d.iter_mut().zip(d_taught).for_each(|(d, t)| *d = 0.1 * *d + 0.9 * *t);
+        }
+        executor.backward(&[(logits, d)])
+    }
+
+    /// The teacher's logits of the batch.
+    fn teach(&mut self) -> Result<()> {
+        if let Some(teacher) = &mut self.teacher {
+            teacher.forward(&self.x, self.labels.len(), Mode::Eval)?;
+            let logits = teacher.tap("logits")?;
+            self.taught.copy_from_slice(teacher.value(logits));
+        } else if !self.cache.is_empty() {
+            for (i, row) in self.taught.chunks_exact_mut(self.classes).enumerate() {
+                // Samples of a batch lie anywhere in the data set.
+                let sample = (self.seed as usize * 7919 + i * 104_729) % CACHED_SAMPLES;
+                row.copy_from_slice(&self.cache[sample * self.classes..][..self.classes]);
+            }
+        }
+        Ok(())
+    }
+}
