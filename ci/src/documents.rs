@@ -8,7 +8,6 @@ use crate::sources::read;
 /// Files that the tables of names must be found in: table, how a line of it names an entry, document.
 const DOCUMENTED: &[(&str, Naming, &str)] = &[
     ("runtime/src/ops/table.rs", Naming::Operator, "docs/operators.md"),
-    ("trainer/src/losses/table.rs", Naming::Field, "docs/methods.md"),
     ("trainer/src/zoo/table.rs", Naming::Field, "docs/recipes.md"),
     ("trainer/src/optim/table.rs", Naming::Field, "docs/recipes.md"),
     ("trainer/src/data/augment/table.rs", Naming::Field, "docs/recipes.md"),

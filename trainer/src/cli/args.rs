@@ -28,7 +28,8 @@ impl Args {
             Command::Run(run) => run.format,
             Command::Check(check) => check.format,
             Command::Eval(eval) => eval.format,
-            Command::Archs(list) | Command::Methods(list) => list.format,
+            Command::Archs(list) => list.format,
+            Command::Methods(methods) => return methods.format == MethodsFormat::Json,
         };
         format == Format::Json
     }
@@ -45,8 +46,8 @@ pub enum Command {
     Eval(Eval),
     /// List the architectures with their options
     Archs(List),
-    /// List the distillation methods with their options
-    Methods(List),
+    /// List the distillation methods, or show one with its formula, options and a recipe
+    Methods(Methods),
 }
 
 /// A run.
@@ -122,6 +123,28 @@ pub struct List {
     /// How results and errors are written
     #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
     pub format: Format,
+}
+
+/// The methods, or one.
+#[derive(Debug, ClapArgs)]
+pub struct Methods {
+    /// Show this one in full
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// How they are written; `markdown` is docs/methods.md
+    #[arg(long, value_name = "text|json|markdown", default_value = "text", hide_possible_values = true)]
+    pub format: MethodsFormat,
+}
+
+/// How methods are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum MethodsFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// As a document.
+    Markdown,
 }
 
 /// How results are written.

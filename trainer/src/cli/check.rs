@@ -9,10 +9,11 @@ use kd_runtime::{Refusal, Result, files};
 use serde::Serialize;
 
 use super::args::{Check, Format};
+use crate::data;
 use crate::recipe::precheck::{Forecast, precheck};
 use crate::recipe::{Recipe, TeacherSource, parse};
+use crate::teacher::{self, Network};
 use crate::zoo::Site;
-use crate::{data, teacher};
 
 /// What `--no-data` takes a format's samples to be: shape and classes.
 static NOMINAL: &[(&str, &[usize], usize)] =
@@ -56,6 +57,7 @@ struct Given {
 pub fn run(args: &Check, out: &mut dyn Write) -> Result<()> {
     let recipe = parse::read(&args.recipe, &args.overrides)?;
     let (data, teachers) = if args.no_data { (nominal(&recipe)?, Vec::new()) } else { open(&recipe)? };
+    let (teachers, opened): (Vec<Given>, Vec<Network>) = teachers.into_iter().unzip();
     let site = Site { input: data.shape.clone(), classes: data.classes };
     let text = recipe.to_toml();
     let checked = Checked {
@@ -64,7 +66,7 @@ pub fn run(args: &Check, out: &mut dyn Write) -> Result<()> {
         recipe: toml::from_str(&text).unwrap_or_default(),
         data,
         teachers,
-        forecast: precheck(&recipe, &site)?,
+        forecast: precheck(&recipe, &site, &opened.iter().collect::<Vec<_>>())?,
     };
     let text = match args.format {
         Format::Json => json::pretty(&checked),
@@ -84,14 +86,15 @@ fn nominal(recipe: &Recipe) -> Result<Samples> {
 }
 
 /// Opens the data and the teachers that exist.
-fn open(recipe: &Recipe) -> Result<(Samples, Vec<Given>)> {
+fn open(recipe: &Recipe) -> Result<(Samples, Vec<(Given, Network)>)> {
     let data = data::prepare(recipe)?;
     let mut teachers = Vec::new();
     for given in recipe.teachers.iter().filter(|teacher| !matches!(teacher.source, TeacherSource::Arch { .. })) {
         let network = teacher::open(given, recipe, &data)?;
         let stats = network.graph.stats()?;
         let (parameters, macs) = (stats.parameters, stats.macs);
-        teachers.push(Given { name: network.name, sha256: network.sha256, parameters, macs });
+        let (name, sha256) = (network.name.clone(), network.sha256.clone());
+        teachers.push((Given { name, sha256, parameters, macs }, network));
     }
     let samples = Samples {
         shape: data.description.shape.clone(),

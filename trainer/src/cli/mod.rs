@@ -3,6 +3,7 @@
 pub mod args;
 pub mod check;
 mod eval;
+pub mod methods;
 mod run;
 pub mod tables;
 
@@ -32,7 +33,7 @@ fn dispatch(args: &args::Args) -> Result<()> {
         Command::Check(check) => check::run(check, &mut out)?,
         Command::Eval(eval) => eval::run(eval, &mut out)?,
         Command::Archs(list) => tables::archs(list, &mut out)?,
-        Command::Methods(list) => tables::methods(list, &mut out)?,
+        Command::Methods(list) => methods::run(list, &mut out)?,
     }
     usage::print(&String::from_utf8_lossy(&out))
 }

@@ -1,4 +1,4 @@
-//! `kd-train archs` and `kd-train methods`: the tables as text or JSON.
+//! `kd-train archs`: the table of architectures as text or JSON.
 
 use std::fmt::Write as _;
 use std::io::Write;
@@ -9,7 +9,6 @@ use kd_runtime::{Result, files};
 use serde::Serialize;
 
 use super::args::{Format, List};
-use crate::losses::table::METHODS;
 use crate::options::Spec;
 use crate::zoo::table::ARCHS;
 
@@ -27,14 +26,17 @@ struct Entry {
     options: Vec<Row>,
 }
 
+/// One option.
 #[derive(Serialize)]
-struct Row {
-    name: &'static str,
-    about: &'static str,
+pub struct Row {
+    /// Its key.
+    pub name: &'static str,
+    /// What it does.
+    pub about: &'static str,
     /// What it may be.
-    values: String,
+    pub values: String,
     /// The value when it is left out, as a recipe writes it.
-    default: String,
+    pub default: String,
 }
 
 /// Prints the architectures.
@@ -43,20 +45,19 @@ pub fn archs(args: &List, out: &mut dyn Write) -> Result<()> {
     print(args, Table { schema: "kd.archs/1", entries }, out)
 }
 
-/// Prints the methods.
-pub fn methods(args: &List, out: &mut dyn Write) -> Result<()> {
-    let entries = METHODS.iter().map(|method| entry(method.name, method.about, method.options)).collect();
-    print(args, Table { schema: "kd.methods/1", entries }, out)
+fn entry(name: &'static str, about: &'static str, options: &[Spec]) -> Entry {
+    Entry { name, about, options: rows(options) }
 }
 
-fn entry(name: &'static str, about: &'static str, options: &[Spec]) -> Entry {
+/// Options as rows.
+pub fn rows(options: &[Spec]) -> Vec<Row> {
     let row = |spec: &Spec| Row {
         name: spec.name,
         about: spec.about,
         values: spec.kind.words(),
         default: spec.kind.default().to_string(),
     };
-    Entry { name, about, options: options.iter().map(row).collect() }
+    options.iter().map(row).collect()
 }
 
 fn print(args: &List, table: Table, out: &mut dyn Write) -> Result<()> {
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn every_entry_and_option_is_listed_in_both_formats() {
-        for list in [archs, methods] {
+        for list in [archs] {
             let [text, json] = [Format::Text, Format::Json].map(|format| {
                 let mut out = Vec::new();
                 list(&List { format }, &mut out).expect("memory takes all");

@@ -57,6 +57,8 @@ pub struct RawBatch {
     pub values: Vec<f32>,
     /// Classes.
     pub labels: Vec<usize>,
+    /// Places of the samples among those they were gathered from.
+    pub places: Vec<usize>,
 }
 
 /// The order of an epoch: all samples, shuffled by seed and epoch.
@@ -129,6 +131,8 @@ impl Samples {
     pub fn gather(&self, places: &[usize], batch: &mut RawBatch) {
         batch.values.clear();
         batch.labels.clear();
+        batch.places.clear();
+        batch.places.extend_from_slice(places);
         for &place in places {
             batch.labels.push(self.labels[place]);
             let range = place * self.elements..(place + 1) * self.elements;

@@ -124,6 +124,28 @@ impl<T: Real> Executor<T> {
         &mut self.state.parameters
     }
 
+    /// Takes in arrays that no node reads: a loss's own. They follow the network's parameters, get room for a gradient where
+    /// they are trained, and are stepped and stored with the others. Gives the place of the first.
+    pub fn adopt(&mut self, guests: Vec<Parameter<T>>) -> usize {
+        let first = self.state.parameters.len();
+        for mut guest in guests {
+            let len = if guest.role.is_trained() { guest.value.len() } else { 0 };
+            guest.gradient = vec![T::ZERO; len];
+            self.state.parameters.push(guest);
+        }
+        first
+    }
+
+    /// Takes adopted arrays out, so that their owner can write them while it reads taps.
+    pub fn lend(&mut self, guests: std::ops::Range<usize>) -> Vec<Parameter<T>> {
+        self.state.parameters.drain(guests).collect()
+    }
+
+    /// Puts lent arrays back where they were.
+    pub fn give_back(&mut self, first: usize, guests: Vec<Parameter<T>>) {
+        self.state.parameters.splice(first..first, guests);
+    }
+
     /// The id of a tap; refused if it was not planned.
     pub fn tap(&self, name: &str) -> Result<ValueId> {
         let graph = &self.state.program.graph;
@@ -165,7 +187,7 @@ impl<T: Real> Executor<T> {
     pub fn check_gradients(&self) -> Result<()> {
         for (i, parameter) in self.state.parameters.iter().enumerate().filter(|(_, p)| p.role.is_trained()) {
             let at = format!("parameter `{}`", parameter.name);
-            if !self.state.reached[i] {
+            if !self.state.reached.get(i).copied().unwrap_or(true) {
                 let action = "leave it out of the student, or add a loss term that depends on it";
                 return Err(Refusal::new(at, "a gradient", "none: no loss term depends on it", action));
             }

@@ -282,8 +282,9 @@ impl<T: Real> State<T> {
                 self.step_back(i);
             }
         }
-        for (i, parameter) in self.parameters.iter_mut().enumerate() {
-            self.reached[i] = self.written[self.program.parameters[i].index()];
+        // Guests, behind the network's parameters, have their gradients from their owner.
+        for (i, (parameter, id)) in self.parameters.iter_mut().zip(&self.program.parameters).enumerate() {
+            self.reached[i] = self.written[id.index()];
             if !self.reached[i] {
                 parameter.gradient.fill(T::ZERO);
             }

@@ -3,9 +3,22 @@
 use kd_runtime::{Refusal, Result};
 
 use super::rows::{Reduction, log_sum_exp};
-use super::{Batch, Loss};
-use crate::exec::Real;
+use super::{Batch, Knowledge, Loss, Method, Pair};
+use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
+
+/// The row of `ce`.
+pub static METHOD: Method = Method {
+    name: "ce",
+    about: "cross-entropy with the true classes",
+    knowledge: Knowledge::Task,
+    formula: "`-Σ_k q_k log p_k` with `p = softmax(logits)` and `q = (1 - label_smoothing)·[k = label] + label_smoothing / classes`, \
+        in nats. It is also the task's loss, whose factor is `distill.task_weight` and whose smoothing is \
+        `train.label_smoothing`; as a term it serves a second output.",
+    source: "smoothing: Szegedy et al. 2016 (arXiv 1512.00567) §7",
+    options: OPTIONS,
+    build,
+};
 
 /// Options of the method `ce`.
 pub static OPTIONS: &[Spec] = &[
@@ -59,9 +72,16 @@ struct CrossEntropy {
 }
 
 /// The method `ce`.
-pub fn build(options: &Options) -> Box<dyn Loss> {
-    let smoothing = options.number("label_smoothing") as f32;
-    Box::new(CrossEntropy { student: [options.text("student").to_string()], smoothing })
+fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
+    Ok(Box::new(CrossEntropy {
+        student: [pair.student(options.text("student"))?.name],
+        smoothing: options.number("label_smoothing") as f32,
+    }))
+}
+
+/// The task's own loss on this output.
+pub fn task(output: &str, smoothing: f64) -> Box<dyn Loss> {
+    Box::new(CrossEntropy { student: [output.to_string()], smoothing: smoothing as f32 })
 }
 
 impl Loss for CrossEntropy {
@@ -79,6 +99,7 @@ impl Loss for CrossEntropy {
         student: &[&[f32]],
         _teacher: &[&[f32]],
         d_student: &mut [&mut [f32]],
+        _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
         let logits = student[0];
         let classes = super::columns(&self.student[0], logits, batch)?;

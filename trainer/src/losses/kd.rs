@@ -3,9 +3,26 @@
 use kd_runtime::{Refusal, Result};
 
 use super::rows::{REDUCTIONS, Reduction, log_sum_exp};
-use super::{Batch, Loss};
-use crate::exec::Real;
+use super::{Batch, Knowledge, Loss, Method, Pair};
+use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
+
+/// The row of `kd`.
+pub static METHOD: Method = Method {
+    name: "kd",
+    about: "soft targets (Hinton et al. 2015)",
+    knowledge: Knowledge::Response,
+    formula: "`temperature² · KL(p_teacher ‖ p_student)` with `p = softmax(logits / temperature)`, in nats. Gradient by the student's \
+        logits: `temperature · (p_student - p_teacher) / batch`. With several teachers, `p_teacher` is the weighted mean of their \
+        probabilities at that temperature.\n\n\
+        Other code differs: RepDistiller's and mdistiller's `0.1 CE + 0.9 KD` is `task_weight = 0.1`, `weight = 0.9`; a seed \
+        paper's literal sums are `reduction = \"sum\"`, `tau2 = false`; `KLDivLoss()` at its default (Teacher-free-KD, DeiT) is \
+        `reduction = \"mean\"`, which weighs the term by 1/classes; KD4TSC and AB_distillation leave out temperature² \
+        (`tau2 = false`).",
+    source: "Hinton, Vinyals, Dean 2015 (arXiv 1503.02531) §2",
+    options: OPTIONS,
+    build,
+};
 
 /// Options of the method `kd`.
 pub static OPTIONS: &[Spec] = &[
@@ -79,14 +96,14 @@ struct SoftTargets {
 }
 
 /// The method `kd`.
-pub fn build(options: &Options) -> Box<dyn Loss> {
-    Box::new(SoftTargets {
-        student: [options.text("student").to_string()],
+fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
+    Ok(Box::new(SoftTargets {
+        student: [pair.student(options.text("student"))?.name],
         teacher: [options.text("teacher").to_string()],
         temperature: options.number("temperature") as f32,
         reduction: Reduction::of(options.text("reduction")),
         tau2: options.flag("tau2"),
-    })
+    }))
 }
 
 impl Loss for SoftTargets {
@@ -104,6 +121,7 @@ impl Loss for SoftTargets {
         student: &[&[f32]],
         teacher: &[&[f32]],
         d_student: &mut [&mut [f32]],
+        _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
         let (student, teacher) = (student[0], teacher[0]);
         let classes = super::columns(&self.student[0], student, batch)?;

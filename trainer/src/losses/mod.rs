@@ -1,7 +1,11 @@
 //! The methods of handing knowledge over: ONE FILE EACH; [`table`] lists them.
+//!
+//! A method is a pure function over rows of floats ([`Real`](crate::exec::Real), so that tests compare it in f64), a
+//! [`Loss`] that calls it on the taps of a step, and a [`Method`], its row in the table.
 
 pub mod ce;
 pub mod kd;
+pub mod pair;
 pub mod rows;
 pub mod table;
 #[cfg(test)]
@@ -9,14 +13,22 @@ mod tests;
 
 use kd_runtime::{Refusal, Result};
 
+pub use pair::{Pair, Tap};
+
+use crate::exec::Parameter;
 use crate::options::{Options, Spec};
 
 /// What a loss sees of one batch.
+#[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
     /// Samples.
     pub size: usize,
     /// Classes of the samples.
     pub labels: &'a [usize],
+    /// Places of the samples among the training samples: the rows of a memory.
+    pub places: &'a [usize],
+    /// Share of the training that is done, from 0 to below 1.
+    pub progress: f64,
 }
 
 /// One term of the total loss.
@@ -25,31 +37,81 @@ pub trait Loss {
     fn student_taps(&self) -> &[String];
     /// Names of the teacher's values that it reads.
     fn teacher_taps(&self) -> &[String];
+    /// First values of its own arrays: trained beside the student where their role says so (an embedding of the teacher's
+    /// side, a variance), else its memory. They lie in checkpoints and are never exported.
+    fn own(&self) -> Vec<Parameter<f32>> {
+        Vec::new()
+    }
     /// The value (mean over the batch unless its doc says otherwise), not yet weighted. `d_student[i]`, of the length of
-    /// `student[i]`, is overwritten with the gradient of the value.
+    /// `student[i]`, is overwritten with the gradient of the value, as is the gradient of each of `own` that is trained.
     fn value(
         &mut self,
         batch: &Batch<'_>,
         student: &[&[f32]],
         teacher: &[&[f32]],
         d_student: &mut [&mut [f32]],
+        own: &mut [Parameter<f32>],
     ) -> Result<f32>;
 }
 
-/// A row of the table of methods (`losses/table.rs`: `pub static METHODS: &[Method]`).
+/// A row of the table of methods: a `pub static METHOD` in the method's file.
 pub struct Method {
     /// Its name in a recipe.
     pub name: &'static str,
     /// What it is, and whose, on one line.
     pub about: &'static str,
-    /// Its options, without `method` and `weight`, which every term has.
+    /// What is handed over.
+    pub knowledge: Knowledge,
+    /// Its equation and what it means, with where official code differs: lines of Markdown for `docs/methods.md`.
+    pub formula: &'static str,
+    /// Paper, equation.
+    pub source: &'static str,
+    /// Its options, without `method`, `weight`, `stage` and `schedule`, which every term has.
     pub options: &'static [Spec],
-    /// Makes the loss from checked options.
-    pub build: fn(&Options) -> Box<dyn Loss>,
+    /// Makes the loss from checked options; adds its adapters to the pair. Refuses a pair that it cannot work for.
+    pub build: fn(&Options, &mut Pair<'_>) -> Result<Box<dyn Loss>>,
+}
+
+impl Method {
+    /// Whether it reads values of a teacher: it then has the option `teacher`.
+    pub fn needs_teacher(&self) -> bool {
+        self.options.iter().any(|spec| spec.name == "teacher")
+    }
+}
+
+/// What a method hands over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    /// Of the labels, not of a teacher.
+    Task,
+    /// Answers.
+    Response,
+    /// Values inside the networks.
+    Feature,
+    /// How samples lie to each other.
+    Relation,
+    /// Values along time or tokens.
+    Sequence,
+    /// A network's own, from its deeper part or its past.
+    Own,
+}
+
+impl Knowledge {
+    /// For tables.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Task => "labels",
+            Self::Response => "answers",
+            Self::Feature => "features",
+            Self::Relation => "relations",
+            Self::Sequence => "sequences",
+            Self::Own => "its own",
+        }
+    }
 }
 
 /// Elements of a tap for one sample; an error if there is none.
-fn columns(tap: &str, values: &[f32], batch: &Batch<'_>) -> Result<usize> {
+pub(crate) fn columns(tap: &str, values: &[f32], batch: &Batch<'_>) -> Result<usize> {
     let columns = values.len().checked_div(batch.size).unwrap_or(0);
     if columns == 0 || columns * batch.size != values.len() || batch.labels.len() != batch.size {
         return Err(Refusal::new(

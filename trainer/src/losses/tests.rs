@@ -1,67 +1,132 @@
 //! Every method's gradient against central differences, and what distinguishes it from its usual mistakes.
 
+use kd_runtime::contract::{Contract, Meaning};
+use kd_runtime::data::Description;
+use kd_runtime::graph::{Dim, Graph};
+
 use super::kd::soft_targets;
 use super::rows::Reduction;
 use super::table::METHODS;
-use super::{Batch, ce};
+use super::{Batch, Method, Pair, ce};
+use crate::exec::Parameter;
 use crate::exec::random::Stream;
 use crate::options::{Kind, Options, Setting};
+use crate::recipe::Choice;
+use crate::zoo::table::ARCHS;
+use crate::zoo::{self, Site};
 
 fn noise(place: u64, n: usize, scale: f64) -> Vec<f64> {
     let stream = Stream::new(3, place);
     (0..n).map(|i| (f64::from(stream.uniform(i)) * 2.0 - 1.0) * scale).collect()
 }
 
-/// All combinations of an entry's choices and flags, other options at their defaults and at a second value.
-fn variants(method: &super::Method) -> Vec<Options> {
-    let mut variants = vec![Options::defaults(method.options)];
+/// An entry's defaults, and those with one option changed: every choice, flag and a second number.
+fn variants(method: &Method) -> Vec<Options> {
+    let defaults = Options::defaults(method.options);
+    let mut variants = vec![defaults.clone()];
     for spec in method.options {
         let others: Vec<Setting> = match spec.kind {
             Kind::Choice { known, .. } => known.iter().map(|word| Setting::Text(word.to_string())).collect(),
             Kind::Flag { default } => vec![Setting::Flag(!default)],
-            Kind::Number { default, .. } => vec![Setting::Number(default * 0.5 + 0.3)],
+            Kind::Number { default, range } if range.holds(default * 0.5 + 0.3) => {
+                vec![Setting::Number(default * 0.5 + 0.3)]
+            }
             _ => vec![],
         };
-        let more: Vec<Options> = (variants.iter())
-            .flat_map(|options| others.iter().map(|setting| options.clone().with(spec.name, setting.clone())))
-            .collect();
-        variants.extend(more);
+        variants.extend(others.into_iter().map(|setting| defaults.clone().with(spec.name, setting)));
     }
     variants
 }
 
+/// A small network of this architecture.
+fn network(arch: &str, widths: &[usize], seed: u64) -> Graph {
+    let row = ARCHS.iter().find(|row| row.name == arch).unwrap();
+    let options = Options::defaults(row.options).with("widths", Setting::Counts(widths.to_vec()));
+    let site = Site { input: vec![1, 6, 6], classes: 4 };
+    zoo::build(&Choice { name: row.name, options }, &site, seed).unwrap()
+}
+
+fn contract() -> Contract {
+    let description = Description {
+        shape: vec![1, 6, 6],
+        layout: "CHW".into(),
+        classes: (0..4).map(|class| class.to_string()).collect(),
+        raw_max: None,
+        n_train: 0,
+        n_test: 0,
+        sha256: String::new(),
+    };
+    Contract::for_data(&description, "x", "logits", Meaning::Logits)
+}
+
+/// Values of some taps of a network for a batch, between -2 and 2.
+fn tapped(graph: &Graph, taps: &[String], size: usize, place: u64) -> Vec<Vec<f32>> {
+    let elements = |tap: &String| {
+        let id = graph.find(tap).unwrap_or_else(|| panic!("no tap `{tap}`"));
+        graph.value(id).shape.0[1..].iter().map(|dim| if let Dim::Known(n) = dim { *n } else { 0 }).product::<usize>()
+    };
+    let values = |(i, tap): (usize, &String)| noise(place + i as u64, size * elements(tap), 2.0);
+    taps.iter().enumerate().map(|(i, tap)| values((i, tap)).into_iter().map(|x| x as f32).collect()).collect()
+}
+
+/// Each method on a pair of residual networks of different widths, along random directions of each tap and own array.
 #[test]
 fn every_gradient_equals_central_differences() {
-    let (size, classes) = (5, 4);
-    let labels = [0, 3, 1, 1, 2];
-    let to_f32 = |v: Vec<f64>| v.into_iter().map(|x| x as f32).collect::<Vec<f32>>();
+    let (size, contract) = (6, contract());
+    let (labels, places) = ([0, 3, 1, 1, 2, 0], [4, 0, 7, 2, 1, 5]);
+    let (student, teacher) = (network("resnet8", &[2, 3, 4], 1), network("resnet20", &[3, 4, 6], 2));
+    let batch = Batch { size, labels: &labels, places: &places, progress: 0.4 };
     let mut failed = Vec::new();
     for method in METHODS {
         for options in variants(method) {
-            let mut loss = (method.build)(&options);
-            let batch = Batch { size, labels: &labels };
-            let mut student = to_f32(noise(1, size * classes, 2.0));
-            let teacher = to_f32(noise(2, size * classes, 2.0));
-            let mut d = vec![f32::NAN; student.len()];
-            let mut value = |student: &[f32], d: &mut [f32]| {
-                loss.value(&batch, &[student], &[&teacher], &mut [d]).unwrap_or(f32::NAN)
+            let mut pair = Pair::new(&student, &contract, Some((&teacher, &contract)), 8, 1);
+            pair.prefix = "adapter.0".into();
+            let mut loss = (method.build)(&options, &mut pair).unwrap();
+            let graph = pair.into_parts().0;
+            let mut taps = tapped(&graph, loss.student_taps(), size, 10);
+            let taught = tapped(&teacher, loss.teacher_taps(), size, 20);
+            let taught: Vec<&[f32]> = taught.iter().map(Vec::as_slice).collect();
+            let gradients = |own: Vec<Parameter<f32>>| -> Vec<Parameter<f32>> {
+                own.into_iter().map(|p| Parameter { gradient: vec![f32::NAN; p.value.len()], ..p }).collect()
             };
-            value(&student, &mut d);
+            let mut own = gradients(loss.own());
+            let mut value = |taps: &[Vec<f32>], d: &mut [Vec<f32>], own: &[Parameter<f32>]| {
+                let taps: Vec<&[f32]> = taps.iter().map(Vec::as_slice).collect();
+                let mut d: Vec<&mut [f32]> = d.iter_mut().map(Vec::as_mut_slice).collect();
+                let mut own = own.to_vec();
+                (loss.value(&batch, &taps, &taught, &mut d, &mut own).unwrap(), own)
+            };
+            let mut d: Vec<Vec<f32>> = taps.iter().map(|tap| vec![f32::NAN; tap.len()]).collect();
+            let (_, after) = value(&taps, &mut d, &own);
             let mut spare = d.clone();
-            // f32: rounding 1e-7 of a value up to 50 over a step of 0.02 gives 3e-4 of the gradient's scale.
-            let step = 1e-2_f32;
-            for i in 0..student.len() {
-                let old = student[i];
-                student[i] = old + step;
-                let above = value(&student, &mut spare);
-                student[i] = old - step;
-                let below = value(&student, &mut spare);
-                student[i] = old;
-                let expected = (above - below) / (2.0 * step);
-                let scale = d.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
-                let off = (d[i] - expected).abs();
-                if off.is_nan() || off > 2e-3 * scale {
-                    failed.push(format!("{} {options:?}: {i}: {} expected {expected}", method.name, d[i]));
+            let trained: Vec<usize> = (0..own.len()).filter(|&i| own[i].role.is_trained()).collect();
+            for array in 0..taps.len() + trained.len() {
+                let gradient = |i: usize| if i < d.len() { &d[i] } else { &after[trained[i - d.len()]].gradient };
+                let g = gradient(array).clone();
+                let largest = g.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
+                for direction in 0..3_u64 {
+                    let v: Vec<f32> = noise(40 + direction, g.len(), 1.0).into_iter().map(|x| x as f32).collect();
+                    let along: f64 = g.iter().zip(&v).map(|(g, v)| f64::from(g * v)).sum();
+                    let mut moved = |by: f32| {
+                        let target = if array < taps.len() {
+                            &mut taps[array]
+                        } else {
+                            &mut own[trained[array - d.len()]].value
+                        };
+                        target.iter_mut().zip(&v).for_each(|(x, v)| *x += by * v);
+                        f64::from(value(&taps, &mut spare, &own).0)
+                    };
+                    let step = 2e-3_f32;
+                    let (above, below) = (moved(step), moved(-2.0 * step));
+                    moved(step);
+                    let expected = (above - below) / f64::from(2.0 * step);
+                    // Rounding of two f32 values over the step, and kinks that the step crosses.
+                    let rounding = 3e-7 * above.abs().max(1e-3) / f64::from(step);
+                    let bound = rounding + 0.02 * f64::from(largest) * (g.len() as f64).sqrt();
+                    if (along - expected).abs() > bound || along.is_nan() || largest.is_nan() {
+                        let at = format!("{} {options:?}, array {array}", method.name);
+                        failed.push(format!("{at}: {along} along the gradient, {expected} by differences"));
+                    }
                 }
             }
         }
@@ -108,10 +173,11 @@ fn impossible_classes_change_nothing() {
 
 #[test]
 fn refuses_labels_and_rows_that_do_not_fit() {
-    let mut loss = ce::build(&Options::defaults(ce::OPTIONS));
+    let mut loss = ce::task("logits", 0.0);
     let mut run = |size: usize, labels: &[usize], logits: &[f32]| {
         let mut d = vec![0.0; logits.len()];
-        loss.value(&Batch { size, labels }, &[logits], &[], &mut [&mut d]).map_err(|refusal| refusal.to_string())
+        let batch = Batch { size, labels, places: labels, progress: 0.0 };
+        loss.value(&batch, &[logits], &[], &mut [&mut d], &mut []).map_err(|refusal| refusal.to_string())
     };
     assert!(run(2, &[0, 1], &[0.0; 4]).is_ok());
     assert_eq!(

@@ -3,8 +3,8 @@
 use kd_runtime::data::FORMATS;
 use kd_runtime::{Refusal, Result};
 
-use super::keys::METHOD;
-use super::{Recipe, Term};
+use super::{Recipe, Stage, Term};
+use crate::losses::table::METHODS;
 
 /// Refuses a recipe that contradicts itself; `locate` makes the begin of a message from a path.
 pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
@@ -45,14 +45,29 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
         }
         _ => {}
     }
-    if distill.task_weight == 0.0 && distill.terms.iter().all(|term| term.weight == 0.0) {
-        let expected = "a weight above 0 for the task or for a term";
+    let is_init = |term: &Term| term.stage != Stage::Main;
+    match (distill.init_epochs, distill.terms.iter().position(is_init)) {
+        (0, Some(i)) if distill.terms[i].stage == Stage::Init => {
+            let expected = "distill.init_epochs above 0, the epochs of the stage `init`";
+            let action = "set it, or leave the stage out";
+            return Err(Refusal::new(locate(&format!("distill.terms.{i}.stage")), expected, "`0`", action));
+        }
+        (1.., None) => {
+            let expected = "a term whose stage is `init`";
+            let action = "give one the stage, or leave init_epochs out";
+            return Err(Refusal::new(locate("distill.init_epochs"), expected, "none", action));
+        }
+        _ => {}
+    }
+    let ends_alone = |term: &Term| term.weight == 0.0 || term.stage == Stage::Init;
+    if distill.task_weight == 0.0 && distill.terms.iter().all(ends_alone) {
+        let expected = "a weight above 0 for the task or for a term of the main stage";
         return Err(Refusal::new(locate("distill.task_weight"), expected, "none", "set one above 0"));
     }
     Ok(())
 }
 
-/// Whether a term reads values of a teacher: its method then has the option `teacher`.
-fn needs_teacher(term: &Term) -> bool {
-    METHOD.row(term.method.name).is_some_and(|row| row.options.iter().any(|spec| spec.name == "teacher"))
+/// Whether a term reads values of a teacher.
+pub fn needs_teacher(term: &Term) -> bool {
+    METHODS.iter().any(|method| method.name == term.method.name && method.needs_teacher())
 }

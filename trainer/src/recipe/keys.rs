@@ -253,6 +253,11 @@ static TRAIN: &[Key] = &[
 static DISTILL: &[Key] = &[
     key("scheme", "who teaches: frozen teachers", Kind::Choice { default: "offline", known: &["offline"] }),
     key("task_weight", "factor of the task's cross-entropy", number(1.0, Range::NotNegative)),
+    key(
+        "init_epochs",
+        "epochs before those of `[train]` in which only the terms of the stage `init` count; schedules begin anew after them",
+        count(0, 0, MOST_EPOCHS),
+    ),
     Key {
         name: "terms",
         about: "losses that are added to the task's, each with its options",
@@ -264,6 +269,11 @@ static DISTILL: &[Key] = &[
 /// Keys of each term, besides `method` and its options.
 pub static TERM: &[Key] = &[
     key("weight", "factor of the term", number(1.0, Range::NotNegative)),
+    key(
+        "stage",
+        "when the term counts: in the epochs of `[train]` (`main`), in the `init_epochs` before them (`init`), in `both`",
+        Kind::Choice { default: "main", known: &["main", "init", "both"] },
+    ),
     Key {
         name: "schedule",
         about: "multiplies the weight over time",

@@ -13,6 +13,8 @@ mod tree;
 mod values;
 mod write;
 
+pub(crate) use values::suggest;
+
 use std::path::PathBuf;
 
 use crate::options::Options;
@@ -170,6 +172,8 @@ pub enum Keep {
 pub struct Distill {
     /// Who teaches.
     pub scheme: Scheme,
+    /// Epochs before those of `[train]` in which only the terms of the stage `init` count.
+    pub init_epochs: usize,
     /// Factor of the task's cross-entropy.
     pub task_weight: f64,
     /// What is handed over.
@@ -183,6 +187,17 @@ pub enum Scheme {
     Offline,
 }
 
+/// When a term counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// In the epochs of `[train]`, with the task's loss.
+    Main,
+    /// In the `init_epochs` before them.
+    Init,
+    /// In both.
+    Both,
+}
+
 /// One loss in the sum.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Term {
@@ -190,6 +205,8 @@ pub struct Term {
     pub method: Choice,
     /// Its factor.
     pub weight: f64,
+    /// When it counts.
+    pub stage: Stage,
     /// Multiplies the weight over time: an entry of `optim::schedule::SCHEDULES`.
     pub schedule: Option<Choice>,
 }

@@ -9,8 +9,8 @@ use super::keys::{self, ARCH, Form, METHOD, Section, TERM};
 use super::tree::{Node, Value};
 use super::values::{Keys, list, place, suggest, text};
 use super::{
-    Choice, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Teacher, TeacherSource, Term, Train,
-    cross,
+    Choice, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Stage, Teacher, TeacherSource, Term,
+    Train, cross,
 };
 use crate::options::Options;
 
@@ -175,7 +175,12 @@ impl<'a> Sections<'a> {
                 .collect::<Result<_>>()?,
             None => Vec::new(),
         };
-        Ok(Distill { scheme: Scheme::Offline, task_weight: set.number("task_weight"), terms })
+        Ok(Distill {
+            scheme: Scheme::Offline,
+            task_weight: set.number("task_weight"),
+            init_epochs: set.count("init_epochs"),
+            terms,
+        })
     }
 
     fn compare(&self) -> Result<Compare> {
@@ -267,7 +272,12 @@ fn term(keys: Keys<'_>) -> Result<Term> {
     let own: Vec<&str> = TERM.iter().map(|key| key.name).collect();
     let (method, keys) = keys.choice(&METHOD, &own)?;
     let set = keys.settings(TERM)?;
-    Ok(Term { method, weight: set.number("weight"), schedule: entry(&keys, "schedule", TERM)? })
+    let stage = match set.text("stage") {
+        "init" => Stage::Init,
+        "both" => Stage::Both,
+        _ => Stage::Main,
+    };
+    Ok(Term { method, weight: set.number("weight"), stage, schedule: entry(&keys, "schedule", TERM)? })
 }
 
 /// The table entry that a key holds, or its default.

@@ -7,6 +7,8 @@ use kd_exporter::calibrate::{Calibration, Range};
 use kd_exporter::{fold, quantize};
 use kd_runtime::backend::available_bytes;
 use kd_runtime::budget::{Budget, Figure, Line, Verdict};
+use kd_runtime::contract::{Contract, Meaning};
+use kd_runtime::data::Description;
 use kd_runtime::engine::Engine;
 use kd_runtime::error::Exit;
 use kd_runtime::graph::{ElementType, Graph};
@@ -15,13 +17,15 @@ use kd_runtime::report::text::number;
 use kd_runtime::{Refusal, Result, onnx};
 use serde::Serialize;
 
+use super::cross::needs_teacher;
 use super::values::suggest;
 use super::{Choice, Recipe, TeacherSource, Train};
 use crate::data::augment;
 use crate::exec::{Executor, Plan};
-use crate::losses::Loss;
-use crate::losses::table::METHODS;
+use crate::losses::pair::{LOGITS, cut};
 use crate::optim::table::OPTIMIZERS;
+use crate::schemes::terms::{Extended, extend};
+use crate::teacher;
 use crate::zoo::{self, Site};
 
 /// What is known of a recipe before training.
@@ -54,24 +58,43 @@ pub struct Network {
     pub training_bytes: u64,
 }
 
-/// Builds the networks of a recipe for this data and forecasts their cost. Refuses what cannot be built, a tap that does
+/// Builds the networks of a recipe for this data and forecasts their cost. `given` are the teachers that exist: without
+/// them (`--no-data`) terms that read of a teacher are not built. Refuses what cannot be built, a tap that does
 /// not exist, what this machine has too few cores or too little memory for ([`Exit::Lacking`]), and a student that cannot
 /// meet its budget's size or memory ([`Exit::VerdictFailed`]).
-pub fn precheck(recipe: &Recipe, site: &Site) -> Result<Forecast> {
+pub fn precheck(recipe: &Recipe, site: &Site, given: &[&teacher::Network]) -> Result<Forecast> {
     check_threads(recipe.run.threads)?;
     augment::build(&recipe.data.augment, &site.input).map_err(|e| e.within("data.augment"))?;
-    let terms: Vec<Box<dyn Loss>> = (recipe.distill.terms.iter())
-        .filter_map(|term| METHODS.iter().find(|row| row.name == term.method.name).map(|row| (row, term)))
-        .map(|(row, term)| (row.build)(&term.method.options))
-        .collect();
-    let mut networks = Vec::new();
-    let taps = |of: fn(&dyn Loss) -> &[String]| terms.iter().map(|term| of(&**term)).collect::<Vec<_>>();
-    networks.push(forecast(recipe, "student", &recipe.student, &recipe.train, site, &taps(|t| t.student_taps()))?);
+    let mut built = Vec::new();
     for (i, teacher) in recipe.teachers.iter().enumerate() {
         if let TeacherSource::Arch { arch, train } = &teacher.source {
             let name = if recipe.teachers.len() == 1 { "teacher".into() } else { format!("teacher-{}", i + 1) };
-            networks.push(forecast(recipe, &name, arch, train, site, &taps(|t| t.teacher_taps()))?);
+            let graph = zoo::build(arch, site, recipe.run.seed).map_err(|e| e.within(&name))?;
+            built.push((name, graph, arch, train));
         }
+    }
+    let student = zoo::build(&recipe.student, site, recipe.run.seed).map_err(|e| e.within("student"))?;
+    let contract = contract(site);
+    let known = given.len() + built.len() == recipe.teachers.len();
+    let distill = (known || !recipe.distill.terms.iter().any(needs_teacher)).then_some(&recipe.distill);
+    let teacher = match (given, &built[..]) {
+        ([only], []) => Some((&only.graph, &only.contract)),
+        ([], [(_, only, ..)]) => Some((only, &contract)),
+        _ => None,
+    };
+    let Extended { graph, terms, .. } =
+        extend(&student, &contract, distill, recipe.train.label_smoothing, teacher, 1, recipe.run.seed)?;
+    let taught: Vec<&[String]> = terms.iter().map(|term| term.loss.teacher_taps()).collect();
+    for (name, teacher, ..) in &built {
+        taught.iter().enumerate().try_for_each(|(i, taps)| {
+            check_taps(teacher, name, taps).map_err(|e| e.within(format!("distill.terms.{}", i - first_term(recipe))))
+        })?;
+    }
+    let deployed = cut(&graph, &contract.output.name, &contract.output.name)?;
+    let taps = terms.iter().flat_map(|term| term.loss.student_taps().to_vec()).collect();
+    let mut networks = vec![forecast(recipe, "student", &recipe.student, &recipe.train, (&deployed, &graph, taps))?];
+    for (name, graph, arch, train) in &built {
+        networks.push(forecast(recipe, name, arch, train, (graph, graph, Vec::new()))?);
     }
     let budget = recipe.budget.as_deref().map_or(Ok(Vec::new()), |path| judge(path, &networks[0]))?;
     Ok(Forecast { networks, budget })
@@ -86,29 +109,43 @@ fn check_threads(threads: usize) -> Result<()> {
     Ok(())
 }
 
+/// The place of the recipe's first term among all: behind the task's.
+fn first_term(recipe: &Recipe) -> usize {
+    usize::from(recipe.distill.task_weight > 0.0)
+}
+
+/// The contract that networks made for a site will have, as far as it matters here.
+fn contract(site: &Site) -> Contract {
+    let description = Description {
+        shape: site.input.clone(),
+        layout: String::new(),
+        classes: (0..site.classes).map(|class| class.to_string()).collect(),
+        raw_max: None,
+        n_train: 0,
+        n_test: 0,
+        sha256: String::new(),
+    };
+    Contract::for_data(&description, "x", LOGITS, Meaning::Logits)
+}
+
+/// What a network costs: as it is kept, and as it is trained with these taps.
 fn forecast(
     recipe: &Recipe,
     name: &str,
     arch: &Choice,
     train: &Train,
-    site: &Site,
-    taps: &[&[String]],
+    (graph, trained, taps): (&Graph, &Graph, Vec<String>),
 ) -> Result<Network> {
-    let graph = zoo::build(arch, site, recipe.run.seed).map_err(|e| e.within(name))?;
-    for (i, taps) in taps.iter().enumerate() {
-        check_taps(&graph, name, taps).map_err(|e| e.within(format!("distill.terms.{i}")))?;
-    }
-    let seen = if name == "student" { taps.iter().flat_map(|taps| taps.to_vec()).collect() } else { Vec::new() };
-    let training_bytes = training_bytes(&graph, seen, train, recipe.run.threads).map_err(|e| e.within(name))? as u64;
+    let training_bytes = training_bytes(trained, taps, train, recipe.run.threads).map_err(|e| e.within(name))? as u64;
     let stats = graph.stats()?;
-    let int8 = int8(&graph)?;
+    let int8 = int8(graph)?;
     let engine = Engine::new(&int8, 1)?;
     Ok(Network {
         name: name.into(),
         arch: arch.name,
         parameters: stats.parameters,
         macs: stats.macs,
-        float_bytes: onnx::write(&graph).len() as u64,
+        float_bytes: onnx::write(graph).len() as u64,
         int8_bytes: onnx::write(&int8).len() as u64,
         int8_memory_bytes: (engine.arena_bytes() + engine.weights_bytes()) as u64,
         training_bytes,
@@ -199,7 +236,7 @@ mod tests {
             let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
             let data = data::prepare(&recipe).expect("digits");
             let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
-            let forecast = precheck(&recipe, &site).expect("a forecast").networks[0].clone();
+            let forecast = precheck(&recipe, &site, &[]).expect("a forecast").networks[0].clone();
             let mut graph = zoo::build(&recipe.student, &site, 7).expect("a network");
             let mut rng = Rng::new(1, Purpose::Shuffle, 0, 0);
             for tensor in graph.initializers.values_mut().filter(|tensor| tensor.element() == ElementType::F32) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use kd_runtime::files;
 
 use super::keys::{ARCH, AUGMENTATION, METHOD, OPTIMIZER, SCHEDULE, Table};
-use super::{Choice, Device, Keep, Normalize, Recipe, Scheme, Teacher, TeacherSource, Term};
+use super::{Choice, Device, Keep, Normalize, Recipe, Scheme, Stage, Teacher, TeacherSource, Term};
 use crate::options::Quoted;
 
 impl Recipe {
@@ -81,6 +81,7 @@ impl Recipe {
             Scheme::Offline => key(out, "scheme", "\"offline\"")?,
         }
         key(out, "task_weight", format_args!("{:?}", distill.task_weight))?;
+        key(out, "init_epochs", distill.init_epochs)?;
         list(out, "terms", &distill.terms.iter().map(inline_term).collect::<Vec<_>>())?;
         section(out, "[compare]")?;
         key(out, "baseline", compare.baseline)?;
@@ -148,6 +149,12 @@ fn inline(table: &Table, choice: &Choice) -> String {
 fn inline_term(term: &Term) -> String {
     let mut pairs = pairs(&METHOD, &term.method);
     pairs.push(format!("weight = {:?}", term.weight));
+    let stage = match term.stage {
+        Stage::Main => "main",
+        Stage::Init => "init",
+        Stage::Both => "both",
+    };
+    pairs.push(format!("stage = \"{stage}\""));
     pairs.extend(term.schedule.as_ref().map(|schedule| format!("schedule = {}", inline(&SCHEDULE, schedule))));
     format!("{{ {} }}", pairs.join(", "))
 }

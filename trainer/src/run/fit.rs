@@ -19,7 +19,8 @@ use crate::optim::schedule::SCHEDULES;
 use crate::optim::table::OPTIMIZERS;
 use crate::optim::{Optimizer, clip, max_norm};
 use crate::recipe::{Data, Distill, Train};
-use crate::schemes::offline::{At, Learner};
+use crate::schemes::At;
+use crate::schemes::learner::Learner;
 use crate::teacher::{self, Network};
 
 /// One network to train.
@@ -83,7 +84,15 @@ pub struct Fitted {
 /// A last batch of one sample is left out if there are others: a batch norm cannot learn from it. A loss or parameter
 /// that is not finite ends it with exit 1; the checkpoint before it stays.
 pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitted> {
-    let mut learner = Learner::new(job.graph, &job.data.contract, job.train, job.distill, job.threads)?;
+    let mut learner = Learner::new(
+        job.graph,
+        &job.data.contract,
+        job.train,
+        job.distill,
+        job.threads,
+        job.data.train.len(),
+        job.seed,
+    )?;
     let kind = OPTIMIZERS.iter().find(|kind| kind.name == job.train.optimizer.name);
     let kind = kind.expect("a checked choice names a row");
     let decay = job.train.decay_norm_and_bias;
@@ -98,7 +107,7 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         fs::create_dir_all(job.checkpoints).map_err(|error| refuse_write(job.checkpoints, &error))?;
     }
     if !progress.finished {
-        monitor.begin(job.name, progress.history.len(), job.train.epochs, job.data.train.len());
+        monitor.begin(job.name, progress.history.len(), job.epochs(), job.data.train.len());
     }
     let mut run = Run { job, learner: &mut learner, optimizer: &mut *optimizer, augment: &augment, stop };
     while !progress.finished {
@@ -110,11 +119,23 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         }
     }
     learner.check_teachers_unchanged()?;
-    let last = learner.executor.to_graph();
+    let last = learner.network()?;
     let parameters = learner.executor.parameters_mut();
     parameters.iter_mut().zip(&progress.selected).for_each(|(p, value)| p.value.copy_from_slice(value));
-    let selected = learner.executor.to_graph();
+    let selected = learner.network()?;
     Ok(Fitted { last, selected, selected_epoch: progress.selected_epoch, history: progress.history })
+}
+
+impl Job<'_> {
+    /// Epochs of the stage `init`.
+    fn init_epochs(&self) -> usize {
+        self.distill.map_or(0, |(distill, _)| distill.init_epochs)
+    }
+
+    /// Epochs of both stages.
+    fn epochs(&self) -> usize {
+        self.init_epochs() + self.train.epochs
+    }
 }
 
 /// Training on its way.
@@ -145,17 +166,21 @@ impl Run<'_> {
         };
         let batches = self.batches(done);
         let steps_per_epoch = batches.len();
-        let (steps, mut samples, mut right) = (steps_per_epoch * train.epochs, 0, 0);
+        let (mut samples, mut right) = (0, 0);
+        let init_epochs = self.job.init_epochs();
+        let init = done < init_epochs;
+        let (epochs, before) = if init { (init_epochs, done) } else { (train.epochs, done - init_epochs) };
         let (mut loss, mut lr_factor) = (0.0, 0.0);
         let mut terms = vec![0.0; self.learner.term_names.len()];
         let mut batch = RawBatch::default();
         for (i, places) in batches.iter().enumerate() {
             let step = done * steps_per_epoch + i;
+            let (steps, in_stage) = (steps_per_epoch * epochs, before * steps_per_epoch + i);
             data::load(&self.job.data.train, places, self.augment, self.job.seed, done, &mut batch);
-            let at = At { step, steps, steps_per_epoch };
+            let at = At { init, step: in_stage, steps, steps_per_epoch };
             let seed = mix(mix(self.job.seed) ^ step as u64);
             let values = self.learner.step(&batch, seed, at).map_err(failed)?;
-            if step == 0 {
+            if in_stage == 0 && !init {
                 self.learner.executor.check_gradients().map_err(failed)?;
             }
             lr_factor = self.update(at);
@@ -168,7 +193,7 @@ impl Run<'_> {
             let means: Vec<(&str, f64)> = names.zip(terms.iter().map(|sum| sum / samples as f64)).collect();
             monitor.step(places.len(), &means, right as f64 / samples as f64);
             if let Some((signal, exit)) = self.stop.asked() {
-                let found = format!("{signal} after epoch {done} of {}", train.epochs);
+                let found = format!("{signal} after epoch {done} of {}", self.job.epochs());
                 return Err(
                     Refusal::new(self.job.name, "training to end", found, "go on with --resume").with_exit(exit)
                 );
@@ -221,7 +246,7 @@ impl Run<'_> {
         let (job, validation) = (self.job, &self.job.data.validation);
         let mut better = true;
         if !validation.is_empty() {
-            let graph = self.learner.executor.to_graph();
+            let graph = self.learner.network()?;
             let answers = teacher::evaluate(&graph, &job.data.contract, validation, job.train.batch, job.threads)?;
             let accuracy = answers.right as f64 / validation.len() as f64;
             (epoch.validation_accuracy, epoch.validation_loss) = (Some(accuracy), Some(answers.loss));
@@ -236,7 +261,8 @@ impl Run<'_> {
             progress.selected = self.learner.executor.parameters().iter().map(|p| p.value.clone()).collect();
         }
         let waited = epoch.epoch - progress.selected_epoch;
-        progress.finished = epoch.epoch >= job.train.epochs || job.train.patience.is_some_and(|most| waited >= most);
+        let impatient = epoch.epoch > job.init_epochs() && job.train.patience.is_some_and(|most| waited >= most);
+        progress.finished = epoch.epoch >= job.epochs() || impatient;
         progress.history.push(epoch);
         Ok(())
     }

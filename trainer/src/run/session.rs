@@ -62,8 +62,9 @@ pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<
     let data = data::prepare(recipe)?;
     let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
     let mut session = Session { recipe, folder, data, site, curves: Vec::new(), stop, monitor };
-    precheck(recipe, &session.site)?;
     let given = teachers::given(&session)?;
+    let opened: Vec<&Network> = given.iter().flatten().map(|(network, _)| network).collect();
+    precheck(recipe, &session.site, &opened)?;
     session.folder.begin(&recipe.to_toml())?;
     let starts = evidence::add_start(&session.folder, order.command_line.clone())?;
     let (networks, judged) = teachers::all(&mut session, given)?;

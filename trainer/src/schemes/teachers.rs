@@ -1,21 +1,14 @@
 //! What frozen teachers say of a batch: each fed as its own contract scales, several of them as one.
 
 use kd_runtime::contract::{Contract, Meaning};
-use kd_runtime::graph::{Graph, ValueId};
+use kd_runtime::graph::ValueId;
 use kd_runtime::{Refusal, Result};
 
 use crate::data::{RawBatch, scale};
 use crate::exec::{Executor, Mode, Plan};
+use crate::losses::pair::{LOGITS, value_name};
 use crate::losses::rows::log_sum_exp;
 use crate::teacher::{Network, log_probability, parameters_sha256};
-
-/// The name by which a term means a network's answer, whatever its output is called.
-const LOGITS: &str = "logits";
-
-/// The value of a network that a term names: `logits` is the contract's output where no value is called so.
-pub(super) fn value_name<'a>(graph: &Graph, contract: &'a Contract, name: &'a str) -> &'a str {
-    if name == LOGITS && graph.find(name).is_none() { &contract.output.name } else { name }
-}
 
 /// All teachers of a learner.
 pub(super) struct Teachers {
@@ -68,7 +61,7 @@ impl Teachers {
     pub(super) fn new(networks: &[Network], taps: &[&str], batch: usize, threads: usize) -> Result<Self> {
         let member = |network: &Network| -> Result<Member> {
             let Network { name, graph, contract, weight, .. } = network;
-            let taps = taps.iter().map(|tap| value_name(graph, contract, tap).to_string()).collect();
+            let taps = taps.iter().map(|tap| value_name(graph, &contract.output.name, tap).to_string()).collect();
             let executor = Executor::new(graph, &Plan { batch, taps, backward: false, threads })
                 .map_err(|e| e.within(format!("teacher `{name}`")))?;
             let sha256 = parameters_sha256(graph);
@@ -82,7 +75,7 @@ impl Teachers {
     pub(super) fn taught(&mut self, networks: &[Network], name: &str, temperature: f64) -> Result<Taught> {
         let source = |(network, member): (&Network, &Member)| -> Result<Source> {
             let Network { graph, contract, .. } = network;
-            let value = value_name(graph, contract, name);
+            let value = value_name(graph, &contract.output.name, name);
             let is_output = value == contract.output.name;
             let is_probability = is_output && contract.output.meaning == Meaning::Probabilities;
             Ok(Source { tap: member.executor.tap(value)?, is_answer: is_output || name == LOGITS, is_probability })

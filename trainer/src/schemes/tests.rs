@@ -5,7 +5,8 @@ use kd_runtime::data::Description;
 use kd_runtime::graph::Graph;
 use kd_runtime::ops::softmax::Softmax;
 
-use super::offline::{At, Learner, StepValues};
+use super::At;
+use super::learner::{Learner, StepValues};
 use super::teachers::Teachers;
 use crate::data::RawBatch;
 use crate::exec::random::Stream;
@@ -16,14 +17,14 @@ use crate::losses::rows::{Reduction, log_sum_exp};
 use crate::losses::table::METHODS;
 use crate::optim::schedule::SCHEDULES;
 use crate::options::{Options, Setting};
-use crate::recipe::{Choice, Distill, Keep, Scheme, Term, Train};
+use crate::recipe::{Choice, Distill, Keep, Scheme, Stage, Term, Train};
 use crate::teacher::Network;
 use crate::zoo::{self, Site};
 
 const CLASSES: usize = 4;
 const SHAPE: [usize; 3] = [2, 4, 5];
 const ELEMENTS: usize = 40;
-const AT: At = At { step: 3, steps: 8, steps_per_epoch: 4 };
+const AT: At = At { init: false, step: 3, steps: 8, steps_per_epoch: 4 };
 
 fn choice(mut names: impl Iterator<Item = (&'static str, &'static [crate::options::Spec])>, name: &str) -> Choice {
     let (name, specs) = names.find(|(known, _)| *known == name).unwrap();
@@ -98,7 +99,7 @@ fn term(method: &str, weight: f64, options: &[(&'static str, Setting)]) -> Term 
     for (name, setting) in options {
         method.options = method.options.with(name, setting.clone());
     }
-    Term { method, weight, schedule: None }
+    Term { method, weight, stage: Stage::Main, schedule: None }
 }
 
 fn temperature(t: f64) -> (&'static str, Setting) {
@@ -106,18 +107,19 @@ fn temperature(t: f64) -> (&'static str, Setting) {
 }
 
 fn distill(task_weight: f64, terms: Vec<Term>) -> Distill {
-    Distill { scheme: Scheme::Offline, task_weight, terms }
+    Distill { scheme: Scheme::Offline, task_weight, init_epochs: 0, terms }
 }
 
 /// Raw values of 0 to 16, as the contract expects.
 fn batch() -> RawBatch {
     let noise = Stream::new(11, 0);
     let labels = vec![0, 3, 1, 2, 2];
-    RawBatch { values: (0..labels.len() * ELEMENTS).map(|i| 16.0 * noise.uniform(i)).collect(), labels }
+    let values = (0..labels.len() * ELEMENTS).map(|i| 16.0 * noise.uniform(i)).collect();
+    RawBatch { values, labels, places: (0..5).collect() }
 }
 
 fn learner(student: &Graph, distill: &Distill, teachers: &[Network]) -> kd_runtime::Result<Learner> {
-    Learner::new(student, &contract(), &train(0.0), Some((distill, teachers)), 2)
+    Learner::new(student, &contract(), &train(0.0), Some((distill, teachers)), 2, 9, 1)
 }
 
 /// A step's values and all gradients.
@@ -168,7 +170,7 @@ fn the_gradient_is_that_of_the_weighted_sum_of_all_terms() {
     assert!(factor > 0.1 && factor < 0.9, "{factor}");
     let distill = distill(0.7, vec![term("kd", 2.0, &[temperature(4.0)]), third]);
     let teachers = [taught_by];
-    let mut learner = Learner::new(&student, &contract(), &train(0.1), Some((&distill, &teachers)), 2).unwrap();
+    let mut learner = Learner::new(&student, &contract(), &train(0.1), Some((&distill, &teachers)), 2, 9, 1).unwrap();
     assert_eq!(learner.term_names, ["ce", "kd", "kd.2"]);
     let batch = batch();
     let n = batch.labels.len();
@@ -208,7 +210,7 @@ fn the_gradient_is_that_of_the_weighted_sum_of_all_terms() {
 fn a_second_step_of_another_size_does_not_see_the_first() {
     let distill = distill(1.0, vec![term("kd", 1.0, &[])]);
     let teachers = [teacher("mlp", 2, 0.5), teacher("cnn", 3, 0.5)];
-    let small = RawBatch { values: batch().values[..2 * ELEMENTS].to_vec(), labels: vec![0, 3] };
+    let small = RawBatch { values: batch().values[..2 * ELEMENTS].to_vec(), labels: vec![0, 3], places: vec![0, 1] };
     let gradients = |batches: &[&RawBatch]| {
         let mut learner = learner(&network("mlp", 1), &distill, &teachers).unwrap();
         batches.iter().for_each(|batch| drop(learner.step(batch, 0, AT).unwrap()));
@@ -267,7 +269,7 @@ fn several_teachers_are_the_weighted_mean_of_their_softened_answers() {
 #[test]
 fn a_baseline_learns_from_the_labels_alone() {
     let student = network("mlp", 1);
-    let mut alone = Learner::new(&student, &contract(), &train(0.0), None, 1).unwrap();
+    let mut alone = Learner::new(&student, &contract(), &train(0.0), None, 1, 9, 1).unwrap();
     let found = alone.step(&batch(), 0, AT).unwrap();
     assert_eq!(alone.term_names, ["ce"]);
     let (expected, gradients) = step(&distill(1.0, vec![]), &[]);

@@ -14,8 +14,13 @@ use crate::rng::{Purpose, Rng};
 ///
 /// Each weight has a stream of its own, by its place among the graph's nodes, so that no layer depends on another's size.
 pub fn initialize(graph: &mut Graph, seed: u64) {
+    initialize_from(graph, seed, 0);
+}
+
+/// The same for the nodes from `first` on: layers added to a network that has its weights.
+pub fn initialize_from(graph: &mut Graph, seed: u64, first: usize) {
     let consumers = graph.consumers();
-    for i in 0..graph.nodes.len() {
+    for i in first..graph.nodes.len() {
         let node = &graph.nodes[i];
         let Some(weight) = node.input(1) else { continue };
         let feeds_relu = consumers[node.outputs[0].index()].iter().any(|&j| matches!(graph.nodes[j].op, Op::Relu(_)));

@@ -62,6 +62,16 @@ impl Net {
         Ok(Self { graph, tail: Tail { id, shape: site.input.clone() }, parameters: 0 })
     }
 
+    /// A net that goes on behind a value of a graph.
+    pub fn resume(graph: Graph, tail: Tail) -> Self {
+        Self { graph, tail, parameters: 0 }
+    }
+
+    /// The graph as it stands, its outputs as they were, and what the net ends in.
+    pub fn into_parts(self) -> (Graph, Tail) {
+        (self.graph, self.tail)
+    }
+
     /// The finished graph; the tail is its output.
     pub fn finish(mut self) -> Result<Graph> {
         self.graph.outputs = vec![self.tail.id];

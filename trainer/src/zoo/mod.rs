@@ -1,11 +1,11 @@
 //! Architectures: ONE FILE EACH, a function from options to a graph with weights; [`table`] lists them.
 
+pub mod initialize;
 pub mod layers;
 pub mod table;
 
 mod cnn;
 mod fcn;
-mod initialize;
 mod mlp;
 mod resnet;
 #[cfg(test)]

@@ -1,27 +1,30 @@
-//! Frozen teachers: one network learns from the labels and from what the teachers say of the same batch.
+//! One network that learns: from the labels, from what frozen teachers say of the same batch, and from itself.
 
 use kd_runtime::contract::Contract;
 use kd_runtime::graph::{Graph, ValueId};
 use kd_runtime::{Refusal, Result};
 
-use super::teachers::{Taught, Teachers, value_name};
+use super::At;
+use super::teachers::{Taught, Teachers};
+use super::terms::{Extended, Term, extend, only};
 use crate::data::{RawBatch, scale};
 use crate::exec::{Executor, Mode, Plan};
-use crate::losses::table::METHODS;
-use crate::losses::{Batch, Loss, ce};
-use crate::optim::schedule::SCHEDULES;
-use crate::options::{Options, Setting};
-use crate::recipe::{self, Choice, Distill, Train};
+use crate::losses::pair::cut;
+use crate::losses::{Batch, Tap};
+use crate::recipe::{Distill, Train};
 use crate::teacher::{Network, largest, same_network};
 
 /// A network that learns.
 pub struct Learner {
-    /// The learning network; its parameters hold the gradients of the last step.
+    /// The learning network with its adapters; its parameters (those of the losses behind them) hold the gradients of the
+    /// last step.
     pub executor: Executor<f32>,
     /// Names of the loss terms in order: `ce`, then those of the recipe (`kd`; a second one of the same name is `kd.2`).
     pub term_names: Vec<String>,
+    /// Values that answer as the output does, from the shallowest.
+    pub exits: Vec<Tap>,
     contract: Contract,
-    terms: Vec<Term>,
+    terms: Vec<Wired>,
     teachers: Teachers,
     /// Values of the network that terms read, and the sum of their gradients.
     taps: Vec<(ValueId, Vec<f32>)>,
@@ -29,17 +32,15 @@ pub struct Learner {
     x: Vec<f32>,
 }
 
-/// One loss in the sum.
-struct Term {
-    loss: Box<dyn Loss>,
-    weight: f64,
-    schedule: Option<Choice>,
+/// A term with the values that it reads.
+struct Wired {
+    term: Term,
     /// Places in [`Learner::taps`] of what it reads of the learning network, and the gradients that it gives.
     student: Vec<usize>,
     d_student: Vec<Vec<f32>>,
     teacher: Vec<Taught>,
-    /// Of its soft targets; 1 for a method that has none.
-    temperature: f64,
+    /// Places of its own arrays among the executor's parameters.
+    own: std::ops::Range<usize>,
 }
 
 /// Values of one step.
@@ -47,14 +48,15 @@ struct Term {
 pub struct StepValues {
     /// Weighted sum of the terms.
     pub loss: f64,
-    /// Each term's value, not weighted, in the order of [`Learner::term_names`].
+    /// Each term's value, not weighted, in the order of [`Learner::term_names`]; 0 of one whose stage it is not.
     pub terms: Vec<f64>,
     /// Samples whose largest logit was their class.
     pub right: usize,
 }
 
 impl Learner {
-    /// Plans a network with its teachers. Without `distill` it learns from the labels alone (the baseline, a teacher).
+    /// Plans a network with its teachers and the adapters of its terms, whose first weights `seed` decides. Without
+    /// `distill` it learns from the labels alone (the baseline, a teacher). `samples` are those that are trained on.
     /// Checks that every term's taps exist and classes agree, that no teacher equals the student.
     pub fn new(
         graph: &Graph,
@@ -62,53 +64,52 @@ impl Learner {
         train: &Train,
         distill: Option<(&Distill, &[Network])>,
         threads: usize,
+        samples: usize,
+        seed: u64,
     ) -> Result<Self> {
         let networks = distill.map_or(&[][..], |(_, networks)| networks);
         networks.iter().try_for_each(|network| check_teacher(network, graph, contract))?;
-        let mut terms: Vec<(&str, Term)> = Vec::new();
-        let task_weight = distill.map_or(1.0, |(distill, _)| distill.task_weight);
-        if task_weight > 0.0 {
-            terms.push(("ce", Term::task(task_weight, train.label_smoothing, &contract.output.name)));
-        }
-        let others = distill.map_or(&[][..], |(distill, _)| &distill.terms);
-        terms.extend(others.iter().map(|term| (term.method.name, Term::new(term))));
+        let recipe = distill.map(|(distill, _)| distill);
+        let Extended { graph, exits, terms } =
+            extend(graph, contract, recipe, train.label_smoothing, only(networks), samples, seed)?;
         if terms.is_empty() {
             let action = "set distill.task_weight above 0, or add a term";
             return Err(Refusal::new("distill", "a loss to learn from", "none", action));
         }
-        let (names, mut terms): (Vec<&str>, Vec<Term>) = terms.into_iter().unzip();
-
         let mut taps: Vec<String> = vec![contract.output.name.clone()];
-        let read = terms.iter().flat_map(|term| term.loss.student_taps());
-        taps.extend(read.map(|tap| value_name(graph, contract, tap).to_string()));
-        let executor = Executor::new(graph, &Plan { batch: train.batch, taps, backward: true, threads })?;
+        taps.extend(terms.iter().flat_map(|term| term.loss.student_taps()).cloned());
+        let mut executor = Executor::new(&graph, &Plan { batch: train.batch, taps, backward: true, threads })?;
         let taught: Vec<&str> = terms.iter().flat_map(|term| term.loss.teacher_taps()).map(String::as_str).collect();
         let mut teachers = Teachers::new(networks, &taught, train.batch, threads)?;
         let mut taps: Vec<(ValueId, Vec<f32>)> = Vec::new();
-        for term in &mut terms {
+        let term_names = terms.iter().map(|term| term.name.clone()).collect();
+        let mut wired = Vec::with_capacity(terms.len());
+        for term in terms {
+            let (mut student, mut teacher) = (Vec::new(), Vec::new());
             for name in term.loss.student_taps() {
-                let id = executor.tap(value_name(graph, contract, name))?;
+                let id = executor.tap(name)?;
                 let known = taps.iter().position(|(known, _)| *known == id);
-                term.student.push(known.unwrap_or(taps.len()));
+                student.push(known.unwrap_or(taps.len()));
                 if known.is_none() {
                     taps.push((id, Vec::new()));
                 }
-                term.d_student.push(Vec::new());
             }
             for name in term.loss.teacher_taps() {
-                term.teacher.push(teachers.taught(networks, name, term.temperature)?);
+                teacher.push(teachers.taught(networks, name, term.temperature)?);
             }
+            let first = executor.adopt(term.loss.own());
+            let own = first..executor.parameters().len();
+            wired.push(Wired { term, d_student: vec![Vec::new(); student.len()], student, teacher, own });
         }
         let output = executor.tap(&contract.output.name)?;
-        let (term_names, contract) = (numbered(&names), contract.clone());
-        Ok(Self { executor, term_names, contract, terms, teachers, taps, output, x: Vec::new() })
+        let (contract, x) = (contract.clone(), Vec::new());
+        Ok(Self { executor, term_names, exits, contract, terms: wired, teachers, taps, output, x })
     }
 
-    /// Forward, losses and backward of one batch; the optimizer is the caller's. `step` of `steps` (and `steps_per_epoch`)
-    /// drive the schedules of the terms' weights; `seed` the dropout masks. Refuses a loss that is not finite, naming the
-    /// term.
+    /// Forward, losses and backward of one batch; the optimizer is the caller's. `at` drives the schedules of the terms'
+    /// weights, `seed` the dropout masks. Refuses a loss that is not finite, naming the term.
     pub fn step(&mut self, batch: &RawBatch, seed: u64, at: At) -> Result<StepValues> {
-        let Self { executor, term_names, contract, terms, teachers, taps, output, x } = self;
+        let Self { executor, contract, terms, teachers, taps, output, x, .. } = self;
         let n = batch.labels.len();
         scale(contract, &batch.values, x);
         executor.forward(x, n, Mode::Train { seed })?;
@@ -117,17 +118,23 @@ impl Learner {
             d.clear();
             d.resize(executor.value(*tap).len(), 0.0);
         }
+        let progress = at.step as f64 / at.steps.max(1) as f64;
+        let seen = Batch { size: n, labels: &batch.labels, places: &batch.places, progress };
         let mut values = StepValues { terms: Vec::with_capacity(terms.len()), ..StepValues::default() };
-        for (term, name) in terms.iter_mut().zip(term_names) {
-            let weight = term.weight * term.factor(at);
-            let value = term.value(n, &batch.labels, executor, teachers, taps)?;
+        for wired in terms {
+            let Some(weight) = wired.term.factor(at) else {
+                values.terms.push(0.0);
+                executor.parameters_mut()[wired.own.clone()].iter_mut().for_each(|own| own.gradient.fill(0.0));
+                continue;
+            };
+            let value = wired.value(&seen, executor, teachers, taps, weight as f32)?;
             if !value.is_finite() {
-                let place = format!("term `{name}` at step {}", at.step + 1);
+                let place = format!("term `{}` at step {}", wired.term.name, at.step + 1);
                 return Err(Refusal::new(place, "a finite loss", value, "lower the learning rate or check the data"));
             }
             values.terms.push(value);
             values.loss += weight * value;
-            for (&place, d_term) in term.student.iter().zip(&term.d_student) {
+            for (&place, d_term) in wired.student.iter().zip(&wired.d_student) {
                 let sums = taps[place].1.iter_mut().zip(d_term);
                 sums.for_each(|(sum, d)| *sum += weight as f32 * d);
             }
@@ -139,60 +146,39 @@ impl Learner {
         Ok(values)
     }
 
+    /// The network with its present parameters, without adapters that its output does not need.
+    pub fn network(&self) -> Result<Graph> {
+        cut(&self.executor.to_graph(), &self.contract.output.name, &self.contract.output.name)
+    }
+
     /// Refuses teachers whose parameters are not, bit for bit, those they had when the learner was planned.
     pub fn check_teachers_unchanged(&self) -> Result<()> {
         self.teachers.check_unchanged()
     }
 }
 
-impl Term {
-    fn with(loss: Box<dyn Loss>, weight: f64, schedule: Option<Choice>, temperature: f64) -> Self {
-        let (student, d_student, teacher) = (Vec::new(), Vec::new(), Vec::new());
-        Self { loss, weight, schedule, student, d_student, teacher, temperature }
-    }
-
-    /// The task's cross-entropy.
-    fn task(weight: f64, label_smoothing: f64, output: &str) -> Self {
-        let options = Options::defaults(ce::OPTIONS)
-            .with("label_smoothing", Setting::Number(label_smoothing))
-            .with("student", Setting::Text(output.into()));
-        Self::with(ce::build(&options), weight, None, 1.0)
-    }
-
-    /// A term of a checked recipe.
-    fn new(term: &recipe::Term) -> Self {
-        let method = METHODS.iter().find(|method| method.name == term.method.name);
-        let options = &term.method.options;
-        let loss = (method.expect("a checked choice names a row").build)(options);
-        let temperature = options.0.contains_key("temperature").then(|| options.number("temperature"));
-        Self::with(loss, term.weight, term.schedule.clone(), temperature.unwrap_or(1.0))
-    }
-
-    /// What its schedule multiplies its weight by.
-    fn factor(&self, at: At) -> f64 {
-        let Some(Choice { name, options }) = &self.schedule else { return 1.0 };
-        let schedule = SCHEDULES.iter().find(|schedule| schedule.name == *name);
-        let schedule = schedule.expect("a checked choice names a row");
-        (schedule.factor)(options, at.step, at.steps, at.steps_per_epoch)
-    }
-
-    /// Its value for a batch of `size`, not weighted; leaves its gradients in `d_student`.
+impl Wired {
+    /// The term's value for a batch, not weighted. Leaves its gradients by the student in `d_student`, not weighted, and
+    /// those by its own arrays, weighted, in the executor.
     fn value(
         &mut self,
-        size: usize,
-        labels: &[usize],
-        executor: &Executor<f32>,
+        batch: &Batch<'_>,
+        executor: &mut Executor<f32>,
         teachers: &Teachers,
         taps: &[(ValueId, Vec<f32>)],
+        weight: f32,
     ) -> Result<f64> {
+        let mut own = executor.lend(self.own.clone());
         let student: Vec<&[f32]> = self.student.iter().map(|&place| executor.value(taps[place].0)).collect();
         let teacher: Vec<&[f32]> = self.teacher.iter().map(|&taught| teachers.value(taught)).collect();
         for (d, student) in self.d_student.iter_mut().zip(&student) {
             d.resize(student.len(), 0.0);
         }
         let mut d_student: Vec<&mut [f32]> = self.d_student.iter_mut().map(Vec::as_mut_slice).collect();
-        let value = self.loss.value(&Batch { size, labels }, &student, &teacher, &mut d_student)?;
-        Ok(f64::from(value))
+        let value = self.term.loss.value(batch, &student, &teacher, &mut d_student, &mut own);
+        own.iter_mut().flat_map(|own| &mut own.gradient).for_each(|d| *d *= weight);
+        executor.give_back(self.own.start, own);
+        Ok(f64::from(value?))
     }
 }
 
@@ -214,24 +200,4 @@ fn check_teacher(network: &Network, graph: &Graph, contract: &Contract) -> Resul
         return Err(Refusal::new(at, "a network that differs from the student", found, "choose another teacher"));
     }
     Ok(())
-}
-
-/// Names that differ: the second `kd` is `kd.2`.
-fn numbered(names: &[&str]) -> Vec<String> {
-    let name = |(i, name): (usize, &&str)| match names[..i].iter().filter(|other| *other == name).count() {
-        0 => name.to_string(),
-        before => format!("{name}.{}", before + 1),
-    };
-    names.iter().enumerate().map(name).collect()
-}
-
-/// Where in a run a step is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct At {
-    /// From 0.
-    pub step: usize,
-    /// Of the whole run.
-    pub steps: usize,
-    /// Of one epoch.
-    pub steps_per_epoch: usize,
 }

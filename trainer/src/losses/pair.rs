@@ -1,0 +1,198 @@
+//! What a method is built from: both networks' shapes, and the student's graph, which takes the method's adapters.
+//!
+//! Adapters (connectors, regressors, projectors, exits) are ordinary layers behind the student's taps: they train with
+//! the student, lie in its checkpoints, and are cut off what is kept of it.
+
+use kd_runtime::contract::Contract;
+use kd_runtime::graph::{Dim, Graph, ValueId};
+use kd_runtime::{Refusal, Result};
+
+use crate::recipe::suggest;
+use crate::zoo::initialize::initialize_from;
+use crate::zoo::layers::{Net, Tail};
+
+/// The name by which a method means a network's answer, whatever its output is called.
+pub const LOGITS: &str = "logits";
+
+/// The word by which a method means every stage of a network: `stage1`, `stage2`, …
+pub const STAGES: &str = "stages";
+
+/// Behind [`STAGES`] or a stage's name: before its activation.
+pub const PRE: &str = ".pre";
+
+/// A value of a network, for one sample.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tap {
+    /// Its name in its graph.
+    pub name: String,
+    /// Its shape without the batch: `[C, H, W]`, `[C, T]` or `[F]`.
+    pub shape: Vec<usize>,
+}
+
+impl Tap {
+    /// Elements of one sample.
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// A student beside its teacher while methods are built.
+pub struct Pair<'a> {
+    student: Graph,
+    student_output: &'a str,
+    teacher: Option<(&'a Graph, &'a Contract)>,
+    /// Of the term that is built: what its adapters' names begin with.
+    pub prefix: String,
+    /// Classes of the answers.
+    pub classes: usize,
+    /// Training samples: rows of a memory that holds one for each.
+    pub samples: usize,
+    /// Of first weights and of what a method draws.
+    pub seed: u64,
+    /// Values that answer as the output does, from the shallowest: each can be kept as a student of its own.
+    pub exits: Vec<Tap>,
+}
+
+impl<'a> Pair<'a> {
+    /// A student with its contract, and the only teacher if there is just one.
+    pub fn new(
+        student: &Graph,
+        contract: &'a Contract,
+        teacher: Option<(&'a Graph, &'a Contract)>,
+        samples: usize,
+        seed: u64,
+    ) -> Self {
+        let (prefix, exits, classes) = (String::new(), Vec::new(), contract.output.classes.len());
+        let student_output = &contract.output.name;
+        Self { student: student.clone(), student_output, teacher, prefix, classes, samples, seed, exits }
+    }
+
+    /// A value of the student; refused if there is none of this name.
+    pub fn student(&self, name: &str) -> Result<Tap> {
+        tap(&self.student, "student", value_name(&self.student, self.student_output, name))
+    }
+
+    /// A value of the teacher; refused if there is none of this name, or not just one teacher.
+    pub fn teacher(&self, name: &str) -> Result<Tap> {
+        let Some((graph, contract)) = self.teacher else {
+            let action = "keep one teacher, or methods of answers alone";
+            return Err(Refusal::new("distill.terms", "one teacher, whose values are read", "none or several", action));
+        };
+        tap(graph, "teacher", value_name(graph, &contract.output.name, name))
+    }
+
+    /// The teacher's graph, for what a method copies of it: refused as [`Pair::teacher`].
+    pub fn teacher_graph(&self) -> Result<&'a Graph> {
+        self.teacher(LOGITS).map(|_| self.teacher.map(|(graph, _)| graph).expect("there is a teacher"))
+    }
+
+    /// Values of both, one beside the other: each side names taps with commas between, or [`STAGES`] (`stages.pre`) for
+    /// all its stages, which are paired from the deepest up. A network without stages has its `features` instead.
+    pub fn taps(&self, student: &str, teacher: &str) -> Result<Vec<(Tap, Tap)>> {
+        let mut ours = listed(&self.student, student, |name| self.student(name))?;
+        let mut theirs = match self.teacher {
+            Some((graph, _)) => listed(graph, teacher, |name| self.teacher(name))?,
+            None => vec![self.teacher(teacher)?],
+        };
+        let is_stages = |word: &str| word.trim_end_matches(PRE) == STAGES;
+        if ours.len() != theirs.len() && !is_stages(student) && !is_stages(teacher) {
+            let expected = format!("as many taps of the teacher as of the student ({})", ours.len());
+            return Err(Refusal::new("distill.terms", expected, theirs.len(), "name them in pairs"));
+        }
+        let both = ours.len().min(theirs.len());
+        ours.drain(..ours.len() - both);
+        theirs.drain(..theirs.len() - both);
+        Ok(ours.into_iter().zip(theirs).collect())
+    }
+
+    /// Adds layers behind a value of the student, with first weights; gives what they end in. `layers` is given the
+    /// names' beginning.
+    pub fn adapt(&mut self, from: &Tap, layers: impl FnOnce(&mut Net, &str) -> Result<()>) -> Result<Tap> {
+        let id = self.student.find(&from.name).expect("a tap is a value of its graph");
+        let first = self.student.nodes.len();
+        let mut net = Net::resume(std::mem::take(&mut self.student), Tail { id, shape: from.shape.clone() });
+        let built = layers(&mut net, &self.prefix);
+        let (mut graph, tail) = net.into_parts();
+        initialize_from(&mut graph, self.seed, first);
+        self.student = graph;
+        built?;
+        self.student.validate()?;
+        let name = self.student.value(tail.id).name.clone();
+        Ok(Tap { name, shape: tail.shape })
+    }
+
+    /// Makes a value the student's answer, in place of its own, which keeps its name with `.own` behind.
+    pub fn answer_with(&mut self, tap: &Tap) -> Result<()> {
+        let old = self.student.find(self.student_output).expect("a network has its output");
+        let new = self.student.find(&tap.name).expect("a tap is a value of its graph");
+        let own = self.student.fresh_name(&format!("{}.own", self.student_output));
+        self.student.values[old.index()].name = own;
+        self.student.values[new.index()].name = self.student_output.to_string();
+        self.student.outputs = vec![new];
+        self.student.validate()
+    }
+
+    /// The student with all adapters, and its exits.
+    pub fn into_parts(self) -> (Graph, Vec<Tap>) {
+        (self.student, self.exits)
+    }
+}
+
+/// A network that answers with the value `name`, under the name `output`, without what that does not need.
+pub fn cut(graph: &Graph, name: &str, output: &str) -> Result<Graph> {
+    let mut cut = graph.clone();
+    if let Some(id) = cut.find(name) {
+        if name != output {
+            let other = cut.find(output);
+            if let Some(other) = other {
+                cut.values[other.index()].name = cut.fresh_name(&format!("{output}.own"));
+            }
+            cut.values[id.index()].name = output.to_string();
+        }
+        cut.outputs = vec![id];
+    }
+    cut.prune();
+    cut.validate()?;
+    Ok(cut)
+}
+
+/// The value of a network that a method names: `logits` is the output where no value is called so.
+pub fn value_name<'n>(graph: &Graph, output: &'n str, name: &'n str) -> &'n str {
+    if name == LOGITS && graph.find(name).is_none() { output } else { name }
+}
+
+/// The taps that a word names: all stages, or a list.
+fn listed(graph: &Graph, words: &str, tap: impl Fn(&str) -> Result<Tap>) -> Result<Vec<Tap>> {
+    let suffix = if words.ends_with(PRE) { PRE } else { "" };
+    if words.trim_end_matches(PRE) != STAGES {
+        return words.split(',').map(|name| tap(name.trim())).collect();
+    }
+    let name = |i: usize| format!("stage{i}{suffix}");
+    let stages: Vec<Tap> =
+        (1..).map(name).take_while(|name| graph.find(name).is_some()).map(|name| tap(&name)).collect::<Result<_>>()?;
+    if stages.is_empty() { Ok(vec![tap("features")?]) } else { Ok(stages) }
+}
+
+fn tap(graph: &Graph, whose: &str, name: &str) -> Result<Tap> {
+    let Some(id) = graph.find(name) else {
+        let computed = graph.nodes.iter().flat_map(|node| &node.outputs).map(|&id| graph.value(id).name.as_str());
+        let action = suggest(name, &computed.collect::<Vec<_>>());
+        return Err(Refusal::new("", format!("a tap of the {whose}"), format!("`{name}`"), action));
+    };
+    Ok(Tap { name: name.to_string(), shape: sample_shape(graph, id)? })
+}
+
+/// A value's shape without the batch.
+fn sample_shape(graph: &Graph, id: ValueId) -> Result<Vec<usize>> {
+    let value = graph.value(id);
+    let rest: Option<Vec<usize>> = match value.shape.0.split_first() {
+        Some((Dim::Batch, rest)) => {
+            rest.iter().map(|dim| if let Dim::Known(n) = dim { Some(*n) } else { None }).collect()
+        }
+        _ => None,
+    };
+    rest.ok_or_else(|| {
+        let at = format!("tap `{}`", value.name);
+        Refusal::new(at, "a value [N, …], a row a sample", &value.shape, "name another tap")
+    })
+}

@@ -1,0 +1,106 @@
+//! The terms of a loss: built on a student (which takes their adapters) beside its teacher, weighted over time.
+
+use kd_runtime::Result;
+use kd_runtime::contract::Contract;
+use kd_runtime::graph::Graph;
+
+use super::At;
+use crate::losses::table::METHODS;
+use crate::losses::{Loss, Pair, Tap, ce};
+use crate::optim::schedule::SCHEDULES;
+use crate::recipe::{self, Choice, Distill, Stage};
+use crate::teacher::Network;
+
+/// One loss in the sum.
+pub struct Term {
+    /// In metrics: the method's name; a second one of it is `kd.2`.
+    pub name: String,
+    /// What is computed.
+    pub loss: Box<dyn Loss>,
+    /// Of its soft targets; 1 for a method that has none.
+    pub temperature: f64,
+    weight: f64,
+    schedule: Option<Choice>,
+    stage: Stage,
+}
+
+/// A student as it is trained: with the adapters of its terms.
+pub struct Extended {
+    /// The network with everything that is trained.
+    pub graph: Graph,
+    /// Values that answer as the output does, from the shallowest.
+    pub exits: Vec<Tap>,
+    /// The task's loss, if it has a weight, and the terms of the recipe.
+    pub terms: Vec<Term>,
+}
+
+/// Builds the terms of a recipe for a student. `teacher` is the only one, if there is just one; `samples` are those that
+/// are trained on. Refuses what cannot work: a tap that does not exist, shapes that no adapter joins.
+pub fn extend(
+    student: &Graph,
+    contract: &Contract,
+    distill: Option<&Distill>,
+    label_smoothing: f64,
+    teacher: Option<(&Graph, &Contract)>,
+    samples: usize,
+    seed: u64,
+) -> Result<Extended> {
+    let mut terms = Vec::new();
+    let task_weight = distill.map_or(1.0, |distill| distill.task_weight);
+    if task_weight > 0.0 {
+        let loss = ce::task(&contract.output.name, label_smoothing);
+        let (name, schedule, stage) = ("ce".into(), None, Stage::Main);
+        terms.push(Term { name, loss, temperature: 1.0, weight: task_weight, schedule, stage });
+    }
+    let mut pair = Pair::new(student, contract, teacher, samples, seed);
+    for (i, term) in distill.map_or(&[][..], |distill| &distill.terms).iter().enumerate() {
+        pair.prefix = format!("adapter.{i}");
+        terms.push(Term::new(term, &mut pair).map_err(|e| e.within(format!("distill.terms.{i}")))?);
+    }
+    let names: Vec<String> = terms.iter().map(|term| term.name.clone()).collect();
+    for (i, term) in terms.iter_mut().enumerate() {
+        let before = names[..i].iter().filter(|name| **name == names[i]).count();
+        if before > 0 {
+            term.name = format!("{}.{}", names[i], before + 1);
+        }
+    }
+    let (graph, exits) = pair.into_parts();
+    Ok(Extended { graph, exits, terms })
+}
+
+/// The teacher whose inner values can be read: the only one.
+pub fn only(teachers: &[Network]) -> Option<(&Graph, &Contract)> {
+    match teachers {
+        [only] => Some((&only.graph, &only.contract)),
+        _ => None,
+    }
+}
+
+impl Term {
+    /// A term of a checked recipe.
+    fn new(term: &recipe::Term, pair: &mut Pair<'_>) -> Result<Self> {
+        let method = METHODS.iter().find(|method| method.name == term.method.name);
+        let method = method.expect("a checked choice names a row");
+        let options = &term.method.options;
+        let temperature = options.0.contains_key("temperature").then(|| options.number("temperature"));
+        Ok(Self {
+            name: method.name.into(),
+            loss: (method.build)(options, pair)?,
+            temperature: temperature.unwrap_or(1.0),
+            weight: term.weight,
+            schedule: term.schedule.clone(),
+            stage: term.stage,
+        })
+    }
+
+    /// Its factor at a step; `None` where it does not take part: in another stage.
+    pub fn factor(&self, at: At) -> Option<f64> {
+        if self.stage != Stage::Both && (self.stage == Stage::Init) != at.init {
+            return None;
+        }
+        let Some(Choice { name, options }) = &self.schedule else { return Some(self.weight) };
+        let schedule = SCHEDULES.iter().find(|schedule| schedule.name == *name);
+        let schedule = schedule.expect("a checked choice names a row");
+        Some(self.weight * (schedule.factor)(options, at.step, at.steps, at.steps_per_epoch))
+    }
+}
