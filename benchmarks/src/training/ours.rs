@@ -93,7 +93,8 @@ impl Ours {
         if self.work != Work::AdamW {
             self.train()?;
         }
-        self.optimizer.step(self.executor.parameters_mut(), 1.0);
+        let optimizer = &mut *self.optimizer;
+        self.executor.update(|parameters| optimizer.step(parameters, 1.0));
         Ok(start.elapsed().as_secs_f64() * 1e3)
     }
 

@@ -24,6 +24,7 @@ mod tests;
 use kd_runtime::graph::{Dim, Graph, Tensor, ValueId};
 use kd_runtime::{Refusal, Result};
 
+use crate::ops::kernels::threads::Threads;
 pub use real::Real;
 
 /// One trainable or running array of a network, named as its initializer.
@@ -86,7 +87,7 @@ pub struct Plan {
 
 /// A graph planned for training (or for a teacher's forward passes alone), with its parameters.
 pub struct Executor<T: Real> {
-    pool: rayon::ThreadPool,
+    threads: Threads,
     state: run::State<T>,
 }
 
@@ -101,17 +102,13 @@ impl<T: Real> Executor<T> {
                 "set both",
             ));
         }
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(plan.threads)
-            .thread_name(|i| format!("kd-train-{i}"))
-            .build()
-            .map_err(|error| {
-                let action = "ask for fewer threads";
-                Refusal::new("threads", format!("{} threads", plan.threads), error, action)
-                    .with_exit(kd_runtime::Exit::Lacking)
-            })?;
+        let threads = Threads::new(plan.threads).map_err(|error| {
+            let action = "ask for fewer threads";
+            Refusal::new("threads", format!("{} threads", plan.threads), error, action)
+                .with_exit(kd_runtime::Exit::Lacking)
+        })?;
         let state = run::State::new(graph, plan)?;
-        Ok(Self { pool, state })
+        Ok(Self { threads, state })
     }
 
     /// The parameters, in the order of the graph's nodes.
@@ -146,6 +143,12 @@ impl<T: Real> Executor<T> {
         self.state.parameters.splice(first..first, guests);
     }
 
+    /// Calls `f` with the parameters; its loops run on the threads of this executor.
+    pub fn update<R>(&mut self, f: impl FnOnce(&mut [Parameter<T>]) -> R) -> R {
+        let parameters = &mut self.state.parameters;
+        self.threads.run(|| f(parameters))
+    }
+
     /// The id of a tap; refused if it was not planned.
     pub fn tap(&self, name: &str) -> Result<ValueId> {
         let graph = &self.state.program.graph;
@@ -166,7 +169,7 @@ impl<T: Real> Executor<T> {
     pub fn forward(&mut self, x: &[T], batch: usize, mode: Mode) -> Result<()> {
         let state = &mut self.state;
         state.prepare(x, batch)?;
-        self.pool.install(|| state.forward(mode))
+        self.threads.run(|| state.forward(mode))
     }
 
     /// A tap's values of the last forward pass, `batch` samples one after another.
@@ -178,7 +181,7 @@ impl<T: Real> Executor<T> {
     pub fn backward(&mut self, d_taps: &[(ValueId, &[T])]) -> Result<()> {
         let state = &mut self.state;
         state.check_backward(d_taps)?;
-        self.pool.install(|| state.backward(d_taps));
+        self.threads.run(|| state.backward(d_taps));
         Ok(())
     }
 

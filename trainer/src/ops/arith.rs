@@ -1,10 +1,10 @@
 //! Element-wise arithmetic with broadcasting; the gradient of a stretched input is summed back to its shape.
 
 use kd_runtime::ops;
-use rayon::prelude::*;
 
 use super::kernels::pointwise;
 use super::kernels::strided::{View, Walk};
+use super::kernels::threads;
 use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Site};
 use crate::exec::Real;
 
@@ -87,12 +87,12 @@ fn apply<T: Real>(fit: &Fit, y: &mut [T], x: &[T], f: impl Fn(T, T) -> T + Sync)
     match fit {
         Fit::Same => pointwise::update_with(y, x, f),
         Fit::Cycle { mid: 1, .. } => pointwise::update(y, |y| f(y, x[0])),
-        Fit::Cycle { inner: 1, mid } => y.par_chunks_mut(piece(*mid, 1)).for_each(|y| {
+        Fit::Cycle { inner: 1, mid } => threads::chunks(y, piece(*mid, 1), |_, y| {
             for y in y.chunks_exact_mut(*mid) {
                 y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(*y, x));
             }
         }),
-        Fit::Cycle { mid, inner } => y.par_chunks_mut(piece(*mid, *inner)).for_each(|y| {
+        Fit::Cycle { mid, inner } => threads::chunks(y, piece(*mid, *inner), |_, y| {
             for (y, &x) in y.chunks_exact_mut(*inner).zip(x.iter().cycle()) {
                 y.iter_mut().for_each(|y| *y = f(*y, x));
             }
@@ -114,13 +114,13 @@ fn place(fit: &Fit, i: usize) -> usize {
 /// Sums `g(i)` over the output elements i that see each element of an input of this fit; in order.
 fn reduce<T: Real>(fit: &Fit, d: &mut [T], add: bool, outputs: usize, g: impl Fn(usize) -> T + Sync) {
     match fit {
-        Fit::Same => d.par_chunks_mut(pointwise::PIECE).enumerate().for_each(|(piece, d)| {
+        Fit::Same => threads::chunks(d, pointwise::PIECE, |piece, d| {
             for (i, d) in d.iter_mut().enumerate() {
                 let value = g(piece * pointwise::PIECE + i);
                 *d = if add { *d + value } else { value };
             }
         }),
-        Fit::Cycle { mid, inner } => d.par_iter_mut().enumerate().for_each(|(j, d)| {
+        Fit::Cycle { mid, inner } => threads::chunks(d, 1, |j, d| {
             let mut sum = 0.0;
             for start in (j * *inner..outputs).step_by(*mid * *inner) {
                 let mut own = T::ZERO;
@@ -129,7 +129,7 @@ fn reduce<T: Real>(fit: &Fit, d: &mut [T], add: bool, outputs: usize, g: impl Fn
                 }
                 sum += own.to_f64();
             }
-            *d = if add { *d + T::from_f64(sum) } else { T::from_f64(sum) };
+            d[0] = if add { d[0] + T::from_f64(sum) } else { T::from_f64(sum) };
         }),
         Fit::Table(table) => {
             if !add {

@@ -6,10 +6,10 @@
 //! constants. What is one number a channel is repeated over a block of pixels, so that every loop is over plain rows.
 
 use kd_runtime::ops::{self, OpError};
-use rayon::prelude::*;
 
 use super::kernels::frame::Frame;
 use super::kernels::rows::wide;
+use super::kernels::threads;
 use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site, with_lane};
 use crate::exec::{Mode, Real};
 
@@ -96,8 +96,9 @@ impl<T: Real> BatchNorm<T> {
         let block = self.repeated[1].len();
         let (chunk, images) = (self.chunk(), self.batch);
         let lanes = &context.scratch.lanes;
-        let one = |first: usize| {
-            let mut sums = vec![0.0; 2 * channels];
+        let mut pieces = vec![0.0; images.div_ceil(chunk) * 2 * channels];
+        threads::chunks(&mut pieces, 2 * channels, |piece, sums| {
+            let first = piece * chunk;
             with_lane(lanes, |lane| {
                 let (a, b) = lane[..2 * block].split_at_mut(block);
                 a.fill(T::ZERO);
@@ -123,11 +124,8 @@ impl<T: Real> BatchNorm<T> {
                 fold(&mut sums[..channels], a, channels);
                 fold(&mut sums[channels..], b, channels);
             });
-            sums
-        };
-        let starts: Vec<usize> = (0..images).step_by(chunk).collect();
-        let pieces: Vec<Vec<f64>> = starts.into_par_iter().map(one).collect();
-        let total = |i: usize| pieces.iter().map(|piece| piece[i]).sum::<f64>();
+        });
+        let total = |i: usize| pieces.chunks_exact(2 * channels).map(|piece| piece[i]).sum::<f64>();
         (0..channels).map(|c| [total(c), total(channels + c)]).collect()
     }
 
@@ -184,7 +182,7 @@ impl<T: Real> Kernel<T> for BatchNorm<T> {
         let (factors, shifts) = (&self.repeated[0], &self.repeated[1]);
         let block = factors.len();
         let (to, from, relu, chunk) = (&self.y, &self.x, self.relu, self.chunk());
-        y.par_chunks_mut(chunk * to.image()).enumerate().for_each(|(piece, y)| {
+        threads::chunks(y, chunk * to.image(), |piece, y| {
             wide(|| {
                 for (i, y) in y.chunks_exact_mut(to.image()).enumerate() {
                     let image = piece * chunk + i;
@@ -308,7 +306,7 @@ impl<T: Real> BatchNorm<T> {
         let masked = |d: T, y: T| if !relu || y > T::ZERO { d } else { T::ZERO };
         let outputs = |image: usize, line: usize| line_of(if relu { y } else { d_y }, &self.y, image, line);
         if let (Some((d, add)), Some(to)) = (d_residual, &self.residual) {
-            d.par_chunks_mut(chunk * to.image()).enumerate().for_each(|(piece, d)| {
+            threads::chunks(d, chunk * to.image(), |piece, d| {
                 wide(|| {
                     for (i, d) in d.chunks_exact_mut(to.image()).enumerate() {
                         let image = piece * chunk + i;
@@ -331,7 +329,7 @@ impl<T: Real> BatchNorm<T> {
         let (Some((d, add)), to) = (d_x, &self.x) else { return };
         let [means, factors, slopes, shifts] = &self.repeated;
         let block = factors.len();
-        d.par_chunks_mut(chunk * to.image()).enumerate().for_each(|(piece, d)| {
+        threads::chunks(d, chunk * to.image(), |piece, d| {
             wide(|| {
                 for (i, d) in d.chunks_exact_mut(to.image()).enumerate() {
                     let image = piece * chunk + i;

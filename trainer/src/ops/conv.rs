@@ -6,14 +6,14 @@
 //! pixels. Each chunk of images sums a weight gradient of its own; they are added in order.
 
 use kd_runtime::ops::{self, OpError};
-use rayon::prelude::*;
 
 use super::kernels::frame::Frame;
 use super::kernels::rows::{self, Row};
 use super::kernels::taps::{self, Sweep};
+use super::kernels::threads;
 use super::kernels::tile::{Outer, Pixel, Product, Start};
 use super::kernels::window::Window2;
-use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site, depthwise};
+use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site, depthwise, winograd};
 use crate::exec::Real;
 
 /// Pieces that a batch is cut into.
@@ -69,6 +69,12 @@ impl Shape {
         self.weights() + self.outputs()
     }
 
+    /// A chunk's images of a tensor.
+    pub fn chunk_of<'a, T>(&self, frame: &Frame, chunk: usize, data: &'a [T]) -> &'a [T] {
+        let (from, len) = (chunk * self.chunk, self.chunk.min(self.batch - chunk * self.chunk));
+        &data[from * frame.image()..][..len * frame.image()]
+    }
+
     /// Chunks of the batch.
     pub fn chunks(&self) -> usize {
         self.batch.div_ceil(self.chunk)
@@ -103,6 +109,9 @@ pub fn build<T: Real>(op: &ops::conv::Conv, site: &Site<'_>) -> Built<T> {
     };
     if shape.c == 1 && shape.m == 1 {
         return Ok(depthwise::build(shape));
+    }
+    if let Some(kernel) = winograd::build(&shape) {
+        return Ok(kernel);
     }
     Ok(Box::new(Conv::<T>::new(shape)))
 }
@@ -171,7 +180,7 @@ impl Packing {
         taps: &[usize],
         place: impl Fn(usize, usize, usize, usize) -> usize + Sync,
     ) {
-        to.par_chunks_mut(self.panel().max(1)).enumerate().for_each(|(i, panel)| {
+        threads::chunks(to, self.panel(), |i, panel| {
             let (group, first) = (i / self.panels(), i % self.panels() * self.width);
             let columns = self.width.min(self.columns - first);
             for (t, &tap) in taps.iter().enumerate() {
@@ -319,20 +328,20 @@ pub fn add_bias_gradient<T: Real>(d_b: &mut [T], d_y: &[T], frame: &Frame) {
     });
 }
 
-/// Adds the chunks' partial gradients in order; `place(i)` is where float `i` of the result lies in a partial.
+/// Adds the chunks' partial gradients, of `partial` floats each, in order; `place(i)` is where float `i` of the result lies in a partial.
 pub fn reduce_partials<T: Real>(
     d: &mut [T],
     add: bool,
     partials: &[T],
-    shape: &Shape,
+    partial: usize,
     place: impl Fn(usize) -> usize + Sync,
 ) {
     const PIECE: usize = 1 << 10;
-    d.par_chunks_mut(PIECE).enumerate().for_each(|(piece, d)| {
+    threads::chunks(d, PIECE, |piece, d| {
         for (i, d) in d.iter_mut().enumerate() {
             let at = place(piece * PIECE + i);
             let mut sum = T::ZERO;
-            for partial in partials.chunks_exact(shape.partial()).take(shape.chunks()) {
+            for partial in partials.chunks_exact(partial) {
                 sum += partial[at];
             }
             *d = if add { *d + sum } else { sum };
@@ -358,9 +367,8 @@ impl<T: Real> Kernel<T> for Conv<T> {
             bias: s.bias.then_some(b),
             add: false,
         };
-        let chunks = y.par_chunks_mut(s.chunk * s.y.image()).zip(input.par_chunks(s.chunk * s.x.image()));
-        chunks.for_each(|(y, x)| {
-            job.run(x, y);
+        threads::chunks(y, s.chunk * s.y.image(), |chunk, y| {
+            job.run(s.chunk_of(&s.x, chunk, input), y);
             if s.y.value_halo {
                 y.chunks_exact_mut(s.y.image()).for_each(|image| s.y.clear_halo(image));
             }
@@ -381,8 +389,8 @@ impl<T: Real> Kernel<T> for Conv<T> {
         let shared = &mut context.scratch.shared;
         if want_w || want_b {
             let partials = &mut shared[..s.chunks() * s.partial()];
-            let chunks = partials.par_chunks_mut(s.partial()).zip(d_y.par_chunks(s.chunk * s.y.image()));
-            chunks.enumerate().for_each(|(i, (partial, d_y))| {
+            threads::chunks(partials, s.partial(), |chunk, partial| {
+                let d_y = s.chunk_of(&s.y, chunk, d_y);
                 partial.fill(T::ZERO);
                 let (d_w, d_b) = partial.split_at_mut(s.weights());
                 if want_b {
@@ -390,21 +398,21 @@ impl<T: Real> Kernel<T> for Conv<T> {
                 }
                 if want_w {
                     let images = d_y.len() / s.y.image();
-                    self.d_weights(&input[i * s.chunk * s.x.image()..], d_y, d_w, images);
+                    self.d_weights(s.chunk_of(&s.x, chunk, input), d_y, d_w, images);
                 }
             });
             let (taps, depth) = (s.window.taps(), s.depth());
             let mut order = vec![0; taps];
             self.forward.sweep.taps.iter().enumerate().for_each(|(i, &tap)| order[tap] = i);
             if let Some((d, add)) = d_x.get_mut(1).and_then(Gradient::target) {
-                reduce_partials(d, add, partials, s, |i| {
+                reduce_partials(d, add, partials, s.partial(), |i| {
                     let (out, c, tap) = (i / depth, i % depth / taps, i % taps);
                     let (group, m) = (out / s.m, out % s.m);
                     (group * depth + order[tap] * s.c + c) * s.m + m
                 });
             }
             if let Some((d, add)) = d_x.get_mut(2).and_then(Gradient::target) {
-                reduce_partials(d, add, partials, s, |i| s.weights() + i);
+                reduce_partials(d, add, partials, s.partial(), |i| s.weights() + i);
             }
         }
         if !want_x {
@@ -420,8 +428,8 @@ impl<T: Real> Kernel<T> for Conv<T> {
             packed.push(&*own);
             rest = after;
         }
-        let chunks = d_x.par_chunks_mut(s.chunk * s.x.image()).zip(d_y.par_chunks(s.chunk * s.y.image()));
-        chunks.for_each(|(d_x, d_y)| {
+        threads::chunks(d_x, s.chunk * s.x.image(), |chunk, d_x| {
+            let d_y = s.chunk_of(&s.y, chunk, d_y);
             for ((blocks, packing), packed) in self.backward.iter().zip(&packings).zip(&packed) {
                 let job = Job {
                     row: self.back_row,

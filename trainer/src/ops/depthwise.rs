@@ -1,10 +1,9 @@
 //! Convolution where each output channel sees one input channel of its own: direct loops over channels.
 
-use rayon::prelude::*;
-
 use super::conv::{Shape, add_bias_gradient, reduce_partials};
 use super::kernels::rows::{self, Row};
 use super::kernels::taps::{self, Sweep};
+use super::kernels::threads;
 use super::kernels::tile::{Depthwise as Call, DepthwiseOuter, Start};
 use super::{Context, Gradient, Inputs, Keeps, Kernel, ScratchSize};
 use crate::exec::Real;
@@ -37,8 +36,8 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
         let packed = &mut context.scratch.shared[..s.weights()];
         pack(packed, x.get(1), &self.forward, s.groups, s.window.taps());
         let packed = &*packed;
-        let chunks = y.par_chunks_mut(s.chunk * s.y.image()).zip(input.par_chunks(s.chunk * s.x.image()));
-        chunks.for_each(|(y, x)| {
+        threads::chunks(y, s.chunk * s.y.image(), |chunk, y| {
+            let x = &input[chunk * s.chunk * s.x.image()..];
             for (y, x) in y.chunks_exact_mut(s.y.image()).zip(x.chunks_exact(s.x.image())) {
                 let call = Call {
                     x: x.as_ptr(),
@@ -74,8 +73,8 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
         let shared = &mut context.scratch.shared;
         if want_w || want_b {
             let partials = &mut shared[..s.chunks() * s.partial()];
-            let chunks = partials.par_chunks_mut(s.partial()).zip(d_y.par_chunks(s.chunk * s.y.image()));
-            chunks.zip(input.par_chunks(s.chunk * s.x.image())).for_each(|((partial, d_y), x)| {
+            threads::chunks(partials, s.partial(), |chunk, partial| {
+                let (d_y, x) = (s.chunk_of(&s.y, chunk, d_y), s.chunk_of(&s.x, chunk, input));
                 partial.fill(T::ZERO);
                 let (d_w, d_b) = partial.split_at_mut(s.weights());
                 if want_b {
@@ -99,10 +98,10 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
             let mut order = vec![0; taps];
             self.forward.taps.iter().enumerate().for_each(|(i, &tap)| order[tap] = i);
             if let Some((d, add)) = d_x.get_mut(1).and_then(Gradient::target) {
-                reduce_partials(d, add, partials, s, |i| order[i % taps] * channels + i / taps);
+                reduce_partials(d, add, partials, s.partial(), |i| order[i % taps] * channels + i / taps);
             }
             if let Some((d, add)) = d_x.get_mut(2).and_then(Gradient::target) {
-                reduce_partials(d, add, partials, s, |i| s.weights() + i);
+                reduce_partials(d, add, partials, s.partial(), |i| s.weights() + i);
             }
         }
         if !want_x {
@@ -117,8 +116,8 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
             packed.push(&*own);
             rest = after;
         }
-        let chunks = d_x.par_chunks_mut(s.chunk * s.x.image()).zip(d_y.par_chunks(s.chunk * s.y.image()));
-        chunks.for_each(|(d_x, d_y)| {
+        threads::chunks(d_x, s.chunk * s.x.image(), |chunk, d_x| {
+            let d_y = s.chunk_of(&s.y, chunk, d_y);
             for (d_x, d_y) in d_x.chunks_exact_mut(s.x.image()).zip(d_y.chunks_exact(s.y.image())) {
                 for (sweep, packed) in self.backward.iter().zip(&packed) {
                     let call = Call {

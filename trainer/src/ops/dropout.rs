@@ -1,9 +1,9 @@
 //! Dropout: in training each element is zeroed with probability `ratio` and the others divided by `1 - ratio`.
 
 use kd_runtime::ops::{self, OpError};
-use rayon::prelude::*;
 
 use super::kernels::pointwise::{self, PIECE};
+use super::kernels::threads;
 use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Site};
 use crate::exec::random::Stream;
 use crate::exec::{Mode, Real};
@@ -24,7 +24,7 @@ pub fn build<T: Real>(_op: &ops::dropout::Dropout, site: &Site<'_>) -> Built<T> 
 /// `y = y / (1 - ratio)` where element i of the stream is kept, else 0. The gradient is the same map.
 pub fn apply<T: Real>(y: &mut [T], ratio: f32, kept: impl Fn(usize) -> bool + Sync) {
     let factor = T::ONE / (T::ONE - T::from_f32(ratio));
-    y.par_chunks_mut(PIECE).enumerate().for_each(|(piece, y)| {
+    threads::chunks(y, PIECE, |piece, y| {
         for (i, y) in y.iter_mut().enumerate() {
             *y = if kept(piece * PIECE + i) { *y * factor } else { T::ZERO };
         }

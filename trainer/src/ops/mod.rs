@@ -25,6 +25,7 @@ mod relu;
 mod slice;
 mod softmax;
 mod transpose;
+mod winograd;
 
 use std::sync::Mutex;
 
@@ -145,7 +146,7 @@ pub struct Scratch<T> {
 
 /// Calls `f` on the lane of the thread that it is called on. Lanes are never contended.
 pub fn with_lane<T, R>(lanes: &[Mutex<Vec<T>>], f: impl FnOnce(&mut [T]) -> R) -> R {
-    let index = rayon::current_thread_index().unwrap_or(0) % lanes.len();
+    let index = kernels::threads::index() % lanes.len();
     let mut lane = lanes[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     f(&mut lane)
 }

@@ -1,10 +1,10 @@
 //! Pooling over one or two spatial axes, on images with their channels last.
 
 use kd_runtime::ops::{self, OpError, window::Axis};
-use rayon::prelude::*;
 
 use super::kernels::frame::{Frame, images};
 use super::kernels::rows::wide;
+use super::kernels::threads;
 use super::kernels::window::Window2;
 use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Site};
 use crate::exec::Real;
@@ -73,8 +73,9 @@ impl<T: Real> Kernel<T> for Max {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
         let Self { x: from, y: to, cells, winners } = self;
         let n = images(to, y.len() / to.image());
-        let pieces = y.par_chunks_mut(n * to.image()).zip(winners.par_chunks_mut(n * to.image()));
-        pieces.zip(x.get(0).par_chunks(n * from.image())).for_each(|((y, winners), x)| {
+        let x = x.get(0);
+        threads::chunks2((y, n * to.image()), (winners, n * to.image()), |piece, y, winners| {
+            let x = &x[piece * n * from.image()..];
             let own = y.chunks_exact_mut(to.image()).zip(winners.chunks_exact_mut(to.image()));
             for ((y, winners), x) in own.zip(x.chunks_exact(from.image())) {
                 if to.value_halo {
@@ -114,8 +115,9 @@ impl<T: Real> Kernel<T> for Max {
         let Some((d_x, add)) = d_x[0].target() else { return };
         let (from, to) = (&self.y, &self.x);
         let n = images(from, d_y.len() / from.image());
-        let pieces = d_x.par_chunks_mut(n * to.image()).zip(d_y.par_chunks(n * from.image()));
-        pieces.zip(self.winners.par_chunks(n * from.image())).for_each(|((d_x, d_y), winners)| {
+        threads::chunks(d_x, n * to.image(), |piece, d_x| {
+            let from_piece = piece * n * from.image();
+            let (d_y, winners) = (&d_y[from_piece..], &self.winners[from_piece..]);
             let own = d_x.chunks_exact_mut(to.image()).zip(d_y.chunks_exact(from.image()));
             for ((d_x, d_y), winners) in own.zip(winners.chunks_exact(from.image())) {
                 if !add {
@@ -166,7 +168,9 @@ impl<T: Real> Kernel<T> for Average<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
         let (from, to) = (&self.x, &self.y);
         let n = images(to, y.len() / to.image());
-        y.par_chunks_mut(n * to.image()).zip(x.get(0).par_chunks(n * from.image())).for_each(|(y, x)| {
+        let x = x.get(0);
+        threads::chunks(y, n * to.image(), |piece, y| {
+            let x = &x[piece * n * from.image()..];
             for (y, x) in y.chunks_exact_mut(to.image()).zip(x.chunks_exact(from.image())) {
                 if to.value_halo {
                     to.clear_halo(y);
@@ -194,7 +198,8 @@ impl<T: Real> Kernel<T> for Average<T> {
         let Some((d_x, add)) = d_x[0].target() else { return };
         let (from, to) = (&self.y, &self.x);
         let n = images(from, d_y.len() / from.image());
-        d_x.par_chunks_mut(n * to.image()).zip(d_y.par_chunks(n * from.image())).for_each(|(d_x, d_y)| {
+        threads::chunks(d_x, n * to.image(), |piece, d_x| {
+            let d_y = &d_y[piece * n * from.image()..];
             for (d_x, d_y) in d_x.chunks_exact_mut(to.image()).zip(d_y.chunks_exact(from.image())) {
                 if !add {
                     d_x.fill(T::ZERO);
@@ -231,7 +236,9 @@ impl<T: Real> Kernel<T> for GlobalAverage {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
         let frame = &self.x;
         let factor = T::ONE / T::from_usize(frame.h * frame.w);
-        y.par_chunks_mut(frame.c).zip(x.get(0).par_chunks(frame.image())).for_each(|(y, x)| {
+        let x = x.get(0);
+        threads::chunks(y, frame.c, |image, y| {
+            let x = &x[image * frame.image()..][..frame.image()];
             wide(|| {
                 y.fill(T::ZERO);
                 for start in frame.rows() {
@@ -255,7 +262,8 @@ impl<T: Real> Kernel<T> for GlobalAverage {
         let Some((d_x, add)) = d_x[0].target() else { return };
         let frame = &self.x;
         let factor = T::ONE / T::from_usize(frame.h * frame.w);
-        d_x.par_chunks_mut(frame.image()).zip(d_y.par_chunks(frame.c)).for_each(|(d_x, d_y)| {
+        threads::chunks(d_x, frame.image(), |image, d_x| {
+            let d_y = &d_y[image * frame.c..][..frame.c];
             wide(|| {
                 if frame.gradient_halo && !add {
                     frame.clear_halo(d_x);

@@ -2,6 +2,9 @@
 
 use super::{Count, Optimizer, decays};
 use crate::exec::{Parameter, Real};
+use crate::ops::kernels::pointwise::PIECE;
+use crate::ops::kernels::rows::wide;
+use crate::ops::kernels::threads;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// Options of `adamw`.
@@ -70,11 +73,17 @@ impl<T: Real> Step<T> {
 /// Source: Loshchilov, Hutter 2019 (arXiv 1711.05101); epsilon outside the root and the corrections as torch's AdamW.
 pub fn update<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], step: &Step<T>) {
     let (one_1, one_2) = (T::ONE - step.beta1, T::ONE - step.beta2);
-    for (((p, &g), m), v) in p.iter_mut().zip(g).zip(m).zip(v) {
-        *m += one_1 * (g - *m);
-        *v = step.beta2 * *v + one_2 * g * g;
-        *p = *p * step.keep - step.size * *m / (v.sqrt() / step.root + step.epsilon);
-    }
+    // One division: both sides of the fraction times `root`.
+    let (size, epsilon) = (step.size * step.root, step.epsilon * step.root);
+    threads::chunks3([p, m, v], PIECE, |i, [p, m, v]| {
+        wide(|| {
+            for (((p, &g), m), v) in p.iter_mut().zip(&g[i * PIECE..]).zip(m).zip(v) {
+                *m += one_1 * (g - *m);
+                *v = step.beta2 * *v + one_2 * g * g;
+                *p = *p * step.keep - size * *m / (v.sqrt() + epsilon);
+            }
+        });
+    });
 }
 
 struct AdamW {

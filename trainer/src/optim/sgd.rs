@@ -2,6 +2,9 @@
 
 use super::{Count, Optimizer, decays};
 use crate::exec::{Parameter, Real};
+use crate::ops::kernels::pointwise::PIECE;
+use crate::ops::kernels::rows::wide;
+use crate::ops::kernels::threads;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// Options of `sgd`.
@@ -51,15 +54,20 @@ pub struct Step<T> {
 pub fn update<T: Real>(p: &mut [T], g: &[T], velocity: &mut [T], step: &Step<T>) {
     let Step { lr, momentum, dampening, nesterov, decay, first } = *step;
     if momentum == T::ZERO {
-        p.iter_mut().zip(g).for_each(|(p, &g)| *p -= lr * (g + decay * *p));
-        return;
+        return threads::chunks(p, PIECE, |i, p| {
+            wide(|| p.iter_mut().zip(&g[i * PIECE..]).for_each(|(p, &g)| *p -= lr * (g + decay * *p)));
+        });
     }
     let (keep, take) = if first { (T::ZERO, T::ONE) } else { (momentum, T::ONE - dampening) };
-    for ((p, &g), v) in p.iter_mut().zip(g).zip(velocity) {
-        let g = g + decay * *p;
-        *v = keep * *v + take * g;
-        *p -= lr * if nesterov { g + momentum * *v } else { *v };
-    }
+    threads::chunks2((p, PIECE), (velocity, PIECE), |i, p, velocity| {
+        wide(|| {
+            for ((p, &g), v) in p.iter_mut().zip(&g[i * PIECE..]).zip(velocity) {
+                let g = g + decay * *p;
+                *v = keep * *v + take * g;
+                *p -= lr * if nesterov { g + momentum * *v } else { *v };
+            }
+        });
+    });
 }
 
 struct Sgd {

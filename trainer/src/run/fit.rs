@@ -220,14 +220,16 @@ impl Run<'_> {
         let schedule = schedule.expect("a checked choice names a row");
         let factor = (schedule.factor)(&train.schedule.options, at.step, at.steps, at.steps_per_epoch);
         let axes = self.learner.executor.unit_axes();
-        let parameters = self.learner.executor.parameters_mut();
-        if let Some(most) = train.clip_norm {
-            clip::global_norm(parameters, most as f32);
-        }
-        self.optimizer.step(parameters, factor);
-        if let Some(most) = train.max_norm {
-            max_norm::constrain(parameters, &axes, most as f32);
-        }
+        let optimizer = &mut *self.optimizer;
+        self.learner.executor.update(|parameters| {
+            if let Some(most) = train.clip_norm {
+                clip::global_norm(parameters, most as f32);
+            }
+            optimizer.step(parameters, factor);
+            if let Some(most) = train.max_norm {
+                max_norm::constrain(parameters, &axes, most as f32);
+            }
+        });
         factor
     }
 

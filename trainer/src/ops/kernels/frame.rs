@@ -1,8 +1,7 @@
 //! How images lie in memory while they are trained on: channels last, with a halo of zeros, so that a convolution reads
 //! its window without bounds and without copies.
 
-use rayon::prelude::*;
-
+use super::threads;
 use crate::exec::Real;
 
 /// The layout of a value `[N, C, H, W]` (or `[N, C, T]`, as H = 1): N images of `top + h + bottom` rows of
@@ -105,7 +104,8 @@ pub fn images(frame: &Frame, batch: usize) -> usize {
 pub fn from_planar<T: Real>(y: &mut [T], to: &Frame, clear: bool, x: &[T], add: bool) {
     let plane = to.h * to.w;
     let n = images(to, y.len() / to.image().max(1));
-    y.par_chunks_mut(n * to.image()).zip(x.par_chunks(n * plane * to.c)).for_each(|(y, x)| {
+    threads::chunks(y, n * to.image(), |piece, y| {
+        let x = &x[piece * n * plane * to.c..];
         for (y, x) in y.chunks_exact_mut(to.image()).zip(x.chunks_exact(plane * to.c)) {
             if clear {
                 to.clear_halo(y);
@@ -127,7 +127,8 @@ pub fn from_planar<T: Real>(y: &mut [T], to: &Frame, clear: bool, x: &[T], add: 
 pub fn to_planar<T: Real>(y: &mut [T], x: &[T], from: &Frame, add: bool) {
     let plane = from.h * from.w;
     let n = images(from, x.len() / from.image().max(1));
-    y.par_chunks_mut(n * plane * from.c).zip(x.par_chunks(n * from.image())).for_each(|(y, x)| {
+    threads::chunks(y, n * plane * from.c, |piece, y| {
+        let x = &x[piece * n * from.image()..];
         for (y, x) in y.chunks_exact_mut(plane * from.c).zip(x.chunks_exact(from.image())) {
             for (line, start) in from.rows().enumerate() {
                 let row = &x[start..start + from.span()];

@@ -1,8 +1,8 @@
 //! Matrix products over slices, by the `gemm` crate (which finds the CPU's features itself), single-threaded or split
 //! into blocks that depend on the sizes alone.
 
+use super::threads;
 use crate::exec::Real;
-use rayon::prelude::*;
 
 /// A matrix in a slice: element (i, j) at `i * row + j * col`.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +107,7 @@ pub fn product<T: Real>(c: &mut [T], a: Matrix<'_, T>, b: Matrix<'_, T>, [m, n, 
     let size = longer.div_ceil(blocks).next_multiple_of(16);
     let target = Shared(c.as_mut_ptr());
     let target = &target;
-    (0..longer.div_ceil(size)).into_par_iter().for_each(|i| {
+    threads::each(longer.div_ceil(size), |i| {
         let (from, len) = (i * size, size.min(longer - i * size));
         if m >= n {
             let a = Matrix { data: &a.data[from * a.row..], ..a };

@@ -2,10 +2,9 @@
 
 use std::sync::Mutex;
 
-use rayon::prelude::*;
-
 use super::gemm::Matrix;
 use super::rows::{self, Row};
+use super::threads;
 use super::tile::{Outer, Pixel, Product, Start};
 use crate::exec::Real;
 use crate::ops::with_lane;
@@ -56,7 +55,7 @@ pub fn multiply<T: Real>(
     let pixels: Vec<Pixel> = (0..m).map(|i| Pixel { x: (i * k) as u32, y: (i * n) as u32 }).collect();
     let target = Shared(y.as_mut_ptr());
     let width = row.width;
-    (0..n.div_ceil(width)).into_par_iter().for_each(|panel| {
+    threads::each(n.div_ceil(width), |panel| {
         let first = panel * width;
         let columns = width.min(n - first);
         with_lane(lanes, |lane| {
@@ -112,7 +111,7 @@ pub fn multiply_transposed<T: Real>(d: &mut [T], a: &[T], b: &[T], [m, rows, col
     );
     let row: &'static Row<T> = rows::choose(columns);
     let pixels: Vec<Pixel> = (0..m).map(|i| Pixel { x: (i * rows) as u32, y: (i * columns) as u32 }).collect();
-    d.par_chunks_mut(TASK_ROWS * columns.max(1)).enumerate().for_each(|(task, d)| {
+    threads::chunks(d, TASK_ROWS * columns.max(1), |task, d| {
         let call = Outer {
             x: a[task * TASK_ROWS..].as_ptr(),
             y: b.as_ptr(),

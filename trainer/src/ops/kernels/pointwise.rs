@@ -1,15 +1,15 @@
 //! Loops over elements, in pieces of a fixed size that run on the threads of the pool.
 
+use super::threads;
 use crate::exec::Real;
-use rayon::prelude::*;
 
 /// Elements of a piece.
 pub const PIECE: usize = 1 << 14;
 
 /// `y = f(x)`.
 pub fn map<T: Real>(y: &mut [T], x: &[T], f: impl Fn(T) -> T + Sync) {
-    y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(y, x)| {
-        for (y, &x) in y.iter_mut().zip(x) {
+    threads::chunks(y, PIECE, |i, y| {
+        for (y, &x) in y.iter_mut().zip(&x[i * PIECE..]) {
             *y = f(x);
         }
     });
@@ -17,7 +17,7 @@ pub fn map<T: Real>(y: &mut [T], x: &[T], f: impl Fn(T) -> T + Sync) {
 
 /// `y = f(y)`.
 pub fn update<T: Real>(y: &mut [T], f: impl Fn(T) -> T + Sync) {
-    y.par_chunks_mut(PIECE).for_each(|y| {
+    threads::chunks(y, PIECE, |_, y| {
         for y in y {
             *y = f(*y);
         }
@@ -26,8 +26,8 @@ pub fn update<T: Real>(y: &mut [T], f: impl Fn(T) -> T + Sync) {
 
 /// `y = f(y, x)`.
 pub fn update_with<T: Real>(y: &mut [T], x: &[T], f: impl Fn(T, T) -> T + Sync) {
-    y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(y, x)| {
-        for (y, &x) in y.iter_mut().zip(x) {
+    threads::chunks(y, PIECE, |i, y| {
+        for (y, &x) in y.iter_mut().zip(&x[i * PIECE..]) {
             *y = f(*y, x);
         }
     });
@@ -35,8 +35,8 @@ pub fn update_with<T: Real>(y: &mut [T], x: &[T], f: impl Fn(T, T) -> T + Sync) 
 
 /// `y = f(a, b)` or `y += f(a, b)`.
 pub fn combine<T: Real>(y: &mut [T], add: bool, a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) {
-    y.par_chunks_mut(PIECE).zip(a.par_chunks(PIECE)).zip(b.par_chunks(PIECE)).for_each(|((y, a), b)| {
-        let pairs = a.iter().zip(b);
+    threads::chunks(y, PIECE, |i, y| {
+        let pairs = a[i * PIECE..].iter().zip(&b[i * PIECE..]);
         if add {
             y.iter_mut().zip(pairs).for_each(|(y, (&a, &b))| *y += f(a, b));
         } else {
@@ -50,7 +50,7 @@ pub fn copy<T: Real>(y: &mut [T], add: bool, x: &[T]) {
     if add {
         update_with(y, x, |y, x| y + x);
     } else {
-        y.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(y, x)| y.copy_from_slice(x));
+        threads::chunks(y, PIECE, |i, y| y.copy_from_slice(&x[i * PIECE..][..y.len()]));
     }
 }
 

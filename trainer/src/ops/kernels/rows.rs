@@ -4,9 +4,10 @@
 use std::cmp::Reverse;
 use std::sync::OnceLock;
 
-use super::tile::{self, Depthwise, DepthwiseOuter, Outer, Product};
+use super::tile::{self, Depthwise, DepthwiseOuter, Outer, Product, Start};
 #[allow(unused_imports)]
 use super::vector::Vector;
+use super::winograd::{self, Tiles};
 use crate::exec::Real;
 
 /// Functions for one instruction set and panel width.
@@ -20,6 +21,9 @@ pub struct Row<T: 'static> {
     outer: unsafe fn(&Outer<'_, T>),
     depthwise: unsafe fn(&Depthwise<'_, T>),
     depthwise_outer: unsafe fn(&DepthwiseOuter<'_, T>),
+    gather: unsafe fn(&Tiles<'_, T>),
+    scatter: unsafe fn(&Tiles<'_, T>, Start<T>),
+    spread: unsafe fn(&Tiles<'_, T>),
 }
 
 /// Instruction sets, slower ones first.
@@ -83,7 +87,33 @@ macro_rules! row {
                 // SAFETY: as above.
                 unsafe { tile::depthwise_outer::<$V>(call) }
             }
-            Row { name: $name, width: $Q * <$V as Vector>::LANES, isa: Isa::$isa, product, outer, depthwise, depthwise_outer }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn gather(call: &Tiles<'_, $T>) {
+                // SAFETY: as above.
+                unsafe { if call.points.pairs == 2 { winograd::gather::<$V, 2, 6>(call) } else { winograd::gather::<$V, 3, 8>(call) } }
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn scatter(call: &Tiles<'_, $T>, start: Start<$T>) {
+                // SAFETY: as above.
+                unsafe { if call.points.pairs == 2 { winograd::scatter::<$V, 2, 6, 4>(call, start) } else { winograd::scatter::<$V, 3, 8, 4>(call, start) } }
+            }
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn spread(call: &Tiles<'_, $T>) {
+                // SAFETY: as above.
+                unsafe { if call.points.pairs == 2 { winograd::spread::<$V, 2, 6, 4>(call) } else { winograd::spread::<$V, 3, 8, 4>(call) } }
+            }
+            Row {
+                name: $name,
+                width: $Q * <$V as Vector>::LANES,
+                isa: Isa::$isa,
+                product,
+                outer,
+                depthwise,
+                depthwise_outer,
+                gather,
+                scatter,
+                spread,
+            }
         };
     };
 }
@@ -95,7 +125,7 @@ row!(AVX2_8, "gemm_f32/avx2_12x8", Avx2, f32, std::arch::x86_64::__m256, ["avx2,
 #[cfg(target_arch = "x86_64")]
 row!(AVX2_16, "gemm_f32/avx2_6x16", Avx2, f32, std::arch::x86_64::__m256, ["avx2,fma"], 6/3 x 2, 6 4 3 2);
 #[cfg(target_arch = "x86_64")]
-row!(AVX512_16, "gemm_f32/avx512_14x16", Avx512, f32, std::arch::x86_64::__m512, ["avx512f,avx2,fma"], 14/7 x 1, 24 12 8 3);
+row!(AVX512_16, "gemm_f32/avx512_14x16", Avx512, f32, std::arch::x86_64::__m512, ["avx512f,avx2,fma"], 14/7 x 1, 24 16 8 3);
 #[cfg(target_arch = "x86_64")]
 row!(AVX512_32, "gemm_f32/avx512_12x32", Avx512, f32, std::arch::x86_64::__m512, ["avx512f,avx2,fma"], 12/6 x 2, 12 8 4 3);
 #[cfg(target_arch = "aarch64")]
@@ -169,6 +199,35 @@ impl<T: Real> Row<T> {
     pub unsafe fn depthwise_outer(&self, call: &DepthwiseOuter<'_, T>) {
         // SAFETY: as above.
         unsafe { (self.depthwise_outer)(call) }
+    }
+}
+
+impl<T: Real> Row<T> {
+    /// Runs [`winograd::gather`].
+    ///
+    /// # Safety
+    /// All places that it names are valid; see [`Tiles`].
+    pub unsafe fn gather(&self, call: &Tiles<'_, T>) {
+        // SAFETY: a row is only reached through `choose`, which checked the features.
+        unsafe { (self.gather)(call) }
+    }
+
+    /// Runs [`winograd::scatter`].
+    ///
+    /// # Safety
+    /// All places that it names are valid; see [`Tiles`].
+    pub unsafe fn scatter(&self, call: &Tiles<'_, T>, start: Start<T>) {
+        // SAFETY: as above.
+        unsafe { (self.scatter)(call, start) }
+    }
+
+    /// Runs [`winograd::spread`].
+    ///
+    /// # Safety
+    /// All places that it names are valid; see [`Tiles`].
+    pub unsafe fn spread(&self, call: &Tiles<'_, T>) {
+        // SAFETY: as above.
+        unsafe { (self.spread)(call) }
     }
 }
 
