@@ -98,8 +98,8 @@ struct Planner<'a> {
     /// Frames made of a root for a shape, and planar copies of framed roots.
     framed: BTreeMap<(usize, Vec<usize>), usize>,
     planar: BTreeMap<usize, usize>,
-    /// Roots whose frames must be the same.
-    links: Vec<(usize, usize)>,
+    /// Roots whose pixels must lie at the same places, and whether they also share what is read of their halos.
+    links: Vec<(usize, usize, bool)>,
 }
 
 impl Planner<'_> {
@@ -160,9 +160,13 @@ impl Planner<'_> {
         }
         if frames && wish != Wish::FramesToPlanar {
             program.frames[step.output] = Frame::of(&self.shape(program, step.output));
+            if matches!(program.graph.nodes[step.node].op, Op::BatchNormalization(_)) {
+                // So that the gradient of its input can be written over that of its output.
+                self.links.extend(step.inputs[0].map(|root| (root, step.output, false)));
+            }
             if wish == Wish::Follow {
                 let inputs = images.iter().filter_map(|&k| step.inputs.get(k).copied().flatten());
-                self.links.extend(inputs.map(|root| (root, step.output)));
+                self.links.extend(inputs.map(|root| (root, step.output, true)));
             }
         }
         program.steps.push(step);
@@ -244,16 +248,18 @@ impl Planner<'_> {
         let mut changed = true;
         while changed {
             changed = false;
-            for &(a, b) in &self.links {
+            for &(a, b, halos) in &self.links {
                 let (Some(one), Some(two)) = (program.frames[a], program.frames[b]) else { continue };
-                if one != two {
-                    let mut both = one;
-                    both.widen([two.top, two.bottom, two.left, two.right]);
-                    both.value_halo |= two.value_halo;
-                    both.gradient_halo |= two.gradient_halo;
-                    (program.frames[a], program.frames[b]) = (Some(both), Some(both));
-                    changed = true;
+                let (mut new_one, mut new_two) = (one, two);
+                new_one.widen([two.top, two.bottom, two.left, two.right]);
+                new_two.widen([one.top, one.bottom, one.left, one.right]);
+                if halos {
+                    new_one.value_halo |= two.value_halo;
+                    new_one.gradient_halo |= two.gradient_halo;
+                    new_two = new_one;
                 }
+                changed |= (one, two) != (new_one, new_two);
+                (program.frames[a], program.frames[b]) = (Some(new_one), Some(new_two));
             }
         }
     }

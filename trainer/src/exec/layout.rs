@@ -17,6 +17,8 @@ pub struct Layout {
     pub gradient: Vec<usize>,
     /// For each step whether it overwrites its first input.
     pub in_place: Vec<bool>,
+    /// For each step whether the gradient of its first input is written over that of its output.
+    pub gradient_in_place: Vec<bool>,
     /// For each step and input: a buffer of its own for the gradient, where an earlier input is the same value.
     pub twins: Vec<Vec<usize>>,
     /// Elements of each buffer.
@@ -56,7 +58,7 @@ pub fn plan<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>
         program.taps.iter().for_each(|tap| seen[program.root[tap.index()]] = true);
         seen
     };
-    let in_place = in_place(program, kernels, &seen);
+    let [in_place, gradient_in_place] = in_place(program, kernels, &seen);
     let mut lives = Lives { intervals: Vec::new(), value: vec![NOWHERE; values], gradient: vec![NOWHERE; values] };
     let mut twins = Vec::with_capacity(n);
     for (i, step) in program.steps.iter().enumerate() {
@@ -84,6 +86,7 @@ pub fn plan<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>
                 lives.extend(lives.value[root], end);
             }
             if program.backward && program.needs[root] {
+                let first = step.inputs.first().copied().flatten().filter(|_| gradient_in_place[i]);
                 lives.gradient[root] = match first {
                     Some(first) if lives.gradient[first] != NOWHERE => lives.gradient[first],
                     _ => lives.open(back(i), back(i), lens[root]),
@@ -105,6 +108,7 @@ pub fn plan<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>
         value: lives.value.iter().map(place).collect(),
         gradient: lives.gradient.iter().map(place).collect(),
         in_place,
+        gradient_in_place,
         twins: twins.iter().map(|list| list.iter().map(place).collect()).collect(),
         sizes,
     }
@@ -134,8 +138,9 @@ fn gradients_of_inputs<T: Real>(
     twins
 }
 
-/// For each step whether it may overwrite its first input: nobody else reads it, and no backward pass needs it.
-fn in_place<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>], seen: &[bool]) -> Vec<bool> {
+/// For each step whether it may overwrite its first input (nobody else reads it, and no backward pass needs it), and
+/// whether the input's gradient may be written over the output's (nobody else adds to it).
+fn in_place<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>], seen: &[bool]) -> [Vec<bool>; 2] {
     let mut readers = vec![0_usize; program.root.len()];
     let mut kept_by_producer = vec![false; program.root.len()];
     for (step, kernel) in program.steps.iter().zip(kernels) {
@@ -143,17 +148,18 @@ fn in_place<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>
         let keeps_output = kernel.as_ref().is_some_and(|kernel| kernel.keeps().output);
         kept_by_producer[step.output] = program.backward && keeps_output;
     }
-    let free = |root: usize| {
-        program.origin[root] == Origin::Computed && readers[root] == 1 && !seen[root] && !kept_by_producer[root]
-    };
-    let steps = program.steps.iter().zip(kernels);
-    steps
-        .map(|(step, kernel)| {
-            let first = step.inputs.first().copied().flatten();
-            let gradient_fits =
-                !program.backward || first.is_some_and(|f| program.needs[f] == program.needs[step.output]);
-            let kernel_can = kernel.as_ref().is_some_and(|k| k.in_place() && k.keeps().inputs & 1 == 0);
-            kernel_can && gradient_fits && first.is_some_and(free)
-        })
-        .collect()
+    let own = |root: usize| program.origin[root] == Origin::Computed && readers[root] == 1 && !seen[root];
+    let mut both = [Vec::with_capacity(kernels.len()), Vec::with_capacity(kernels.len())];
+    for (step, kernel) in program.steps.iter().zip(kernels) {
+        let first = step.inputs.first().copied().flatten().filter(|&first| own(first));
+        let gradient_fits = first.is_some_and(|first| program.needs[first] == program.needs[step.output]);
+        let value = first.is_some_and(|first| !kept_by_producer[first])
+            && (gradient_fits || !program.backward)
+            && kernel.as_ref().is_some_and(|k| k.in_place() && k.keeps().inputs & 1 == 0);
+        let gradient = program.backward && gradient_fits && kernel.as_ref().is_some_and(|k| k.gradient_in_place());
+        both[0].push(value);
+        // A kernel that has overwritten its input knows no other way back.
+        both[1].push(value || (gradient && !kernel.as_ref().is_some_and(|k| k.in_place())));
+    }
+    both
 }

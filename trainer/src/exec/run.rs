@@ -295,7 +295,7 @@ impl<T: Real> State<T> {
         let step = &self.program.steps[i];
         let batch = &mut self.bindings[self.current];
         let Some(kernel) = &mut batch.kernels[i] else { return };
-        let in_place = self.layout.in_place[i];
+        let in_place = self.layout.gradient_in_place[i];
         let mut targets = std::mem::take(&mut self.targets[i]);
         for (k, target) in targets.iter_mut().enumerate() {
             let root = step.inputs[k].unwrap_or(0);

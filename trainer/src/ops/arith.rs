@@ -83,10 +83,10 @@ fn piece(mid: usize, inner: usize) -> usize {
 }
 
 /// `y = f(y, x)` with x stretched over y.
-fn apply<T: Real>(fit: &Fit, y: &mut [T], x: &[T], f: impl Fn(T, T) -> T + Sync) {
+fn apply<T: Real>(fit: &Fit, y: &mut [T], x: &[T], f: impl Fn(T, T) -> T + Sync + Copy) {
     match fit {
         Fit::Same => pointwise::update_with(y, x, f),
-        Fit::Cycle { mid: 1, .. } => pointwise::update(y, |y| f(y, x[0])),
+        Fit::Cycle { mid: 1, .. } => pointwise::update(y, move |y| f(y, x[0])),
         Fit::Cycle { inner: 1, mid } => threads::chunks(y, piece(*mid, 1), |_, y| {
             for y in y.chunks_exact_mut(*mid) {
                 y.iter_mut().zip(x).for_each(|(y, &x)| *y = f(*y, x));

@@ -36,7 +36,7 @@ struct BatchNorm<T> {
     /// Unbiased variance of the batch.
     unbiased: Vec<T>,
     /// Numbers of channels, repeated over a block.
-    repeated: [Vec<T>; 4],
+    repeated: [Vec<T>; 5],
 }
 
 /// The kernel of a BatchNormalization node.
@@ -175,8 +175,7 @@ impl<T: Real> Kernel<T> for BatchNorm<T> {
                 self.inverse[c] = T::ONE / (var + self.epsilon).sqrt();
             }
         }
-        let factors: Vec<T> = scale.iter().zip(&self.inverse).map(|(&s, &i)| s * i).collect();
-        let shifts: Vec<T> = (factors.iter().zip(&self.mean).zip(bias)).map(|((&f, &m), &b)| b - f * m).collect();
+        let (factors, shifts) = self.line_of_forward(scale, bias);
         repeat(&mut self.repeated[0], &factors);
         repeat(&mut self.repeated[1], &shifts);
         let (factors, shifts) = (&self.repeated[0], &self.repeated[1]);
@@ -227,64 +226,39 @@ impl<T: Real> Kernel<T> for BatchNorm<T> {
         d_x: &mut [Gradient<T>],
         context: &mut Context<'_, T>,
     ) {
-        let (input, scale) = (x.get(0), x.get(1));
-        let channels = self.x.c;
-        let mut means = std::mem::take(&mut self.repeated[0]);
-        repeat(&mut means, &self.mean);
-        let relu = self.relu;
-        // Per channel: Σ d and Σ d * (x - mean).
-        let outputs: &[T] = if relu { y } else { &[] };
-        let sums = self.sums(input, [d_y, outputs], context, |[x, d, y], [s, p]| {
-            let all = s.iter_mut().zip(p).zip(x.iter().zip(d)).zip(&means);
-            if relu {
-                for ((((s, p), (&x, &d)), &mean), &y) in all.zip(y) {
-                    let d = if y > T::ZERO { d } else { T::ZERO };
-                    *s += d;
-                    *p += d * (x - mean);
-                }
-            } else {
-                for (((s, p), (&x, &d)), &mean) in all {
-                    *s += d;
-                    *p += d * (x - mean);
-                }
-            }
-        });
-        for (i, place) in [(1, 1), (2, 0)] {
-            if let Some((d, add)) = d_x[i].target() {
-                for ((d, sums), &inverse) in d.iter_mut().zip(&sums).zip(&self.inverse) {
-                    let own = T::from_f64(sums[place]) * if place == 1 { inverse } else { T::ONE };
-                    *d = if add { *d + own } else { own };
-                }
-            }
-        }
-        // d_x = f d + b (x - mean) + c0
-        let n = (self.batch * self.x.h * self.x.w) as f64;
-        let mut numbers = vec![[T::ZERO; 3]; channels];
-        for (c, numbers) in numbers.iter_mut().enumerate() {
-            let factor = scale[c] * self.inverse[c];
-            let of_batch = |sum: f64| if self.trained { T::from_f64(-sum / n) * factor } else { T::ZERO };
-            let b = of_batch(sums[c][1]) * self.inverse[c] * self.inverse[c];
-            *numbers = [factor, b, of_batch(sums[c][0])];
-        }
-        for k in 0..3 {
-            let channel: Vec<T> = numbers.iter().map(|numbers| numbers[k]).collect();
-            repeat(&mut self.repeated[k + 1], &channel);
-        }
-        self.repeated[0] = means;
-        let (mut to_x, mut to_residual) = (None, None);
+        let sums = self.backward_sums(x, y, d_y, d_x, context);
+        self.prepare(x.get(1), &sums);
         let (first, rest) = d_x.split_at_mut(1);
-        if let Some(target) = first[0].target() {
-            to_x = Some(target);
-        }
-        if let Some(target) = rest.get_mut(4).and_then(Gradient::target) {
-            to_residual = Some(target);
-        }
-        self.spread(input, d_y, outputs, to_x, to_residual);
+        let residual = rest.get_mut(4).and_then(Gradient::target);
+        let Some((d, add)) = first[0].target() else {
+            return self.pass(Rows { x: x.get(0), y, d_y }, residual);
+        };
+        let rows = Rows { x: x.get(0), y, d_y };
+        self.spread(rows, d, Some(add), residual, context);
+    }
+
+    fn gradient_in_place(&self) -> bool {
+        self.x.same_places(&self.y)
+    }
+
+    fn backward_in_place(
+        &mut self,
+        x: &Inputs<'_, T>,
+        y: &[T],
+        d: &mut [T],
+        d_x: &mut [Gradient<T>],
+        context: &mut Context<'_, T>,
+    ) {
+        let sums = self.backward_sums(x, y, d, d_x, context);
+        self.prepare(x.get(1), &sums);
+        let residual = d_x.get_mut(5).and_then(Gradient::target);
+        let rows = Rows { x: x.get(0), y, d_y: &[] };
+        self.spread(rows, d, None, residual, context);
     }
 
     fn keeps(&self) -> Keeps {
         let any = self.wanted.iter().any(|&w| w);
-        Keeps { output: self.relu, ..Keeps::inputs(&[(0, any), (1, self.wanted[0])]) }
+        Keeps { output: self.masks_by_output(), ..Keeps::inputs(&[(0, any), (1, any), (2, any)]) }
     }
 
     fn scratch(&self) -> ScratchSize {
@@ -299,63 +273,202 @@ impl<T: Real> Kernel<T> for BatchNorm<T> {
 /// A gradient to be written, and whether to add to what is there.
 type Target<'a, T> = Option<(&'a mut [T], bool)>;
 
+/// What a backward pass reads.
+#[derive(Clone, Copy)]
+struct Rows<'a, T> {
+    x: &'a [T],
+    /// Empty unless it decides the mask.
+    y: &'a [T],
+    /// Empty if it lies where the gradient of x is written.
+    d_y: &'a [T],
+}
+
 impl<T: Real> BatchNorm<T> {
-    /// Writes the gradients of x and of the residual from the numbers of each channel.
-    fn spread(&self, input: &[T], d_y: &[T], y: &[T], d_x: Target<'_, T>, d_residual: Target<'_, T>) {
-        let (chunk, relu) = (self.chunk(), self.relu);
-        let masked = |d: T, y: T| if !relu || y > T::ZERO { d } else { T::ZERO };
-        let outputs = |image: usize, line: usize| line_of(if relu { y } else { d_y }, &self.y, image, line);
-        if let (Some((d, add)), Some(to)) = (d_residual, &self.residual) {
-            threads::chunks(d, chunk * to.image(), |piece, d| {
+    /// Whether the output says where the ReLU let the gradient pass. Without a residual x says it too, and is read anyway.
+    fn masks_by_output(&self) -> bool {
+        self.relu && self.residual.is_some()
+    }
+
+    /// Repeats mean, factor and shift of the forward pass over blocks, and gives per channel Σ d and Σ d * (x - mean), of
+    /// which the gradients of scale and bias are made.
+    fn backward_sums(
+        &mut self,
+        x: &Inputs<'_, T>,
+        y: &[T],
+        d_y: &[T],
+        d_x: &mut [Gradient<T>],
+        context: &mut Context<'_, T>,
+    ) -> Vec<[f64; 2]> {
+        let (input, scale, bias) = (x.get(0), x.get(1), x.get(2));
+        let (factors, shifts) = self.line_of_forward(scale, bias);
+        repeat(&mut self.repeated[0], &self.mean);
+        repeat(&mut self.repeated[1], &factors);
+        repeat(&mut self.repeated[2], &shifts);
+        let [means, factors, shifts, ..] = &self.repeated;
+        let sums = if self.masks_by_output() {
+            self.sums(input, [d_y, y], context, |[x, d, y], [s, p]| {
+                for ((((s, p), (&x, &d)), &mean), &y) in s.iter_mut().zip(p).zip(x.iter().zip(d)).zip(means).zip(y) {
+                    let d = if y > T::ZERO { d } else { T::ZERO };
+                    *s += d;
+                    *p += d * (x - mean);
+                }
+            })
+        } else if self.relu {
+            self.sums(input, [d_y, &[]], context, |[x, d, _], [s, p]| {
+                let numbers = means.iter().zip(factors.iter().zip(shifts));
+                for (((s, p), (&x, &d)), (&mean, (&f, &b))) in s.iter_mut().zip(p).zip(x.iter().zip(d)).zip(numbers) {
+                    let d = if x * f + b > T::ZERO { d } else { T::ZERO };
+                    *s += d;
+                    *p += d * (x - mean);
+                }
+            })
+        } else {
+            self.sums(input, [d_y, &[]], context, |[x, d, _], [s, p]| {
+                for (((s, p), (&x, &d)), &mean) in s.iter_mut().zip(p).zip(x.iter().zip(d)).zip(means) {
+                    *s += d;
+                    *p += d * (x - mean);
+                }
+            })
+        };
+        for (i, place) in [(1, 1), (2, 0)] {
+            if let Some((d, add)) = d_x[i].target() {
+                for ((d, sums), &inverse) in d.iter_mut().zip(&sums).zip(&self.inverse) {
+                    let own = T::from_f64(sums[place]) * if place == 1 { inverse } else { T::ONE };
+                    *d = if add { *d + own } else { own };
+                }
+            }
+        }
+        sums
+    }
+
+    /// Per channel `factor` and `shift` of `y = factor x + shift`.
+    fn line_of_forward(&self, scale: &[T], bias: &[T]) -> (Vec<T>, Vec<T>) {
+        let factors: Vec<T> = scale.iter().zip(&self.inverse).map(|(&s, &i)| s * i).collect();
+        let shifts = (factors.iter().zip(&self.mean).zip(bias)).map(|((&f, &m), &b)| b - f * m).collect();
+        (factors, shifts)
+    }
+
+    /// Repeats over blocks what `d_x = factor d + slope (x - mean) + shift` needs beside mean and factor.
+    fn prepare(&mut self, scale: &[T], sums: &[[f64; 2]]) {
+        let n = (self.batch * self.x.h * self.x.w) as f64;
+        let (mut slopes, mut offsets) = (Vec::with_capacity(sums.len()), Vec::with_capacity(sums.len()));
+        for ((&scale, &inverse), sums) in scale.iter().zip(&self.inverse).zip(sums) {
+            let factor = scale * inverse;
+            let of_batch = |sum: f64| if self.trained { T::from_f64(-sum / n) * factor } else { T::ZERO };
+            slopes.push(of_batch(sums[1]) * inverse * inverse);
+            offsets.push(of_batch(sums[0]));
+        }
+        repeat(&mut self.repeated[3], &slopes);
+        repeat(&mut self.repeated[4], &offsets);
+    }
+
+    /// Sets to 0 what the ReLU did not let pass of a block of gradients.
+    #[inline]
+    fn mask(&self, d: &mut [T], x: &[T], y: &[T]) {
+        if self.masks_by_output() {
+            d.iter_mut().zip(y).for_each(|(d, &y)| *d = if y > T::ZERO { *d } else { T::ZERO });
+        } else if self.relu {
+            let line = self.repeated[1].iter().zip(&self.repeated[2]);
+            let all = d.iter_mut().zip(x).zip(line);
+            all.for_each(|((d, &x), (&f, &b))| *d = if x * f + b > T::ZERO { *d } else { T::ZERO });
+        }
+    }
+
+    /// Writes the gradient of the residual alone.
+    fn pass(&self, rows: Rows<'_, T>, residual: Target<'_, T>) {
+        let (Some((d, add)), Some(to)) = (residual, &self.residual) else { return };
+        let chunk = self.chunk();
+        threads::chunks(d, chunk * to.image(), |piece, d| {
+            for (i, d) in d.chunks_exact_mut(to.image()).enumerate() {
+                let image = piece * chunk + i;
+                if to.gradient_halo && !add {
+                    to.clear_halo(d);
+                }
+                for line in 0..to.h {
+                    let y = if self.relu { line_of(rows.y, &self.y, image, line).iter() } else { [].iter() };
+                    let mut y = y.copied();
+                    let d_y = line_of(rows.d_y, &self.y, image, line);
+                    for (d, &d_y) in d[to.pixel(line, 0)..][..to.span()].iter_mut().zip(d_y) {
+                        let own = if y.next().is_none_or(|y| y > T::ZERO) { d_y } else { T::ZERO };
+                        *d = if add { *d + own } else { own };
+                    }
+                }
+            }
+        });
+    }
+
+    /// Writes the gradients of x (`add`: whether to add to what is there; none: over d_y) and of the residual.
+    fn spread(
+        &self,
+        rows: Rows<'_, T>,
+        d: &mut [T],
+        add: Option<bool>,
+        residual: Target<'_, T>,
+        context: &mut Context<'_, T>,
+    ) {
+        let (chunk, to) = (self.chunk(), &self.x);
+        let block = self.repeated[0].len();
+        let [means, factors, _, slopes, offsets] = &self.repeated;
+        let lanes = &context.scratch.lanes;
+        let (mut none, mut add_residual) = ([], false);
+        let (residual, frame) = match (residual, &self.residual) {
+            (Some((d, add)), Some(frame)) => {
+                add_residual = add;
+                (d, Some(frame))
+            }
+            _ => (&mut none[..], None),
+        };
+        let image_floats = frame.map_or(0, Frame::image);
+        threads::pairs((d, chunk * to.image()), (residual, chunk * image_floats), |piece, d, residual| {
+            with_lane(lanes, |lane| {
                 wide(|| {
                     for (i, d) in d.chunks_exact_mut(to.image()).enumerate() {
                         let image = piece * chunk + i;
-                        if to.gradient_halo && !add {
+                        let residual = residual.get_mut(i * image_floats..(i + 1) * image_floats).unwrap_or(&mut []);
+                        if let Some(frame) = frame.filter(|frame| frame.gradient_halo && !add_residual) {
+                            frame.clear_halo(residual);
+                        }
+                        if to.gradient_halo && add != Some(true) {
                             to.clear_halo(d);
                         }
                         for line in 0..to.h {
-                            let rows = line_of(d_y, &self.y, image, line).iter().zip(outputs(image, line));
-                            let d = d[to.pixel(line, 0)..][..to.span()].iter_mut().zip(rows);
-                            if add {
-                                d.for_each(|(d, (&d_y, &y))| *d += masked(d_y, y));
-                            } else {
-                                d.for_each(|(d, (&d_y, &y))| *d = masked(d_y, y));
+                            let x = line_of(rows.x, &self.x, image, line);
+                            let d_y = if add.is_some() { line_of(rows.d_y, &self.y, image, line) } else { &[] };
+                            let y = if self.masks_by_output() { line_of(rows.y, &self.y, image, line) } else { &[] };
+                            let d = &mut d[to.pixel(line, 0)..][..to.span()];
+                            for (k, d) in d.chunks_mut(block).enumerate() {
+                                let places = k * block..k * block + d.len();
+                                let x = &x[places.clone()];
+                                let y = y.get(places.clone()).unwrap_or(&[]);
+                                let own = if add.is_some() {
+                                    let own = &mut lane[..d.len()];
+                                    own.copy_from_slice(&d_y[places.clone()]);
+                                    own
+                                } else {
+                                    &mut *d
+                                };
+                                self.mask(own, x, y);
+                                if let Some(frame) = frame {
+                                    let to = &mut residual[frame.pixel(line, 0)..][places];
+                                    if add_residual {
+                                        to.iter_mut().zip(&*own).for_each(|(to, &own)| *to += own);
+                                    } else {
+                                        to.copy_from_slice(own);
+                                    }
+                                }
+                                let numbers = factors.iter().zip(slopes).zip(means.iter().zip(offsets));
+                                for ((d, &x), ((&f, &b), (&m, &c))) in own.iter_mut().zip(x).zip(numbers) {
+                                    *d = *d * f + (x - m) * b + c;
+                                }
+                                match add {
+                                    None => {}
+                                    Some(false) => d.copy_from_slice(&lane[..d.len()]),
+                                    Some(true) => d.iter_mut().zip(&*lane).for_each(|(d, &own)| *d += own),
+                                }
                             }
                         }
                     }
                 });
-            });
-        }
-        let (Some((d, add)), to) = (d_x, &self.x) else { return };
-        let [means, factors, slopes, shifts] = &self.repeated;
-        let block = factors.len();
-        threads::chunks(d, chunk * to.image(), |piece, d| {
-            wide(|| {
-                for (i, d) in d.chunks_exact_mut(to.image()).enumerate() {
-                    let image = piece * chunk + i;
-                    if to.gradient_halo && !add {
-                        to.clear_halo(d);
-                    }
-                    for line in 0..to.h {
-                        let rows =
-                            line_of(d_y, &self.y, image, line).chunks(block).zip(outputs(image, line).chunks(block));
-                        let rows = rows.zip(line_of(input, &self.x, image, line).chunks(block));
-                        let d = &mut d[to.pixel(line, 0)..][..to.span()];
-                        for (d, ((d_y, y), x)) in d.chunks_mut(block).zip(rows) {
-                            let numbers = factors.iter().zip(slopes).zip(means.iter().zip(shifts));
-                            let all = d.iter_mut().zip(d_y.iter().zip(y)).zip(x).zip(numbers);
-                            if add {
-                                all.for_each(|(((d, (&d_y, &y)), &x), ((&f, &b), (&m, &c)))| {
-                                    *d += masked(d_y, y) * f + (x - m) * b + c
-                                });
-                            } else {
-                                all.for_each(|(((d, (&d_y, &y)), &x), ((&f, &b), (&m, &c)))| {
-                                    *d = masked(d_y, y) * f + (x - m) * b + c
-                                });
-                            }
-                        }
-                    }
-                }
             });
         });
     }

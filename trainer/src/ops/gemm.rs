@@ -3,7 +3,8 @@
 use kd_runtime::ops::{self, OpError};
 
 use super::kernels::gemm::{Matrix, product};
-use super::kernels::linear::{self, Plus, multiply, multiply_transposed};
+use super::kernels::linear::{self, Plus, multiply, multiply_rows, multiply_transposed};
+use super::kernels::rows::wide;
 use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site};
 use crate::exec::Real;
 
@@ -57,9 +58,21 @@ impl<T: Real> Gemm<T> {
         !self.trans_a && self.alpha == T::ONE && self.beta == T::ONE
     }
 
+    /// Whether the weights are rows that are worth reading as they lie: more than the batch.
+    fn reads_rows(&self) -> bool {
+        self.trans_b && self.m >= 8 && self.n > self.m && self.k > 0
+    }
+
     fn d_c(&self, [rows, columns]: [usize; 2], d_y: &[T], d: &mut [T], add: bool) {
         if !add {
             d.fill(T::ZERO);
+        }
+        if rows == 1 && columns == self.n && self.beta == T::ONE {
+            return wide(|| {
+                for line in d_y.chunks_exact(self.n) {
+                    d.iter_mut().zip(line).for_each(|(d, &value)| *d += value);
+                }
+            });
         }
         for (i, line) in d_y.chunks_exact(self.n).enumerate() {
             for (j, &value) in line.iter().enumerate() {
@@ -73,8 +86,13 @@ impl<T: Real> Gemm<T> {
 impl<T: Real> Kernel<T> for Gemm<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], context: &mut Context<'_, T>) {
         if self.is_plain() && matches!(self.c, None | Some([1, _])) && self.c.is_none_or(|[_, n]| n == self.n) {
-            let plus = if self.c.is_some() { Plus::Row(x.get(2)) } else { Plus::Nothing };
             let sizes = [self.m, self.n, self.k];
+            if self.reads_rows() {
+                let bias = self.c.is_some().then(|| x.get(2));
+                let packed = &mut context.scratch.shared[..linear::shared::<T>([self.m, self.k])];
+                return multiply_rows(y, x.get(0), x.get(1), sizes, bias, packed, &context.scratch.lanes);
+            }
+            let plus = if self.c.is_some() { Plus::Row(x.get(2)) } else { Plus::Nothing };
             return multiply(y, x.get(0), self.b(x.get(1)), sizes, plus, &context.scratch.lanes);
         }
         let add = self.c.is_some();
@@ -134,6 +152,10 @@ impl<T: Real> Kernel<T> for Gemm<T> {
 
     fn scratch(&self) -> ScratchSize {
         let lane = linear::lane::<T>(self.k, self.n).max(linear::lane::<T>(self.n, self.k));
-        ScratchSize { shared: 0, lane: if self.is_plain() { lane } else { 0 } }
+        let (shared, rows) = match self.is_plain() && self.reads_rows() {
+            true => (linear::shared::<T>([self.m, self.k]), linear::row_lane(self.m)),
+            false => (0, 0),
+        };
+        ScratchSize { shared, lane: if self.is_plain() { lane.max(rows) } else { 0 } }
     }
 }

@@ -242,9 +242,14 @@ pub trait Kernel<T: Real>: Send {
     /// What backward needs.
     fn keeps(&self) -> Keeps;
 
-    /// Whether [`Kernel::forward_in_place`] and [`Kernel::backward_in_place`] exist.
+    /// Whether [`Kernel::forward_in_place`] exists.
     fn in_place(&self) -> bool {
         false
+    }
+
+    /// Whether [`Kernel::backward_in_place`] exists.
+    fn gradient_in_place(&self) -> bool {
+        self.in_place()
     }
 
     /// As forward, where `y` holds input 0 (which [`Inputs::get`] then gives as empty).

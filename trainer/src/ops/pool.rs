@@ -74,7 +74,7 @@ impl<T: Real> Kernel<T> for Max {
         let Self { x: from, y: to, cells, winners } = self;
         let n = images(to, y.len() / to.image());
         let x = x.get(0);
-        threads::chunks2((y, n * to.image()), (winners, n * to.image()), |piece, y, winners| {
+        threads::pairs((y, n * to.image()), (winners, n * to.image()), |piece, y, winners| {
             let x = &x[piece * n * from.image()..];
             let own = y.chunks_exact_mut(to.image()).zip(winners.chunks_exact_mut(to.image()));
             for ((y, winners), x) in own.zip(x.chunks_exact(from.image())) {

@@ -42,7 +42,7 @@ impl<T: Real> Bent<T> {
 impl<T: Real> Kernel<T> for Bent<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
         let slope = self.slope;
-        pointwise::map(y, x.get(0), |x| Self::value(slope, x));
+        pointwise::map(y, x.get(0), move |x| Self::value(slope, x));
     }
 
     fn backward(
@@ -55,7 +55,7 @@ impl<T: Real> Kernel<T> for Bent<T> {
     ) {
         let slope = self.slope;
         if let Some((d, add)) = d_x[0].target() {
-            pointwise::combine(d, add, y, d_y, |y, d| if y > T::ZERO { d } else { slope * d });
+            pointwise::combine(d, add, y, d_y, move |y, d| d * if y > T::ZERO { T::ONE } else { slope });
         }
     }
 
@@ -69,7 +69,7 @@ impl<T: Real> Kernel<T> for Bent<T> {
 
     fn forward_in_place(&mut self, _x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
         let slope = self.slope;
-        pointwise::update(y, |x| Self::value(slope, x));
+        pointwise::update(y, move |x| Self::value(slope, x));
     }
 
     fn backward_in_place(
@@ -81,7 +81,7 @@ impl<T: Real> Kernel<T> for Bent<T> {
         _context: &mut Context<'_, T>,
     ) {
         let slope = self.slope;
-        pointwise::update_with(d, y, |d, y| if y > T::ZERO { d } else { slope * d });
+        pointwise::update_with(d, y, move |d, y| d * if y > T::ZERO { T::ONE } else { slope });
     }
 }
 
@@ -100,7 +100,7 @@ pub fn clip<T: Real>(_op: &ops::relu::Clip, site: &Site<'_>) -> Built<T> {
 impl<T: Real> Kernel<T> for Clip<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
         let (low, high) = (self.low, self.high);
-        pointwise::map(y, x.get(0), |x| {
+        pointwise::map(y, x.get(0), move |x| {
             let x = low.map_or(x, |low| if x < low { low } else { x });
             high.map_or(x, |high| if x > high { high } else { x })
         });
@@ -116,7 +116,7 @@ impl<T: Real> Kernel<T> for Clip<T> {
     ) {
         let (low, high) = (self.low, self.high);
         if let Some((d, add)) = d_x[0].target() {
-            pointwise::combine(d, add, x.get(0), d_y, |x, d| {
+            pointwise::combine(d, add, x.get(0), d_y, move |x, d| {
                 let outside = low.is_some_and(|low| x < low) || high.is_some_and(|high| x > high);
                 if outside { T::ZERO } else { d }
             });

@@ -75,8 +75,9 @@ pub fn update<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], step: &St
     let (one_1, one_2) = (T::ONE - step.beta1, T::ONE - step.beta2);
     // One division: both sides of the fraction times `root`.
     let (size, epsilon) = (step.size * step.root, step.epsilon * step.root);
+    let step = *step;
     threads::chunks3([p, m, v], PIECE, |i, [p, m, v]| {
-        wide(|| {
+        wide(move || {
             for (((p, &g), m), v) in p.iter_mut().zip(&g[i * PIECE..]).zip(m).zip(v) {
                 *m += one_1 * (g - *m);
                 *v = step.beta2 * *v + one_2 * g * g;

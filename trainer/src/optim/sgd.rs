@@ -55,12 +55,12 @@ pub fn update<T: Real>(p: &mut [T], g: &[T], velocity: &mut [T], step: &Step<T>)
     let Step { lr, momentum, dampening, nesterov, decay, first } = *step;
     if momentum == T::ZERO {
         return threads::chunks(p, PIECE, |i, p| {
-            wide(|| p.iter_mut().zip(&g[i * PIECE..]).for_each(|(p, &g)| *p -= lr * (g + decay * *p)));
+            wide(move || p.iter_mut().zip(&g[i * PIECE..]).for_each(|(p, &g)| *p -= lr * (g + decay * *p)));
         });
     }
     let (keep, take) = if first { (T::ZERO, T::ONE) } else { (momentum, T::ONE - dampening) };
-    threads::chunks2((p, PIECE), (velocity, PIECE), |i, p, velocity| {
-        wide(|| {
+    threads::pairs((p, PIECE), (velocity, PIECE), |i, p, velocity| {
+        wide(move || {
             for ((p, &g), v) in p.iter_mut().zip(&g[i * PIECE..]).zip(velocity) {
                 let g = g + decay * *p;
                 *v = keep * *v + take * g;

@@ -40,6 +40,12 @@ impl Frame {
         Some(Self { c, h, w, ..Self::default() })
     }
 
+    /// Whether each pixel lies at the same place in both.
+    pub fn same_places(&self, other: &Self) -> bool {
+        let places = |f: &Self| [f.c, f.h, f.w, f.top, f.bottom, f.left, f.right];
+        places(self) == places(other)
+    }
+
     /// Makes the halo at least `[top, bottom, left, right]`.
     pub fn widen(&mut self, [top, bottom, left, right]: [usize; 4]) {
         self.top = self.top.max(top);

@@ -10,7 +10,7 @@ use crate::exec::Real;
 use crate::ops::with_lane;
 
 /// Rows of a sum of outer products that one task computes.
-const TASK_ROWS: usize = 48;
+const TASK_ROWS: usize = 96;
 
 /// A pointer that tasks write through, each to elements of its own.
 struct Shared<T>(*mut T);
@@ -81,9 +81,95 @@ pub fn multiply<T: Real>(
     });
 }
 
+/// Floats of memory that [`multiply_rows`] needs once.
+pub fn shared<T: Real>([m, k]: [usize; 2]) -> usize {
+    m.next_multiple_of(rows::choose::<T>(m).width) * k
+}
+
+/// Floats of a lane that [`multiply_rows`] needs.
+pub fn row_lane(m: usize) -> usize {
+    WEIGHT_ROWS * m
+}
+
+/// Rows of weights that one task of [`multiply_rows`] reads.
+const WEIGHT_ROWS: usize = 96;
+
+/// `y = x wᵀ + bias` for row-major x `[m, k]`, y `[m, n]`, w `[n, k]`: w is by far the largest, so it is read once, as it
+/// lies, and x is packed. A task has rows of w, whose products are columns of y.
+pub fn multiply_rows<T: Real>(
+    y: &mut [T],
+    x: &[T],
+    w: &[T],
+    [m, n, k]: [usize; 3],
+    bias: Option<&[T]>,
+    packed: &mut [T],
+    lanes: &[Mutex<Vec<T>>],
+) {
+    assert!(y.len() == m * n && x.len() == m * k && w.len() == n * k, "a product of [{m}, {k}] and [{n}, {k}]");
+    let row: &'static Row<T> = rows::choose(m);
+    let width = row.width;
+    threads::chunks(packed, (k * width).max(1), |panel, to| {
+        pack(to, Matrix::rows(x, k).t(), panel * width, width.min(m - panel * width), width, k);
+    });
+    let packed = &*packed;
+    let target = Shared(y.as_mut_ptr());
+    threads::each(n.div_ceil(WEIGHT_ROWS), |task| {
+        let first = task * WEIGHT_ROWS;
+        let outputs = WEIGHT_ROWS.min(n - first);
+        with_lane(lanes, |lane| {
+            let products = &mut lane[..outputs * m];
+            let pixels: [Pixel; WEIGHT_ROWS] = std::array::from_fn(|i| Pixel { x: (i * k) as u32, y: (i * m) as u32 });
+            // A tile's rows stay in the cache while they meet all panels.
+            for tile in (0..outputs).step_by(TILE_ROWS) {
+                for (panel, packed) in packed.chunks_exact(k * width).enumerate() {
+                    let call = Product {
+                        x: w[first * k..].as_ptr(),
+                        y: products[panel * width..].as_mut_ptr(),
+                        pixels: &pixels[tile..(tile + TILE_ROWS).min(outputs)],
+                        runs: &[0],
+                        len: k,
+                        panel: packed.as_ptr(),
+                        columns: width.min(m - panel * width),
+                        start: Start::Zero,
+                    };
+                    // SAFETY: rows of w and of the products lie inside their slices by the assertion.
+                    unsafe { row.product(&call) };
+                }
+            }
+            for i in 0..m {
+                for j in 0..outputs {
+                    let sum = products[j * m + i] + bias.map_or(T::ZERO, |bias| bias[first + j]);
+                    // SAFETY: inside y by the assertion; this task alone has these columns.
+                    unsafe { *target.get().add(i * n + first + j) = sum };
+                }
+            }
+        });
+    });
+}
+
+/// Rows of a tile of [`multiply_rows`].
+const TILE_ROWS: usize = 12;
+
+/// W columns from `first` on of b as rows.
+fn pack_rows<T: Real, const W: usize>(to: &mut [T], b: Matrix<'_, T>, first: usize, k: usize) {
+    for (line, i) in to.as_chunks_mut::<W>().0.iter_mut().zip(0..k) {
+        if let Some((from, _)) = b.data[i * b.row + first..].split_first_chunk::<W>() {
+            *line = *from;
+        }
+    }
+}
+
 /// Columns `first..first + columns` of b as rows of `width`, zeros behind them.
 fn pack<T: Real>(to: &mut [T], b: Matrix<'_, T>, first: usize, columns: usize, width: usize, k: usize) {
     if b.col == 1 {
+        if columns == width {
+            // Sizes that the compiler knows.
+            match width {
+                32 => return pack_rows::<T, 32>(to, b, first, k),
+                16 => return pack_rows::<T, 16>(to, b, first, k),
+                _ => {}
+            }
+        }
         for (line, i) in to.chunks_exact_mut(width).zip(0..k) {
             line[..columns].copy_from_slice(&b.data[i * b.row + first..][..columns]);
             line[columns..].fill(T::ZERO);

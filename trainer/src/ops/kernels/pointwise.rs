@@ -1,5 +1,7 @@
-//! Loops over elements, in pieces of a fixed size that run on the threads of the pool.
+//! Loops over elements, in pieces of a fixed size that run on the threads of the pool. Functions are copied into the
+//! loops: what a loop reads through a reference keeps it from becoming vectors.
 
+use super::rows::wide;
 use super::threads;
 use crate::exec::Real;
 
@@ -7,41 +9,43 @@ use crate::exec::Real;
 pub const PIECE: usize = 1 << 14;
 
 /// `y = f(x)`.
-pub fn map<T: Real>(y: &mut [T], x: &[T], f: impl Fn(T) -> T + Sync) {
+pub fn map<T: Real>(y: &mut [T], x: &[T], f: impl Fn(T) -> T + Sync + Copy) {
     threads::chunks(y, PIECE, |i, y| {
-        for (y, &x) in y.iter_mut().zip(&x[i * PIECE..]) {
-            *y = f(x);
-        }
+        wide(move || {
+            for (y, &x) in y.iter_mut().zip(&x[i * PIECE..]) {
+                *y = f(x);
+            }
+        });
     });
 }
 
 /// `y = f(y)`.
-pub fn update<T: Real>(y: &mut [T], f: impl Fn(T) -> T + Sync) {
-    threads::chunks(y, PIECE, |_, y| {
-        for y in y {
-            *y = f(*y);
-        }
-    });
+pub fn update<T: Real>(y: &mut [T], f: impl Fn(T) -> T + Sync + Copy) {
+    threads::chunks(y, PIECE, |_, y| wide(move || y.iter_mut().for_each(|y| *y = f(*y))));
 }
 
 /// `y = f(y, x)`.
-pub fn update_with<T: Real>(y: &mut [T], x: &[T], f: impl Fn(T, T) -> T + Sync) {
+pub fn update_with<T: Real>(y: &mut [T], x: &[T], f: impl Fn(T, T) -> T + Sync + Copy) {
     threads::chunks(y, PIECE, |i, y| {
-        for (y, &x) in y.iter_mut().zip(&x[i * PIECE..]) {
-            *y = f(*y, x);
-        }
+        wide(move || {
+            for (y, &x) in y.iter_mut().zip(&x[i * PIECE..]) {
+                *y = f(*y, x);
+            }
+        });
     });
 }
 
 /// `y = f(a, b)` or `y += f(a, b)`.
-pub fn combine<T: Real>(y: &mut [T], add: bool, a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync) {
+pub fn combine<T: Real>(y: &mut [T], add: bool, a: &[T], b: &[T], f: impl Fn(T, T) -> T + Sync + Copy) {
     threads::chunks(y, PIECE, |i, y| {
         let pairs = a[i * PIECE..].iter().zip(&b[i * PIECE..]);
-        if add {
-            y.iter_mut().zip(pairs).for_each(|(y, (&a, &b))| *y += f(a, b));
-        } else {
-            y.iter_mut().zip(pairs).for_each(|(y, (&a, &b))| *y = f(a, b));
-        }
+        wide(move || {
+            if add {
+                y.iter_mut().zip(pairs).for_each(|(y, (&a, &b))| *y += f(a, b));
+            } else {
+                y.iter_mut().zip(pairs).for_each(|(y, (&a, &b))| *y = f(a, b));
+            }
+        });
     });
 }
 

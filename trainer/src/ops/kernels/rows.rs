@@ -16,6 +16,8 @@ pub struct Row<T: 'static> {
     pub name: &'static str,
     /// Columns of a panel.
     pub width: usize,
+    /// Time of a column beside those of other rows, in hundredths: wide tiles load less for each product.
+    cost: usize,
     isa: Isa,
     product: unsafe fn(&Product<'_, T>),
     outer: unsafe fn(&Outer<'_, T>),
@@ -65,7 +67,7 @@ fn isa() -> Isa {
 
 macro_rules! row {
     ($const:ident, $name:literal, $isa:ident, $T:ty, $V:ty, [$($feature:literal)?],
-     $P:literal/$HALF:literal x $Q:literal, $R1:literal $R2:literal $R3:literal $R4:literal) => {
+     cost $cost:literal, $P:literal/$HALF:literal x $Q:literal, $R1:literal $R2:literal $R3:literal $R4:literal) => {
         const $const: Row<$T> = {
             $(#[target_feature(enable = $feature)])?
             unsafe fn product(call: &Product<'_, $T>) {
@@ -105,6 +107,7 @@ macro_rules! row {
             Row {
                 name: $name,
                 width: $Q * <$V as Vector>::LANES,
+                cost: $cost,
                 isa: Isa::$isa,
                 product,
                 outer,
@@ -118,18 +121,18 @@ macro_rules! row {
     };
 }
 
-row!(SCALAR_F64, "gemm_f64/scalar_4x4", Scalar, f64, f64, [], 4/2 x 4, 4 2 1 1);
-row!(SCALAR_F32, "gemm_f32/scalar_4x4", Scalar, f32, f32, [], 4/2 x 4, 4 2 1 1);
+row!(SCALAR_F64, "gemm_f64/scalar_4x4", Scalar, f64, f64, [], cost 100, 4/2 x 4, 4 2 1 1);
+row!(SCALAR_F32, "gemm_f32/scalar_4x4", Scalar, f32, f32, [], cost 100, 4/2 x 4, 4 2 1 1);
 #[cfg(target_arch = "x86_64")]
-row!(AVX2_8, "gemm_f32/avx2_12x8", Avx2, f32, std::arch::x86_64::__m256, ["avx2,fma"], 12/6 x 1, 12 6 3 2);
+row!(AVX2_8, "gemm_f32/avx2_12x8", Avx2, f32, std::arch::x86_64::__m256, ["avx2,fma"], cost 130, 12/6 x 1, 12 6 3 2);
 #[cfg(target_arch = "x86_64")]
-row!(AVX2_16, "gemm_f32/avx2_6x16", Avx2, f32, std::arch::x86_64::__m256, ["avx2,fma"], 6/3 x 2, 6 4 3 2);
+row!(AVX2_16, "gemm_f32/avx2_6x16", Avx2, f32, std::arch::x86_64::__m256, ["avx2,fma"], cost 112, 6/3 x 2, 6 4 3 2);
 #[cfg(target_arch = "x86_64")]
-row!(AVX512_16, "gemm_f32/avx512_14x16", Avx512, f32, std::arch::x86_64::__m512, ["avx512f,avx2,fma"], 14/7 x 1, 24 16 8 3);
+row!(AVX512_16, "gemm_f32/avx512_14x16", Avx512, f32, std::arch::x86_64::__m512, ["avx512f,avx2,fma"], cost 108, 14/7 x 1, 24 16 8 3);
 #[cfg(target_arch = "x86_64")]
-row!(AVX512_32, "gemm_f32/avx512_12x32", Avx512, f32, std::arch::x86_64::__m512, ["avx512f,avx2,fma"], 12/6 x 2, 12 8 4 3);
+row!(AVX512_32, "gemm_f32/avx512_12x32", Avx512, f32, std::arch::x86_64::__m512, ["avx512f,avx2,fma"], cost 100, 12/6 x 2, 12 8 4 3);
 #[cfg(target_arch = "aarch64")]
-row!(NEON_8, "gemm_f32/neon_8x8", Neon, f32, std::arch::aarch64::float32x4_t, [], 8/4 x 2, 8 4 3 2);
+row!(NEON_8, "gemm_f32/neon_8x8", Neon, f32, std::arch::aarch64::float32x4_t, [], cost 100, 8/4 x 2, 8 4 3 2);
 
 /// All rows for f32; the scalar one defines the results up to rounding.
 pub static F32: &[Row<f32>] = &[
@@ -149,13 +152,14 @@ pub static F32: &[Row<f32>] = &[
 /// The row for f64, which only tests compute in.
 pub static F64: &[Row<f64>] = &[SCALAR_F64];
 
-/// The row for so many columns: of the best instruction sets the one that wastes the fewest columns, then the widest.
+/// The row for so many columns: of the best instruction sets the one that takes the least time, columns that it wastes
+/// included.
 pub fn choose<T: Real>(columns: usize) -> &'static Row<T> {
     let best = isa();
     let rows = T::rows();
     let fast = rows.iter().any(|row| row.isa > Isa::Scalar && row.isa <= best);
     let usable = rows.iter().filter(|row| row.isa <= best && (row.isa > Isa::Scalar || !fast));
-    let cost = |row: &&Row<T>| (columns.next_multiple_of(row.width), Reverse(row.width), Reverse(row.isa));
+    let cost = |row: &&Row<T>| (columns.next_multiple_of(row.width) * row.cost, Reverse(row.width), Reverse(row.isa));
     usable.min_by_key(cost).expect("a scalar row is in every table")
 }
 

@@ -260,14 +260,14 @@ pub fn chunks3<T: Send>(y: [&mut [T]; 3], size: usize, body: impl Fn(usize, [&mu
     each(n, |i| body(i, std::array::from_fn(|k| unsafe { y[k].chunk(i, size) })));
 }
 
-/// As [`chunks`] over two slices at once, until one ends.
-pub fn chunks2<A: Send, B: Send>(
+/// As [`chunks`] over two slices at once, until the first ends; the second's chunks are then empty where it has ended.
+pub fn pairs<A: Send, B: Send>(
     (a, a_size): (&mut [A], usize),
     (b, b_size): (&mut [B], usize),
     body: impl Fn(usize, &mut [A], &mut [B]) + Sync,
 ) {
-    let (a_size, b_size) = (a_size.max(1), b_size.max(1));
-    let n = a.len().div_ceil(a_size).min(b.len().div_ceil(b_size));
+    let a_size = a_size.max(1);
+    let n = a.len().div_ceil(a_size);
     let (a, b) = (Split(a.as_mut_ptr(), a.len()), Split(b.as_mut_ptr(), b.len()));
     // SAFETY: as in `chunks`.
     each(n, |i| body(i, unsafe { a.chunk(i, a_size) }, unsafe { b.chunk(i, b_size) }));
@@ -305,7 +305,7 @@ mod tests {
         let mut threads = Threads::new(3).unwrap();
         let (mut a, mut b) = (vec![0; 10], vec![0; 25]);
         threads.run(|| {
-            chunks2((&mut a, 2), (&mut b, 5), |i, a, b| {
+            pairs((&mut a, 2), (&mut b, 5), |i, a, b| {
                 a.fill(i);
                 b.fill(10 * i);
                 assert!(index() < 3);
