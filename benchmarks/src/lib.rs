@@ -1,6 +1,7 @@
 //! Comparisons of `kd` with other software: golden values, ONNX's node tests, speed. Each is a function here (so that
 //! tests call it too) and a program of the same name that prints a line per case.
 
+pub mod args;
 pub mod conformance;
 pub mod golden_quant;
 pub mod golden_train;

@@ -29,19 +29,41 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     Ok(())
 }
 
+/// What is compared, by which program of `benchmarks/`, and what it takes.
+const COMPARISONS: &[(&str, &str, &str)] = &[
+    ("training", "training_step", "[CASE…] [--threads N] [--rounds N] [--max-ratio R]"),
+    ("curve", "loss_curve", "RECIPE [KEY=VALUE…] [--steps N] [--first N] [--max-difference D]"),
+    ("recipe", "recipe_run", "RECIPE [KEY=VALUE…] [--seeds N] [--threads N] [--margin POINTS]"),
+];
+
 /// Runs a comparison of `benchmarks/` with optimization.
 pub fn compare(args: &[String]) -> Result<(), Failure> {
-    let Some(("training", rest)) = args.split_first().map(|(name, rest)| (name.as_str(), rest)) else {
+    let known = args.first().and_then(|name| COMPARISONS.iter().find(|row| row.0 == name));
+    let Some((name, program, _)) = known else {
         let found = args.first().map_or("nothing".to_string(), |arg| format!("`{arg}`"));
-        let usage = "training [CASE…] [--threads N] [--rounds N] [--max-ratio R]";
-        return Err(format!("compare: expected {usage}, found {found}").into());
+        let usage: Vec<String> = COMPARISONS.iter().map(|(name, _, takes)| format!("{name} {takes}")).collect();
+        return Err(format!("compare: expected {}, found {found}", usage.join(" | ")).into());
     };
+    let python = python()?;
     let mut command = Command::new("cargo");
-    command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", "training_step", "--"]);
-    command.arg("--python").arg(python()?).args(["--output", "benchmarks/results/training.json"]).args(rest);
+    if *name != "training" {
+        execute(Command::new("cargo").args(["build", "--release", "--quiet", "--locked", "-p", "kd-trainer"]))?;
+        command.env("PATH", path_with_ours()?);
+    }
+    command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", program, "--"]);
+    command.arg("--python").arg(python).args(["--output", &format!("benchmarks/results/{name}.json")]);
+    command.args(&args[1..]);
     fs::create_dir_all("benchmarks/results").map_err(|e| format!("benchmarks/results: {e}"))?;
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
+}
+
+/// The search path, our release programs first.
+fn path_with_ours() -> Result<std::ffi::OsString, String> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let ours = std::path::absolute(target.join("release")).map_err(|e| format!("target: {e}"))?;
+    let before = std::env::var_os("PATH").unwrap_or_default();
+    std::env::join_paths(std::iter::once(ours).chain(std::env::split_paths(&before))).map_err(|e| format!("PATH: {e}"))
 }
 
 /// `KD_PEERS_PYTHON`, or the environment that `cargo xtask peers` makes.

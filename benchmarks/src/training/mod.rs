@@ -1,8 +1,10 @@
 //! Whole training steps, ours and a peer's in turns, on the same shapes.
 
+mod commands;
 mod ours;
 mod peer;
 
+pub use commands::{answer, checked};
 pub use ours::Ours;
 pub use peer::Peer;
 

@@ -10,6 +10,7 @@ pub(crate) mod tests;
 
 use kd_runtime::contract::Contract;
 use kd_runtime::data::Description;
+use sha2::{Digest, Sha256};
 
 pub use prepare::prepare;
 
@@ -115,6 +116,17 @@ impl Samples {
         if let Values::F32(floats) = &mut self.values {
             floats.extend_from_slice(raw);
         }
+    }
+
+    /// SHA-256 over all values and labels.
+    pub fn sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        match &self.values {
+            Values::U8(bytes) => hash.update(bytes),
+            Values::F32(floats) => floats.iter().for_each(|x| hash.update(x.to_le_bytes())),
+        }
+        self.labels.iter().for_each(|&label| hash.update((label as u64).to_le_bytes()));
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Number of samples.

@@ -210,6 +210,18 @@ static TEACHER: &[Key] = &[
         "any teacher will do",
     ),
     key("weight", "its share in the mean of several teachers, divided by the sum of all", number(1.0, Range::Positive)),
+    key(
+        "cache",
+        "whether its answers to all training samples are computed once and kept in the run folder: `auto`, where samples are \
+         not augmented or `cache_views` is set, or `off`",
+        Kind::Choice { default: "auto", known: &["auto", "off"] },
+    ),
+    key(
+        "cache_views",
+        "augmented views of each sample that a cache holds and epochs take in turn; 0: augmented samples are not cached",
+        count(0, 0, 10_000),
+    ),
+    key("cache_precision", "how a cache keeps values", Kind::Choice { default: "f32", known: &["f32", "f16"] }),
     Key { left_out: AS_TRAIN, ..EPOCHS },
     Key { left_out: AS_TRAIN, ..BATCH },
     Key { left_out: AS_TRAIN, ..OPTIMIZER_KEY },

@@ -18,6 +18,7 @@ pub(crate) use values::suggest;
 use std::path::PathBuf;
 
 use crate::options::Options;
+use crate::teacher::CacheWish;
 
 /// An entry of a table (architecture, method, optimizer, schedule, augmentation) with checked options.
 #[derive(Clone, Debug, PartialEq)]
@@ -110,6 +111,8 @@ pub struct Teacher {
     pub must_reach: Option<f64>,
     /// Its share in the mean of several teachers; the shares are divided by their sum.
     pub weight: f64,
+    /// Whether and how its answers are kept.
+    pub cache: CacheWish,
 }
 
 /// Where a teacher comes from.

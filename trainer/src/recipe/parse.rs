@@ -13,6 +13,8 @@ use super::{
     Train, cross,
 };
 use crate::options::Options;
+use crate::teacher::CacheWish;
+use crate::teacher::cache::Precision;
 
 /// Reads a recipe and applies `key=value` overrides. Refuses, in one line with the place in the file, what is not known,
 /// not of the right kind or not in its range, and what contradicts itself.
@@ -226,6 +228,9 @@ fn device(text: &str) -> Option<Device> {
     }
 }
 
+/// Keys of a teacher wherever it comes from.
+const ANY_TEACHER: &[&str] = &["must_reach", "weight", "cache", "cache_views", "cache_precision"];
+
 fn teacher(keys: Keys<'_>, train: &Train) -> Result<Teacher> {
     let section = section("teacher");
     let sources: Vec<&str> = ["run", "onnx", "arch"].into_iter().filter(|key| keys.get(key).is_some()).collect();
@@ -244,8 +249,8 @@ fn teacher(keys: Keys<'_>, train: &Train) -> Result<Teacher> {
             let (arch, keys) = keys.choice(&ARCH, &own.collect::<Vec<_>>())?;
             (Some(arch), keys)
         }
-        "onnx" => (None, keys.only(&["onnx", "contract", "must_reach", "weight"], "a teacher from `onnx`")?),
-        _ => (None, keys.only(&["run", "must_reach", "weight"], "a teacher from `run`")?),
+        "onnx" => (None, keys.only(&[&["onnx", "contract"], ANY_TEACHER].concat(), "a teacher from `onnx`")?),
+        _ => (None, keys.only(&[&["run"], ANY_TEACHER].concat(), "a teacher from `run`")?),
     };
     let set = keys.settings(section.keys)?;
     let source = match arch {
@@ -265,7 +270,13 @@ fn teacher(keys: Keys<'_>, train: &Train) -> Result<Teacher> {
         },
         None => TeacherSource::Run(set.text("run").into()),
     };
-    Ok(Teacher { source, must_reach: optional(&set, "must_reach", Options::number), weight: set.number("weight") })
+    let cache = CacheWish {
+        wanted: set.text("cache") == "auto",
+        views: set.count("cache_views"),
+        precision: if set.text("cache_precision") == "f16" { Precision::F16 } else { Precision::F32 },
+    };
+    let must_reach = optional(&set, "must_reach", Options::number);
+    Ok(Teacher { source, must_reach, weight: set.number("weight"), cache })
 }
 
 fn term(keys: Keys<'_>) -> Result<Term> {

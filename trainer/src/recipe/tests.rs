@@ -43,7 +43,7 @@ fn a_recipe_says_only_what_differs_from_a_default() {
     assert_eq!((&*recipe.run.name, recipe.run.seed, recipe.run.device), ("good", 1, Device::Cpu));
     assert_eq!((&*recipe.data.format, recipe.data.subset, recipe.data.validation), ("digits", 1.0, 0.1));
     assert_eq!(recipe.data.augment[0].name, "translate");
-    let [Teacher { source: TeacherSource::Arch { arch, train }, must_reach: Some(0.9), weight: 1.0 }] =
+    let [Teacher { source: TeacherSource::Arch { arch, train }, must_reach: Some(0.9), weight: 1.0, .. }] =
         &*recipe.teachers
     else {
         panic!("{:?}", recipe.teachers)
@@ -104,9 +104,9 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("format = \"digits\"", "format = \"digits\"\nexclude_classes = [3]", "r.toml:3: data.exclude_classes.0: expected a text: the name of a class, found `3`; put it in quotes"),
         ("format = \"digits\"", "format = 1979-05-27", "r.toml:2: data.format: expected a text, found `1979-05-27`; correct it"),
         ("arch = \"cnn\"", "arch = \"cnn\"\nrun = \"x\"", "r.toml:4: teacher: expected one of `run`, `onnx`, `arch`, found run and arch; say where the teacher comes from"),
-        ("arch = \"cnn\"", "run = \"x\"", "r.toml:6: teacher.widths: expected a key of a teacher from `run`, found `widths`; known are run, must_reach, weight"),
+        ("arch = \"cnn\"", "run = \"x\"", "r.toml:6: teacher.widths: expected a key of a teacher from `run`, found `widths`; known are run, must_reach, weight, cache, cache_views, cache_precision"),
         ("arch = \"cnn\"", "", "r.toml:4: teacher: expected one of `run`, `onnx`, `arch`, found none; say where the teacher comes from"),
-        ("arch = \"cnn\"", "arch = \"cnn\"\ncontract = \"c\"", "r.toml:6: teacher.contract: expected a key of architecture `cnn`, found `contract`; known are arch, must_reach, weight, epochs, batch, optimizer, schedule, widths, kernel, convs, head, dropout"),
+        ("arch = \"cnn\"", "arch = \"cnn\"\ncontract = \"c\"", "r.toml:6: teacher.contract: expected a key of architecture `cnn`, found `contract`; known are arch, must_reach, weight, cache, cache_views, cache_precision, epochs, batch, optimizer, schedule, widths, kernel, convs, head, dropout"),
         ("[train]", "[run]\ndevice = \"gpu\"\n[train]", "r.toml:13: run.device: expected `cpu` or `cuda:N`, found `gpu`; name one of them"),
         ("[train]", "[run]\nprecision = \"f16\"\n[train]", "r.toml:13: run.precision: expected one of f32, found `\"f16\"`; known are f32"),
         ("[train]", "[run]\nthreads = 0\n[train]", "r.toml:13: run.threads: expected a whole number from 1 to 1024, found `0`; correct it, or leave it out (all cores of this machine)"),

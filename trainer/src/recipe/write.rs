@@ -8,6 +8,7 @@ use kd_runtime::files;
 use super::keys::{ARCH, AUGMENTATION, METHOD, OPTIMIZER, SCHEDULE, Table};
 use super::{Choice, Device, Keep, Normalize, Recipe, Scheme, Stage, Teacher, TeacherSource, Term};
 use crate::options::Quoted;
+use crate::teacher::cache::Precision;
 
 impl Recipe {
     /// The complete recipe, every default filled in; [`parse`](super::parse::parse) makes the same recipe of it.
@@ -138,7 +139,10 @@ fn write_teacher(out: &mut String, teacher: &Teacher) -> fmt::Result {
         }
     }
     number(out, "must_reach", teacher.must_reach)?;
-    key(out, "weight", format_args!("{:?}", teacher.weight))
+    key(out, "weight", format_args!("{:?}", teacher.weight))?;
+    key(out, "cache", if teacher.cache.wanted { "\"auto\"" } else { "\"off\"" })?;
+    key(out, "cache_views", teacher.cache.views)?;
+    key(out, "cache_precision", if teacher.cache.precision == Precision::F16 { "\"f16\"" } else { "\"f32\"" })
 }
 
 /// `{ kind = "adamw", lr = 0.001 }`.

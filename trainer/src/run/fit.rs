@@ -19,8 +19,8 @@ use crate::optim::schedule::SCHEDULES;
 use crate::optim::table::OPTIMIZERS;
 use crate::optim::{Optimizer, clip, max_norm};
 use crate::recipe::{Data, Distill, Train};
-use crate::schemes::At;
 use crate::schemes::learner::Learner;
+use crate::schemes::{self, At};
 use crate::teacher::{self, Network};
 
 /// One network to train.
@@ -41,6 +41,8 @@ pub struct Job<'a> {
     pub seed: u64,
     /// Threads.
     pub threads: usize,
+    /// Folder of what its teachers said (made if needed).
+    pub caches: &'a Path,
     /// Folder of its checkpoints (made if missing): `state.safetensors`
     pub checkpoints: &'a Path,
     /// Ties a checkpoint to what made it: it is refused by a job with another one.
@@ -109,6 +111,17 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
     if !progress.finished {
         monitor.begin(job.name, progress.history.len(), job.epochs(), job.data.train.len());
     }
+    if !progress.finished {
+        let augment_text: Vec<String> =
+            job.data_section.augment.iter().map(|choice| format!("{} {:?}", choice.name, choice.options)).collect();
+        let feed = schemes::Feed {
+            samples: &job.data.train,
+            augment: &augment,
+            augment_text: &augment_text.join("; "),
+            seed: job.seed,
+        };
+        learner.keep_answers(job.caches, &feed, job.train.batch, &mut |text| monitor.note(text))?;
+    }
     let mut run = Run { job, learner: &mut learner, optimizer: &mut *optimizer, augment: &augment, stop };
     while !progress.finished {
         let epoch = run.epoch(progress.history.len(), monitor)?;
@@ -165,6 +178,7 @@ impl Run<'_> {
             refusal.within(format!("{}: epoch {}", self.job.name, done + 1)).with_exit(Exit::VerdictFailed)
         };
         let batches = self.batches(done);
+        let view = self.learner.begin_epoch(done);
         let steps_per_epoch = batches.len();
         let (mut samples, mut right) = (0, 0);
         let init_epochs = self.job.init_epochs();
@@ -176,7 +190,7 @@ impl Run<'_> {
         for (i, places) in batches.iter().enumerate() {
             let step = done * steps_per_epoch + i;
             let (steps, in_stage) = (steps_per_epoch * epochs, before * steps_per_epoch + i);
-            data::load(&self.job.data.train, places, self.augment, self.job.seed, done, &mut batch);
+            data::load(&self.job.data.train, places, self.augment, self.job.seed, view, &mut batch);
             let at = At { init, step: in_stage, steps, steps_per_epoch };
             let seed = mix(mix(self.job.seed) ^ step as u64);
             let values = self.learner.step(&batch, seed, at).map_err(failed)?;

@@ -86,6 +86,7 @@ impl Session<'_> {
     /// the seed that tells it from others.
     pub fn fit(&mut self, name: &str, graph: &Graph, train: &Train, teachers: &[Network], seed: u64) -> Result<Fitted> {
         let checkpoints = self.folder.path().join("checkpoints").join(format!("{name}-seed{seed}"));
+        let caches = self.folder.path().join("cache");
         let shown = if name.starts_with("teacher") || self.recipe.seeds().len() == 1 {
             name.to_string()
         } else {
@@ -103,6 +104,7 @@ impl Session<'_> {
             data: &self.data,
             seed,
             threads: self.recipe.run.threads,
+            caches: &caches,
             checkpoints: &checkpoints,
             fingerprint: &files::sha256(parts.join(" ").as_bytes()),
         };

@@ -70,6 +70,7 @@ fn train_first(
         graph,
         contract: session.data.contract.clone(),
         weight: teacher.weight / shares,
+        cache: teacher.cache,
         notes: Vec::new(),
     };
     let judged = judge(session, teacher, &network)?;

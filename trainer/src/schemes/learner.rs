@@ -1,11 +1,13 @@
 //! One network that learns: from the labels, from what frozen teachers say of the same batch, and from itself.
 
+use std::path::Path;
+
 use kd_runtime::contract::Contract;
 use kd_runtime::graph::{Graph, ValueId};
 use kd_runtime::{Refusal, Result};
 
 use super::At;
-use super::teachers::{Taught, Teachers};
+use super::teachers::{Feed, Taught, Teachers};
 use super::terms::{Extended, Term, extend, only};
 use crate::data::{RawBatch, scale};
 use crate::exec::{Executor, Mode, Plan};
@@ -104,6 +106,23 @@ impl Learner {
         let output = executor.tap(&contract.output.name)?;
         let (contract, x) = (contract.clone(), Vec::new());
         Ok(Self { executor, term_names, exits, contract, terms: wired, teachers, taps, output, x })
+    }
+
+    /// Keeps in `folder` what teachers that wish it say of all samples, and asks them no more. Remarks go to `note`.
+    pub fn keep_answers(
+        &mut self,
+        folder: &Path,
+        feed: &Feed<'_>,
+        batch: usize,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        self.teachers.keep(folder, feed, batch, note)
+    }
+
+    /// Says which epoch follows; gives the one whose augmentations its samples are to have: another one where teachers'
+    /// answers to a few augmented views are kept.
+    pub fn begin_epoch(&mut self, epoch: usize) -> usize {
+        self.teachers.begin_epoch(epoch)
     }
 
     /// Forward, losses and backward of one batch; the optimizer is the caller's. `at` drives the schedules of the terms'

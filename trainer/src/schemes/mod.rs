@@ -8,6 +8,8 @@ mod teachers;
 #[cfg(test)]
 mod tests;
 
+pub use teachers::Feed;
+
 /// Where in a stage of a run a step is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct At {

@@ -1,37 +1,70 @@
-//! What frozen teachers say of a batch: each fed as its own contract scales, several of them as one.
+//! What frozen teachers say of a batch: each fed as its own contract scales (or read from what it said once), several of
+//! them as one.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use kd_runtime::contract::{Contract, Meaning};
 use kd_runtime::graph::ValueId;
 use kd_runtime::{Refusal, Result};
 
-use crate::data::{RawBatch, scale};
+use crate::data::augment::Augment;
+use crate::data::{self, RawBatch, Samples, scale};
 use crate::exec::{Executor, Mode, Plan};
 use crate::losses::pair::{LOGITS, value_name};
 use crate::losses::rows::log_sum_exp;
-use crate::teacher::{Network, log_probability, parameters_sha256};
+use crate::teacher::cache::{Cache, Key, fingerprint};
+use crate::teacher::{CacheWish, Network, log_probability, parameters_sha256};
+
+/// The largest cache of one teacher.
+const MOST_CACHE_BYTES: u64 = 16 << 30;
+/// Samples that a teacher is asked about at once while its cache is made.
+const ASKED_AT_ONCE: usize = 256;
+/// How often it is said how far a cache is.
+const BETWEEN_NOTES: Duration = Duration::from_secs(5);
 
 /// All teachers of a learner.
 pub(super) struct Teachers {
     members: Vec<Member>,
     soft: Vec<Soft>,
-    /// Input of a member, made from raw values.
-    x: Vec<f32>,
+    /// The epoch whose views of the samples caches give.
+    epoch: usize,
 }
 
 struct Member {
     name: String,
-    executor: Executor<f32>,
     contract: Contract,
     weight: f64,
+    cache: CacheWish,
+    /// Of the network; ties a cache to it.
+    network_sha256: String,
+    /// Values that losses read, by name, and of how many elements for one sample.
+    taps: Vec<String>,
+    elements: Vec<usize>,
+    speaker: Speaker,
+}
+
+/// Who answers for a member.
+enum Speaker {
+    /// The network, at every step.
+    Live(Box<Live>),
+    /// What it said once; the values of the last batch, a list a tap.
+    Kept(Cache, Vec<Vec<f32>>),
+}
+
+struct Live {
+    executor: Executor<f32>,
+    ids: Vec<ValueId>,
     /// [`parameters_sha256`] before training.
     sha256: String,
+    x: Vec<f32>,
 }
 
 /// What a loss reads of the teachers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Taught {
-    /// A value of the only teacher as it is.
-    Value(ValueId),
+    /// A value of the only teacher as it is: the place among its taps.
+    Value(usize),
     /// Logits that are made of the teachers' answers: the place of a [`Soft`].
     Soft(usize),
 }
@@ -39,7 +72,8 @@ pub(super) enum Taught {
 /// A value of a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Source {
-    tap: ValueId,
+    /// Its place among the member's taps.
+    tap: usize,
     is_answer: bool,
     is_probability: bool,
 }
@@ -59,16 +93,9 @@ struct Soft {
 impl Teachers {
     /// Plans the teachers for the values `taps` that losses read of them.
     pub(super) fn new(networks: &[Network], taps: &[&str], batch: usize, threads: usize) -> Result<Self> {
-        let member = |network: &Network| -> Result<Member> {
-            let Network { name, graph, contract, weight, .. } = network;
-            let taps = taps.iter().map(|tap| value_name(graph, &contract.output.name, tap).to_string()).collect();
-            let executor = Executor::new(graph, &Plan { batch, taps, backward: false, threads })
-                .map_err(|e| e.within(format!("teacher `{name}`")))?;
-            let sha256 = parameters_sha256(graph);
-            Ok(Member { name: name.clone(), executor, contract: contract.clone(), weight: *weight, sha256 })
-        };
-        let members = networks.iter().map(member).collect::<Result<_>>()?;
-        Ok(Self { members, soft: Vec::new(), x: Vec::new() })
+        let members =
+            networks.iter().map(|network| Member::new(network, taps, batch, threads)).collect::<Result<_>>()?;
+        Ok(Self { members, soft: Vec::new(), epoch: 0 })
     }
 
     /// How a term reads the value `name` at its temperature. `networks` are those it was planned with.
@@ -78,7 +105,11 @@ impl Teachers {
             let value = value_name(graph, &contract.output.name, name);
             let is_output = value == contract.output.name;
             let is_probability = is_output && contract.output.meaning == Meaning::Probabilities;
-            Ok(Source { tap: member.executor.tap(value)?, is_answer: is_output || name == LOGITS, is_probability })
+            let tap = member.taps.iter().position(|tap| tap == value).ok_or_else(|| {
+                let known = member.taps.join(", ");
+                Refusal::new("tap", format!("one of {known}"), format!("`{value}`"), "name a planned tap")
+            })?;
+            Ok(Source { tap, is_answer: is_output || name == LOGITS, is_probability })
         };
         let sources = networks.iter().zip(&self.members).map(source).collect::<Result<Vec<_>>>()?;
         match sources[..] {
@@ -102,12 +133,44 @@ impl Teachers {
         })
     }
 
+    /// Keeps, in `folder`, what each teacher that wishes it says of all samples, and asks none of these again. `feed`
+    /// tells of the samples; a remark a teacher goes to `note`.
+    pub(super) fn keep(
+        &mut self,
+        folder: &Path,
+        feed: &Feed<'_>,
+        batch: usize,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let views = |wish: &CacheWish| if feed.augment.is_empty() { 1 } else { wish.views };
+        // Epochs take views in turn for all teachers or for none: a teacher asked live sees any view.
+        let most = self.members.iter().filter(|m| m.cache.wanted).map(|m| views(&m.cache)).max().unwrap_or(0);
+        for (i, member) in self.members.iter_mut().enumerate() {
+            if member.cache.wanted && views(&member.cache) == most && most > 0 && !member.taps.is_empty() {
+                let path = folder.join(format!("teacher-{}.cache", i + 1));
+                member
+                    .keep(&path, feed, most, batch, note)
+                    .map_err(|e| e.within(format!("teacher `{}`", member.name)))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says which epoch follows; gives the one whose augmentations its samples are to have: with views in a cache, one of
+    /// the first few.
+    pub(super) fn begin_epoch(&mut self, epoch: usize) -> usize {
+        let kept = self.members.iter().find_map(|member| match &member.speaker {
+            Speaker::Kept(cache, _) => Some(cache.view(epoch)),
+            Speaker::Live(_) => None,
+        });
+        self.epoch = epoch;
+        kept.unwrap_or(epoch)
+    }
+
     /// Lets every teacher answer.
     pub(super) fn answer(&mut self, batch: &RawBatch) -> Result<()> {
         for member in &mut self.members {
-            scale(&member.contract, &batch.values, &mut self.x);
-            let answered = member.executor.forward(&self.x, batch.labels.len(), Mode::Eval);
-            answered.map_err(|e| e.within(format!("teacher `{}`", member.name)))?;
+            member.answer(batch, self.epoch).map_err(|e| e.within(format!("teacher `{}`", member.name)))?;
         }
         self.soft.iter_mut().for_each(|soft| soft.mix(&self.members));
         Ok(())
@@ -116,18 +179,19 @@ impl Teachers {
     /// What a loss reads, of the last batch.
     pub(super) fn value(&self, taught: Taught) -> &[f32] {
         match taught {
-            Taught::Value(tap) => self.members.first().map_or(&[], |member| member.executor.value(tap)),
+            Taught::Value(tap) => self.members.first().map_or(&[], |member| member.value(tap)),
             Taught::Soft(place) => &self.soft[place].values,
         }
     }
 
-    /// Refuses teachers whose parameters are not those they began with.
+    /// Refuses teachers whose parameters are not those they began with. What is kept of a teacher cannot change.
     pub(super) fn check_unchanged(&self) -> Result<()> {
         for member in &self.members {
-            let found = parameters_sha256(&member.executor.to_graph());
-            if found != member.sha256 {
+            let Speaker::Live(live) = &member.speaker else { continue };
+            let found = parameters_sha256(&live.executor.to_graph());
+            if found != live.sha256 {
                 let at = format!("teacher `{}`", member.name);
-                let expected = format!("its parameters as before training (sha256 {})", member.sha256);
+                let expected = format!("its parameters as before training (sha256 {})", live.sha256);
                 return Err(Refusal::new(at, expected, found, "report this as a bug"));
             }
         }
@@ -135,22 +199,151 @@ impl Teachers {
     }
 }
 
+/// Where the samples that teachers are asked about come from.
+pub struct Feed<'a> {
+    /// The training samples.
+    pub samples: &'a Samples,
+    /// Their augmentations.
+    pub augment: &'a [Box<dyn Augment>],
+    /// The augmentations as the recipe names them.
+    pub augment_text: &'a str,
+    /// Of the augmentations.
+    pub seed: u64,
+}
+
+impl Member {
+    fn new(network: &Network, taps: &[&str], batch: usize, threads: usize) -> Result<Self> {
+        let Network { name, graph, contract, weight, cache, .. } = network;
+        let mut names: Vec<String> = Vec::new();
+        for tap in taps {
+            let value = value_name(graph, &contract.output.name, tap);
+            if !names.iter().any(|name| name == value) {
+                names.push(value.to_string());
+            }
+        }
+        let within = |e: Refusal| e.within(format!("teacher `{name}`"));
+        let plan = Plan { batch, taps: names.clone(), backward: false, threads };
+        let executor = Executor::new(graph, &plan).map_err(within)?;
+        let ids: Vec<ValueId> = names.iter().map(|name| executor.tap(name)).collect::<Result<_>>().map_err(within)?;
+        let elements = ids.iter().map(|&id| executor.tap_shape(id).iter().product()).collect();
+        let sha256 = parameters_sha256(graph);
+        let speaker = Speaker::Live(Box::new(Live { executor, ids, sha256: sha256.clone(), x: Vec::new() }));
+        let (name, contract) = (name.clone(), contract.clone());
+        Ok(Self {
+            name,
+            contract,
+            weight: *weight,
+            cache: *cache,
+            network_sha256: sha256,
+            taps: names,
+            elements,
+            speaker,
+        })
+    }
+
+    fn answer(&mut self, batch: &RawBatch, epoch: usize) -> Result<()> {
+        match &mut self.speaker {
+            Speaker::Live(live) => live.answer(&self.contract, batch),
+            Speaker::Kept(cache, values) => {
+                for (tap, values) in values.iter_mut().enumerate() {
+                    values.clear();
+                    cache.tap(cache.view(epoch), &batch.places, tap, values);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A tap of the last batch.
+    fn value(&self, tap: usize) -> &[f32] {
+        match &self.speaker {
+            Speaker::Live(live) => live.executor.value(live.ids[tap]),
+            Speaker::Kept(_, values) => &values[tap],
+        }
+    }
+
+    fn keep(
+        &mut self,
+        path: &Path,
+        feed: &Feed<'_>,
+        views: usize,
+        batch: usize,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        let Speaker::Live(live) = &mut self.speaker else { return Ok(()) };
+        let seed = feed.seed.to_string();
+        let augmented = if feed.augment.is_empty() { "" } else { &*seed };
+        let samples = feed.samples.sha256();
+        let contract = self.contract.to_json();
+        let parts = [&*self.network_sha256, &*contract, &*samples, feed.augment_text, augmented];
+        let key = Key {
+            made_of: fingerprint(parts.map(str::as_bytes)),
+            views,
+            samples: feed.samples.len(),
+            taps: self.taps.clone(),
+            elements: self.elements.clone(),
+            precision: self.cache.precision,
+        };
+        if key.bytes() > MOST_CACHE_BYTES {
+            let (gib, most) = (key.bytes() >> 30, MOST_CACHE_BYTES >> 30);
+            note(&format!(
+                "teacher {}: asked at every step, since its answers would take {gib} GiB (at most {most})",
+                self.name
+            ));
+            return Ok(());
+        }
+        let what = format!("{} samples, {views} views, {} KiB", key.samples, key.bytes() >> 10);
+        let fresh = !path.is_file();
+        let mut raw = RawBatch::default();
+        let mut ask = |view: usize, places: &[usize], out: &mut Vec<f32>| {
+            data::load(feed.samples, places, feed.augment, feed.seed, view, &mut raw);
+            live.answer(&self.contract, &raw)?;
+            let values: Vec<&[f32]> = live.ids.iter().map(|&id| live.executor.value(id)).collect();
+            for i in 0..places.len() {
+                for (values, &n) in values.iter().zip(&self.elements) {
+                    out.extend_from_slice(&values[i * n..(i + 1) * n]);
+                }
+            }
+            Ok(())
+        };
+        let mut shown = Instant::now();
+        let mut progress = |done: usize, of: usize| {
+            if shown.elapsed() >= BETWEEN_NOTES {
+                shown = Instant::now();
+                note(&format!("teacher {}: asked about {done} of {of} samples", self.name));
+            }
+        };
+        let batch = batch.min(ASKED_AT_ONCE);
+        let cache = Cache::open_or_make(path, key, batch, &mut ask, &mut progress)?;
+        note(&format!("teacher {}: its answers {} {what}", self.name, if fresh { "are kept:" } else { "were kept:" }));
+        self.speaker = Speaker::Kept(cache, vec![Vec::new(); self.taps.len()]);
+        Ok(())
+    }
+}
+
+impl Live {
+    fn answer(&mut self, contract: &Contract, batch: &RawBatch) -> Result<()> {
+        scale(contract, &batch.values, &mut self.x);
+        self.executor.forward(&self.x, batch.labels.len(), Mode::Eval)
+    }
+}
+
 impl Soft {
     fn mix(&mut self, members: &[Member]) {
         self.values.clear();
         if let ([source], [member]) = (&self.sources[..], members) {
-            self.values.extend(member.executor.value(source.tap).iter().map(|&p| log_probability(p)));
+            self.values.extend(member.value(source.tap).iter().map(|&p| log_probability(p)));
             return;
         }
         let [(first, source), ..] = &*members.iter().zip(&self.sources).collect::<Vec<_>>() else { return };
-        let classes = first.executor.tap_shape(source.tap).iter().product::<usize>().max(1);
-        let rows = first.executor.value(source.tap).len() / classes;
+        let classes = first.elements[source.tap].max(1);
+        let rows = first.value(source.tap).len() / classes;
         let inverse = 1.0 / self.temperature;
         for i in 0..rows {
             self.mean.clear();
             self.mean.resize(classes, 0.0);
             for (member, source) in members.iter().zip(&self.sources) {
-                let answer = &member.executor.value(source.tap)[i * classes..][..classes];
+                let answer = &member.value(source.tap)[i * classes..][..classes];
                 self.row.clear();
                 self.row.extend(answer.iter().map(|&v| if source.is_probability { log_probability(v) } else { v }));
                 let shift = f64::from(log_sum_exp(&self.row, inverse as f32));
@@ -173,7 +366,8 @@ mod tests {
     fn a_changed_parameter_is_noticed() {
         let mut teachers = Teachers::new(&[teacher("cnn", 1, 0.5), teacher("mlp", 2, 0.5)], &[], 1, 1).unwrap();
         teachers.check_unchanged().unwrap();
-        let last = teachers.members[1].executor.parameters_mut().last_mut().unwrap();
+        let Speaker::Live(live) = &mut teachers.members[1].speaker else { panic!("not kept") };
+        let last = live.executor.parameters_mut().last_mut().unwrap();
         last.value[0] += 1e-3;
         let message = teachers.check_unchanged().unwrap_err().to_string();
         assert!(message.starts_with("teacher `arch mlp`: expected its parameters as before"), "{message}");

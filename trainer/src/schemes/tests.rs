@@ -5,10 +5,13 @@ use kd_runtime::data::Description;
 use kd_runtime::graph::Graph;
 use kd_runtime::ops::softmax::Softmax;
 
-use super::At;
+use std::path::Path;
+
 use super::learner::{Learner, StepValues};
 use super::teachers::Teachers;
-use crate::data::RawBatch;
+use super::{At, Feed};
+use crate::data::augment::Augment;
+use crate::data::{self, RawBatch, Samples, Values};
 use crate::exec::random::Stream;
 use crate::exec::{Executor, Mode, Plan};
 use crate::losses::ce::cross_entropy;
@@ -18,7 +21,8 @@ use crate::losses::table::METHODS;
 use crate::optim::schedule::SCHEDULES;
 use crate::options::{Options, Setting};
 use crate::recipe::{Choice, Distill, Keep, Scheme, Stage, Term, Train};
-use crate::teacher::Network;
+use crate::teacher::cache::Precision;
+use crate::teacher::{CacheWish, Network};
 use crate::zoo::{self, Site};
 
 const CLASSES: usize = 4;
@@ -59,6 +63,7 @@ pub(super) fn teacher(arch: &str, seed: u64, weight: f64) -> Network {
         contract,
         sha256: String::new(),
         weight,
+        cache: CacheWish::OFF,
         notes: vec![],
     }
 }
@@ -314,4 +319,61 @@ fn a_loss_that_is_not_finite_names_its_term_and_step() {
     let mut learner = learner(&network("mlp", 1), &distill, &[broken]).unwrap();
     let message = learner.step(&batch(), 0, AT).unwrap_err().to_string();
     assert!(message.starts_with("term `kd` at step 4: expected a finite loss, found NaN;"), "{message}");
+}
+
+/// Steps of two epochs over some samples, with teachers that answer live, or whose answers are kept.
+fn epochs(kept: bool, augment: &[Box<dyn Augment>], views: usize, folder: &Path) -> (Vec<StepValues>, Vec<f32>) {
+    let noise = Stream::new(12, 0);
+    let values = (0..9 * ELEMENTS).map(|i| 16.0 * noise.uniform(i)).collect();
+    let samples =
+        Samples { values: Values::F32(values), labels: (0..9).map(|i| i % CLASSES).collect(), elements: ELEMENTS };
+    let wish = CacheWish { wanted: true, views, precision: Precision::F32 };
+    let teachers = [teacher("mlp", 2, 0.25), teacher("cnn", 3, 0.75)].map(|t| Network { cache: wish, ..t });
+    let distill = distill(1.0, vec![term("kd", 1.0, &[temperature(3.0)]), term("kd", 0.5, &[temperature(1.0)])]);
+    let mut learner = learner(&network("mlp", 1), &distill, &teachers).unwrap();
+    let feed = Feed { samples: &samples, augment, augment_text: "jitter", seed: 5 };
+    let mut notes = Vec::new();
+    if kept {
+        learner.keep_answers(folder, &feed, 4, &mut |note| notes.push(note.to_string())).unwrap();
+        assert_eq!(notes.iter().filter(|note| note.contains("kept: 9 samples")).count(), 2, "{notes:?}");
+    }
+    let mut all = Vec::new();
+    let mut batch = RawBatch::default();
+    for epoch in 0..3 {
+        let of = learner.begin_epoch(epoch);
+        assert_eq!(
+            of,
+            if kept && !augment.is_empty() {
+                epoch % views
+            } else if kept {
+                0
+            } else {
+                epoch
+            }
+        );
+        let view = if augment.is_empty() { 0 } else { epoch % views.max(1) };
+        for places in [&[4, 0, 7, 2, 1][..], &[8, 5, 3, 6]] {
+            data::load(&samples, places, augment, 5, view, &mut batch);
+            all.push(learner.step(&batch, 0, AT).unwrap());
+        }
+    }
+    let gradients = learner.executor.parameters().iter().flat_map(|p| p.gradient.clone()).collect();
+    (all, gradients)
+}
+
+#[test]
+fn answers_that_are_kept_teach_bit_for_bit_as_those_given_live() {
+    let folder = std::env::temp_dir().join(format!("kd-kept-{}", std::process::id()));
+    std::fs::remove_dir_all(&folder).ok();
+    let jitter = crate::data::augment::build(&[augmentation("jitter")], &SHAPE).unwrap();
+    for (augment, views) in [(Vec::new(), 0), (jitter, 2)] {
+        let live = epochs(false, &augment, views, &folder);
+        assert_eq!(epochs(true, &augment, views, &folder), live, "made");
+        assert_eq!(epochs(true, &augment, views, &folder), live, "read");
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+fn augmentation(name: &str) -> Choice {
+    choice(crate::data::augment::table::AUGMENTATIONS.iter().map(|kind| (kind.name, kind.options)), name)
 }

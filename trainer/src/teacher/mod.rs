@@ -1,6 +1,7 @@
 //! Where a teacher comes from, and what it says: frozen, in eval mode, never changed.
 
 pub mod batch;
+pub mod cache;
 
 mod source;
 #[cfg(test)]
@@ -16,6 +17,22 @@ use crate::data::{RawBatch, Samples, scale};
 use crate::exec::{Executor, Mode, Plan};
 use crate::losses::rows::log_sum_exp;
 
+/// Whether and how a teacher's answers are kept (keys of `[teacher]`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheWish {
+    /// Whether to keep them where that is possible.
+    pub wanted: bool,
+    /// Augmented views of each sample; 0: none, with augmentations the teacher is asked at every step.
+    pub views: usize,
+    /// How they are kept.
+    pub precision: cache::Precision,
+}
+
+impl CacheWish {
+    /// No cache.
+    pub const OFF: Self = Self { wanted: false, views: 0, precision: cache::Precision::F32 };
+}
+
 /// A network that teaches.
 pub struct Network {
     /// What messages and evidence call it: `run DIR`, `onnx FILE`, `arch NAME`.
@@ -28,6 +45,8 @@ pub struct Network {
     pub sha256: String,
     /// Its share in the mean of several teachers, already divided by their sum.
     pub weight: f64,
+    /// Whether and how its answers are kept.
+    pub cache: CacheWish,
     /// What is to be said of it once, one line each.
     pub notes: Vec<String>,
 }

@@ -8,7 +8,7 @@ use kd_runtime::cli::target::Target;
 use kd_runtime::contract::{self, Meaning};
 use kd_runtime::{Refusal, Result};
 
-use super::{Network, batch};
+use super::{CacheWish, Network, batch};
 use crate::data::{Prepared, RawBatch, scale};
 use crate::exec::{Executor, Mode, Plan};
 use crate::recipe::{Recipe, Teacher, TeacherSource};
@@ -31,7 +31,8 @@ pub fn open(teacher: &Teacher, recipe: &Recipe, data: &Prepared) -> Result<Netwo
     };
     let shares: f64 = recipe.teachers.iter().map(|teacher| teacher.weight).sum();
     let weight = teacher.weight / shares;
-    read(path, contract, data, &mut std::io::stdout()).map(|network| Network { name, weight, ..network })
+    let cache = teacher.cache;
+    read(path, contract, data, &mut std::io::stdout()).map(|network| Network { name, weight, cache, ..network })
 }
 
 /// Reads a model and checks it against its contract and the data; a template of a missing contract goes to `out`.
@@ -54,7 +55,7 @@ pub(super) fn read(path: &Path, contract: Option<&Path>, data: &Prepared, out: &
         notes.push("takes one sample at a time: its batch was opened, its samples stay apart".into());
     }
     let (name, sha256) = (at.to_string(), target.sha256);
-    let mut network = Network { name, graph: opened, contract, sha256, weight: 1.0, notes };
+    let mut network = Network { name, graph: opened, contract, sha256, weight: 1.0, cache: CacheWish::OFF, notes };
     if network.contract.output.meaning == Meaning::Logits && gives_probabilities(&network, data)? {
         network.contract.output.meaning = Meaning::Probabilities;
         network.notes.push("gives probabilities, not logits (its rows sum to 1): their logarithm is taken".into());

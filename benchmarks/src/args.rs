@@ -1,0 +1,53 @@
+//! Command lines of the comparisons: `--NAME VALUE` options, and words.
+
+use std::str::FromStr;
+
+use kd_runtime::{Refusal, Result};
+
+/// A command line.
+pub struct Args {
+    options: Vec<(String, String)>,
+    words: Vec<String>,
+}
+
+impl Args {
+    /// Reads this process's; refuses options that are not of `known`.
+    pub fn read(known: &[&str]) -> Result<Self> {
+        let (mut options, mut words) = (Vec::new(), Vec::new());
+        let mut args = std::env::args().skip(1);
+        while let Some(arg) = args.next() {
+            let Some(name) = arg.strip_prefix("--") else {
+                words.push(arg);
+                continue;
+            };
+            let expected = || known.iter().map(|name| format!("--{name} VALUE")).collect::<Vec<_>>().join(", ");
+            match args.next() {
+                Some(value) if known.contains(&name) => options.push((name.to_string(), value)),
+                _ => return Err(Refusal::new("arguments", expected(), format!("`{arg}`"), "correct it")),
+            }
+        }
+        Ok(Self { options, words })
+    }
+
+    /// An option's value.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.options.iter().rev().find(|(option, _)| option == name).map(|(_, value)| value.as_str())
+    }
+
+    /// An option's value as a number.
+    pub fn number<T: FromStr>(&self, name: &str, default: T) -> Result<T> {
+        let Some(text) = self.get(name) else { return Ok(default) };
+        text.parse().map_err(|_| Refusal::new(format!("--{name}"), "a number", format!("`{text}`"), "correct it"))
+    }
+
+    /// The first word.
+    pub fn first(&self, what: &str) -> Result<&str> {
+        let first = self.words.first().map(String::as_str);
+        first.ok_or_else(|| Refusal::new("arguments", what, "nothing", "name it"))
+    }
+
+    /// The words behind the first.
+    pub fn rest(&self) -> &[String] {
+        self.words.get(1..).unwrap_or(&[])
+    }
+}

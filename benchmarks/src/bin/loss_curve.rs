@@ -1,0 +1,116 @@
+//! `loss_curve RECIPE [KEY=VALUE…] [--python FILE] [--kd-train FILE] [--steps N] [--first N] [--max-difference D]
+//! [--output FILE]`: the loss of every training step, ours and PyTorch's, from the same weights on the same batches.
+//! Exits with 1 if the relative difference of one of the first N steps is above D.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use kd_benchmarks::args::Args;
+use kd_benchmarks::training::checked;
+use kd_runtime::{Refusal, Result, files};
+use kd_trainer::data::augment;
+use kd_trainer::data::{self, RawBatch};
+use kd_trainer::exec::{Parameter, Role};
+use kd_trainer::optim::schedule::SCHEDULES;
+use kd_trainer::optim::table::OPTIMIZERS;
+use kd_trainer::recipe::Recipe;
+use kd_trainer::recipe::parse;
+use kd_trainer::schemes::At;
+use kd_trainer::schemes::learner::Learner;
+use kd_trainer::zoo::{self, Site};
+use serde_json::{Value, json};
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(refusal) => {
+            eprintln!("error: {refusal}");
+            ExitCode::from(refusal.exit as u8)
+        }
+    }
+}
+
+fn run() -> Result<bool> {
+    let args = Args::read(&["python", "kd-train", "steps", "first", "max-difference", "output"])?;
+    let recipe_path = PathBuf::from(args.first("RECIPE")?);
+    let steps: usize = args.number("steps", 200)?;
+    let first: usize = args.number("first", 50)?;
+    let most: f64 = args.number("max-difference", 1e-3)?;
+    let recipe = parse::read(&recipe_path, args.rest())?;
+    let scratch = std::env::temp_dir().join(format!("kd-loss-curve-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch).map_err(|e| files::refuse_write(&scratch, &e))?;
+    let found = compare(&args, &recipe_path, &recipe, steps, &scratch);
+    std::fs::remove_dir_all(&scratch).map_err(|e| files::refuse_write(&scratch, &e))?;
+    let (ours, torch) = found?;
+    let off: Vec<f64> = ours.iter().zip(&torch).map(|(a, b)| (a - b).abs() / b.abs().max(1e-9)).collect();
+    let largest = |off: &[f64]| off.iter().fold(0.0_f64, |a, &b| a.max(b));
+    println!("{:>6} {:>10} {:>10} {:>11}", "step", "ours", "torch", "difference");
+    for step in [1, 10, 25, 50, 100, 150, 200].into_iter().filter(|&step| step <= ours.len()) {
+        println!("{step:>6} {:>10.6} {:>10.6} {:>11.2e}", ours[step - 1], torch[step - 1], off[step - 1]);
+    }
+    let start = &off[..first.min(off.len())];
+    println!(
+        "largest relative difference: {:.2e} in the first {}, {:.2e} in all {}",
+        largest(start),
+        start.len(),
+        largest(&off),
+        off.len()
+    );
+    if let Some(path) = args.get("output") {
+        let record = json!({ "schema": "kd.loss_curve/1", "recipe": recipe.to_toml(), "ours": ours, "torch": torch });
+        files::write_atomic(Path::new(path), format!("{record}\n").as_bytes())?;
+        println!("raw samples: {path}");
+    }
+    Ok(ours.len() == torch.len() && largest(start) <= most)
+}
+
+/// Losses of ours and of PyTorch.
+fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Path) -> Result<(Vec<f64>, Vec<f64>)> {
+    let data = data::prepare(recipe)?;
+    let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
+    let graph = zoo::build(&recipe.student, &site, recipe.run.seed)?;
+    let (train, seed) = (&recipe.train, recipe.run.seed);
+    let mut learner = Learner::new(&graph, &data.contract, train, None, recipe.run.threads, data.train.len(), seed)?;
+    let kind = OPTIMIZERS.iter().find(|kind| kind.name == train.optimizer.name).expect("a checked choice");
+    let mut optimizer =
+        (kind.build)(&train.optimizer.options, learner.executor.parameters(), train.decay_norm_and_bias);
+    let schedule = SCHEDULES.iter().find(|kind| kind.name == train.schedule.name).expect("a checked choice");
+    let augment = augment::build(&recipe.data.augment, &data.description.shape)?;
+    let trained = |p: &&Parameter<f32>| p.role != Role::Statistic;
+    let weights: Vec<f32> =
+        learner.executor.parameters().iter().filter(trained).flat_map(|p| p.value.clone()).collect();
+    let (mut all_x, mut all_labels, mut factors, mut ours) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut raw, mut x) = (RawBatch::default(), Vec::new());
+    let mut epoch = 0;
+    while ours.len() < steps {
+        let order = data::order(data.train.len(), seed, epoch);
+        for places in order.chunks_exact(train.batch).take(steps - ours.len()) {
+            data::load(&data.train, places, &augment, seed, epoch, &mut raw);
+            data::scale(&data.contract, &raw.values, &mut x);
+            all_x.extend_from_slice(&x);
+            all_labels.extend(raw.labels.iter().map(|&label| label as i64));
+            let (step, steps_per_epoch) = (ours.len(), data.train.len().div_ceil(train.batch));
+            let at = At { init: false, step, steps: steps_per_epoch * train.epochs, steps_per_epoch };
+            let factor = (schedule.factor)(&train.schedule.options, at.step, at.steps, at.steps_per_epoch);
+            ours.push(learner.step(&raw, 0, at)?.loss);
+            optimizer.step(learner.executor.parameters_mut(), factor);
+            factors.push(factor);
+        }
+        epoch += 1;
+    }
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let write = |name: &str, bytes: &[u8]| files::write_atomic(&scratch.join(name), bytes);
+    write("weights.f32", &floats(&weights))?;
+    write("x.f32", &floats(&all_x))?;
+    write("labels.i64", &all_labels.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())?;
+    write("about.json", json!({ "batch": train.batch, "lr_factors": factors }).to_string().as_bytes())?;
+    let resolved = scratch.join("recipe.json");
+    checked(args, path, &resolved)?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/torch_recipe.py");
+    let mut command = Command::new(args.get("python").unwrap_or("python3"));
+    command.arg(script).arg("curve").arg(&resolved).arg(recipe.run.threads.to_string()).arg(scratch);
+    let answer: Value = kd_benchmarks::training::answer(&mut command)?;
+    let torch = answer["losses"].as_array().map(|list| list.iter().filter_map(Value::as_f64).collect());
+    torch.map(|torch| (ours, torch)).ok_or_else(|| Refusal::new("torch", "losses", answer, "read its messages above"))
+}
