@@ -7,6 +7,8 @@ pub mod scheme;
 mod tests;
 pub mod weights;
 
+use std::collections::BTreeSet;
+
 use kd_runtime::Result;
 use kd_runtime::engine::Engine;
 use kd_runtime::graph::Graph;
@@ -37,14 +39,20 @@ pub fn quantize(graph: &Graph, calibration: &Calibration) -> Result<Quantized> {
             _ => None,
         })
         .collect();
+    let planned: BTreeSet<String> = (graph.nodes.iter().zip(&plan.treatments))
+        .filter(|(_, treatment)| **treatment == Treatment::Integer)
+        .map(|(node, _)| format!("`{}` ({})", node.name, node.op.name()))
+        .collect();
     let engine = Engine::new(&quantized, 1)?;
     let is_product = |place: &str| ["(Conv)", "(Gemm)", "(MatMul)"].iter().any(|op| place.ends_with(op));
     let (mut products, mut integer_products) = (0, 0);
-    for step in engine.steps().filter(|step| is_product(&step.node)) {
-        products += 1;
-        if !step.kernel.starts_with("op/") {
-            integer_products += 1;
-        } else if !stays_float.iter().any(|line| line.starts_with(name_of(&step.node))) {
+    for step in engine.steps() {
+        let (product, float) = (is_product(&step.node), step.kernel.starts_with("op/"));
+        products += usize::from(product);
+        integer_products += usize::from(product && !float);
+        let name = name_of(&step.node);
+        let known = || stays_float.iter().any(|line| line.starts_with(name));
+        if float && (product || planned.contains(name)) && !known() {
             stays_float.push(format!("{}: the engine has no integer kernel for it", step.node));
         }
     }

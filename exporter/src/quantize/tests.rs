@@ -103,6 +103,17 @@ fn cases() -> Vec<(&'static str, Graph, usize, usize)> {
     let y = net.linear(y, "logits", [3, 6]);
     cases.push(("a series: two branches, a gate, concatenation", net.finish(y), 4, 0));
 
+    let (mut net, x) = Net::new(&[4, 6, 6]);
+    let y = net.conv(x, "one", &[4, 4, 3, 3], 1);
+    let z = net.conv(x, "two", &[4, 4, 1, 1], 1);
+    let y = net.apply(ops::concat::Concat { axis: 1 }, &[y, z], "both");
+    let y = net.apply(Relu, &[y], "relu");
+    let y = net.conv(y, "three", &[6, 8, 3, 3], 1);
+    let y = net.apply(ops::pool::GlobalAveragePool, &[y], "mean");
+    let y = net.apply(ops::reshape::Flatten { axis: 1 }, &[y], "features");
+    let y = net.linear(y, "logits", [3, 6]);
+    cases.push(("two branches, concatenation, ReLU behind it", net.finish(y), 4, 0));
+
     let (mut net, x) = Net::new(&[3, 5, 5]);
     let y = net.conv(x, "out", &[2, 3, 3, 3], 1);
     cases.push(("a convolution that is the output", net.finish(y), 1, 0));

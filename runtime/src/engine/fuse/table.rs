@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use super::{Context, Quantized};
 use crate::engine::kernels::lut_i8::{LutI8, Table};
 use crate::engine::plan::Unit;
+use crate::engine::requantize::Output;
 use crate::error::Result;
 use crate::graph::{ElementType, Tensor};
 use crate::ops::{self, Op};
@@ -39,7 +40,7 @@ pub(super) fn fuse(context: &Context<'_>, index: usize) -> Result<Option<Unit>> 
         }
     };
     let (Some(y), Some(_)) = (y, at) else { return Ok(None) };
-    let table = table(&x, &functions, &y)?;
+    let table = table(&x, &functions, y.output(), y.scale[0])?;
     Ok(Some(Unit {
         kernel: Box::new(LutI8 { table }),
         inputs: [Some(x.q)].into(),
@@ -54,8 +55,13 @@ fn is_function(op: &Op) -> bool {
     matches!(op, Op::Relu(_) | Op::LeakyRelu(_) | Op::Clip(_) | Op::Sigmoid(_) | Op::Tanh(_))
 }
 
-/// The table of `x → functions → y`: every code dequantized, sent through the operators, quantized.
-pub(super) fn table(x: &Quantized<'_>, functions: &[(&Op, Vec<Option<&Tensor>>)], y: &Quantized<'_>) -> Result<Table> {
+/// The table of `x → functions → output`: every code dequantized, sent through the operators, quantized with `scale`.
+pub(super) fn table(
+    x: &Quantized<'_>,
+    functions: &[(&Op, Vec<Option<&Tensor>>)],
+    output: Output,
+    scale: f32,
+) -> Result<Table> {
     let real = |bits: u8| {
         let q = if x.element == ElementType::I8 { i32::from(bits.cast_signed()) } else { i32::from(bits) };
         (q - x.zero_point(0)) as f32 * x.scale[0]
@@ -68,7 +74,6 @@ pub(super) fn table(x: &Quantized<'_>, functions: &[(&Op, Vec<Option<&Tensor>>)]
             .map_err(|e| crate::Refusal::new(op.name(), e.expected, e.found, "repair the model"))?;
         values = outputs.into_iter().next().unwrap_or(values);
     }
-    let (output, scale) = (y.output(), y.scale[0]);
     let mut table = Box::new([0; 256]);
     for (bits, &value) in table.iter_mut().zip(values.get::<f32>().unwrap_or(&[])) {
         // The low byte of the integer, whatever its sign.
