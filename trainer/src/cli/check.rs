@@ -183,6 +183,7 @@ mod tests {
         }
         check(&["mnist-mlp.toml", "--no-data"]).expect("mnist-mlp");
         check(&["ucr-fcn.toml", "--no-data"]).expect("ucr-fcn");
+        check(&["ucr-inception.toml", "--no-data"]).expect("ucr-inception");
     }
 
     #[test]

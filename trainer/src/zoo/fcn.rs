@@ -4,7 +4,7 @@ use kd_runtime::Result;
 use kd_runtime::graph::Graph;
 
 use super::Site;
-use super::layers::{Conv, Net, refused};
+use super::layers::{Conv, Net, series};
 use crate::options::{Kind, Options, Spec};
 
 /// Options of `fcn`.
@@ -24,9 +24,7 @@ pub static OPTIONS: &[Spec] = &[
 /// Stages `stage1`, `stage2`, … of a 1-D convolution with "same" pads, batch norm and ReLU, then the mean over time as
 /// `features`, and a linear layer. Wang, Yan, Oates 2017 (arXiv 1611.06455).
 pub fn build(options: &Options, site: &Site) -> Result<Graph> {
-    if site.input.len() != 2 {
-        return Err(refused("fcn", "series [C, T]", format!("{:?}", site.input)));
-    }
+    series("fcn", site)?;
     let mut net = Net::new("fcn", site)?;
     let kernels = options.counts("kernels");
     for (i, &width) in options.counts("widths").iter().enumerate() {

@@ -36,6 +36,8 @@ pub struct Conv {
     pub kernel: [usize; 2],
     /// Step along each axis.
     pub stride: [usize; 2],
+    /// Distance between taps along each axis.
+    pub dilation: usize,
     /// Groups of channels; `usize::MAX` for one a channel.
     pub groups: usize,
     /// Whether there is a bias.
@@ -45,7 +47,12 @@ pub struct Conv {
 impl Conv {
     /// A square one without bias.
     pub fn square(channels: usize, kernel: usize, stride: usize) -> Self {
-        Self { channels, kernel: [kernel; 2], stride: [stride; 2], groups: 1, bias: false }
+        Self { channels, kernel: [kernel; 2], stride: [stride; 2], dilation: 1, groups: 1, bias: false }
+    }
+
+    /// One tap.
+    pub fn pointwise(channels: usize) -> Self {
+        Self::square(channels, 1, 1)
     }
 }
 
@@ -106,17 +113,23 @@ impl Net {
             return Err(refused(&self.graph.name, "images [C, H, W] or series [C, T]", found));
         }
         let groups = if conv.groups == usize::MAX { shape[0] } else { conv.groups };
+        if !shape[0].is_multiple_of(groups) || !conv.channels.is_multiple_of(groups) {
+            let expected = format!("channels that {groups} groups divide");
+            let found = format!("{} to {} at `{name}`", shape[0], conv.channels);
+            return Err(refused(&self.graph.name, expected, found));
+        }
         let (kernel, stride) = (&conv.kernel[2 - axes..], &conv.stride[2 - axes..]);
         let (mut begins, mut ends, mut out) = (Vec::new(), Vec::new(), vec![conv.channels]);
         for ((&size, &k), &s) in shape[1..].iter().zip(kernel).zip(stride) {
+            let reach = (k - 1) * conv.dilation + 1;
             let count = size.div_ceil(s);
-            let pad = ((count - 1) * s + k).saturating_sub(size);
-            // Symmetric where the kernel is odd, as PyTorch: same sizes, and the pad that a stride leaves unused is at
+            let pad = ((count - 1) * s + reach).saturating_sub(size);
+            // Symmetric where the reach is odd, as PyTorch: same sizes, and the pad that a stride leaves unused is at
             // the end.
-            let begin = if k % 2 == 1 { (k - 1) / 2 } else { pad / 2 };
+            let begin = if reach % 2 == 1 { (reach - 1) / 2 } else { pad / 2 };
             begins.push(begin);
-            ends.push(if k % 2 == 1 { (k - 1) / 2 } else { pad - pad / 2 });
-            out.push((size + begins[begins.len() - 1] + ends[ends.len() - 1] - k) / s + 1);
+            ends.push(if reach % 2 == 1 { (reach - 1) / 2 } else { pad - pad / 2 });
+            out.push((size + begins[begins.len() - 1] + ends[ends.len() - 1] - reach) / s + 1);
         }
         let weights: Vec<usize> =
             [conv.channels, shape[0] / groups].into_iter().chain(kernel.iter().copied()).collect();
@@ -125,7 +138,8 @@ impl Net {
             inputs.push(self.parameter(&format!("{name}.bias"), &[conv.channels], 0.0)?);
         }
         begins.extend(ends);
-        let window = Window { strides: stride.to_vec(), pads: begins, ..Window::default() };
+        let dilations = if conv.dilation == 1 { Vec::new() } else { vec![conv.dilation; axes] };
+        let window = Window { strides: stride.to_vec(), pads: begins, dilations, ..Window::default() };
         self.apply(ops::conv::Conv { window, group: groups }, &inputs, name, out);
         Ok(())
     }
@@ -149,6 +163,20 @@ impl Net {
         self.apply(ops::relu::Relu, &[id], name, shape);
     }
 
+    /// `min(max(x, 0), 6)`.
+    pub fn relu6(&mut self, name: &str) {
+        let bounds = [("low", 0.0_f32), ("high", 6.0)]
+            .map(|(part, bound)| self.graph.add_initializer(&format!("{name}.{part}"), Tensor::scalar(bound)));
+        let (id, shape) = (self.tail.id, self.tail.shape.clone());
+        self.apply(ops::relu::Clip, &[id, bounds[0], bounds[1]], name, shape);
+    }
+
+    /// A convolution and its batch norm, named NAME.
+    pub fn conv_norm(&mut self, name: &str, conv: &Conv) -> Result<()> {
+        self.conv(&format!("{name}.conv"), conv)?;
+        self.norm(name)
+    }
+
     /// A convolution, its batch norm (named `NAME.pre`, before the activation) and a ReLU (named NAME).
     pub fn conv_norm_relu(&mut self, name: &str, conv: &Conv) -> Result<()> {
         self.conv(&format!("{name}.conv"), conv)?;
@@ -157,10 +185,82 @@ impl Net {
         Ok(())
     }
 
+    /// A depthwise 3x3 convolution (NAME.depthwise) and a pointwise one (NAME), each with batch norm and ReLU.
+    pub fn separable(&mut self, name: &str, channels: usize, stride: usize, bias: bool) -> Result<()> {
+        let depthwise = Conv { groups: usize::MAX, bias, ..Conv::square(self.tail.shape[0], 3, stride) };
+        self.conv_norm_relu(&format!("{name}.depthwise"), &depthwise)?;
+        self.conv_norm_relu(name, &Conv { bias, ..Conv::pointwise(channels) })
+    }
+
     /// The sum with another value of the same shape.
     pub fn add(&mut self, name: &str, other: &Tail) {
         let (id, shape) = (self.tail.id, self.tail.shape.clone());
         self.apply(ops::arith::Add, &[id, other.id], name, shape);
+    }
+
+    /// The same value under another name.
+    pub fn same(&mut self, name: &str) {
+        let (id, shape) = (self.tail.id, self.tail.shape.clone());
+        self.apply(ops::dropout::Identity, &[id], name, shape);
+    }
+
+    /// The channels of several values of one size, one behind the other.
+    pub fn concat(&mut self, name: &str, parts: &[Tail]) {
+        let ids: Vec<ValueId> = parts.iter().map(|part| part.id).collect();
+        let mut shape = self.tail.shape.clone();
+        shape[0] = parts.iter().map(|part| part.shape[0]).sum();
+        self.apply(ops::concat::Concat { axis: 1 }, &ids, name, shape);
+    }
+
+    /// Channels `from` to `to`.
+    pub fn channels(&mut self, name: &str, from: usize, to: usize) {
+        let id = self.tail.id;
+        let [starts, ends, axes] = [("starts", from), ("ends", to), ("axes", 1)].map(|(part, n)| {
+            self.graph.add_initializer(&format!("{name}.{part}"), Tensor::from_vec(&[1], vec![n as i64]))
+        });
+        let mut shape = self.tail.shape.clone();
+        shape[0] = to - from;
+        self.apply(ops::slice::Slice, &[id, starts, ends, axes], name, shape);
+    }
+
+    /// Channel `i` of group `g` becomes channel `i · groups + g` (Zhang et al. 2018, arXiv 1707.01083, §3.1). The groups
+    /// must divide the channels, as those of the convolution before do.
+    pub fn shuffle(&mut self, name: &str, groups: usize) {
+        let shape = self.tail.shape.clone();
+        // A 0 copies the size of the batch.
+        let split = [&[0, groups, shape[0] / groups], &shape[1..]].concat();
+        let order = [&[0, 2, 1][..], &(3..split.len()).collect::<Vec<_>>()].concat();
+        let joined = [&[0], &shape[..]].concat();
+        let mut target = |part: &str, sizes: &[usize]| {
+            let sizes: Vec<i64> = sizes.iter().map(|&n| n as i64).collect();
+            self.graph.add_initializer(&format!("{name}.{part}"), Tensor::from_vec(&[sizes.len()], sizes))
+        };
+        let (split, joined) = (target("split.shape", &split), target("shape", &joined));
+        let reshape = ops::reshape::Reshape { allowzero: false };
+        let id = self.graph.apply(reshape.clone(), &[self.tail.id, split], &format!("{name}.split"));
+        let id = self.graph.apply(ops::transpose::Transpose { perm: order }, &[id], &format!("{name}.moved"));
+        self.apply(reshape, &[id, joined], name, shape);
+    }
+
+    /// The mean of windows, whose pads (the same at both ends) count as zeros.
+    pub fn average_pool(&mut self, name: &str, kernel: &[usize], stride: &[usize], pad: usize) {
+        let mut shape = self.tail.shape.clone();
+        for (size, (k, s)) in shape[1..].iter_mut().zip(kernel.iter().zip(stride)) {
+            *size = (*size + 2 * pad - k) / s + 1;
+        }
+        let pads = vec![pad; 2 * kernel.len()];
+        let window = Window { kernel: kernel.to_vec(), strides: stride.to_vec(), pads, ..Window::default() };
+        let id = self.tail.id;
+        self.apply(ops::pool::AveragePool { window, count_include_pad: true }, &[id], name, shape);
+    }
+
+    /// The largest of 3 neighbors along each axis; sizes stay.
+    pub fn max_pool_same(&mut self, name: &str) {
+        let (id, shape) = (self.tail.id, self.tail.shape.clone());
+        let axes = shape.len() - 1;
+        let (kernel, strides, pads) = (vec![3; axes], vec![1; axes], vec![1; 2 * axes]);
+        let window = Window { kernel, strides, pads, ..Window::default() };
+        self.apply(ops::pool::MaxPool { window, storage_order: 0 }, &[id], name, shape);
     }
 
     /// Max pooling of 2 along each axis; axes of 1 stay.
@@ -204,6 +304,22 @@ impl Net {
         let id = self.tail.id;
         self.apply(gemm, &[id, weight, bias], name, vec![outputs]);
         Ok(())
+    }
+}
+
+/// Refuses samples that are no images.
+pub fn images(arch: &str, site: &Site) -> Result<()> {
+    match site.input.len() {
+        3 => Ok(()),
+        _ => Err(refused(arch, "images [C, H, W]", format!("{:?}", site.input))),
+    }
+}
+
+/// Refuses samples that are no series.
+pub fn series(arch: &str, site: &Site) -> Result<()> {
+    match site.input.len() {
+        2 => Ok(()),
+        _ => Err(refused(arch, "series [C, T]", format!("{:?}", site.input))),
     }
 }
 

@@ -5,11 +5,22 @@ pub mod layers;
 pub mod table;
 
 mod cnn;
+mod ds_cnn;
 mod fcn;
+mod inception_time;
+mod lite;
 mod mlp;
+mod mlperf;
+mod mobilenet_v1;
+mod mobilenet_v2;
 mod resnet;
+mod resnet1d;
+mod shufflenet_v1;
+mod shufflenet_v2;
 #[cfg(test)]
 mod tests;
+mod vgg;
+mod wrn;
 
 use kd_runtime::Result;
 use kd_runtime::graph::Graph;
