@@ -8,6 +8,7 @@
 use kd_runtime::ops::{self, OpError};
 
 use super::kernels::frame::Frame;
+use super::kernels::prefetch::prefetch;
 use super::kernels::rows::wide;
 use super::kernels::threads;
 use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site, with_lane};
@@ -152,10 +153,15 @@ impl<T: Real> BatchNorm<T> {
     }
 }
 
-/// A row of an image without its halo.
+/// Floats that are asked for before they are read.
+const AHEAD: usize = 2048;
+
+/// A row of an image without its halo. Asks for what comes later.
 #[inline]
 fn line_of<'a, T>(x: &'a [T], frame: &Frame, image: usize, y: usize) -> &'a [T] {
-    &x[image * frame.image() + frame.pixel(y, 0)..][..frame.span()]
+    let at = image * frame.image() + frame.pixel(y, 0);
+    prefetch(x, at + AHEAD, frame.row());
+    &x[at..][..frame.span()]
 }
 
 /// Repeats a number a channel over a block.
@@ -190,6 +196,7 @@ impl<T: Real> Kernel<T> for BatchNorm<T> {
                     }
                     for line in 0..to.h {
                         let x = line_of(input, from, image, line);
+                        prefetch(y, to.pixel(line, 0) + AHEAD, to.row());
                         let y = &mut y[to.pixel(line, 0)..][..to.span()];
                         let terms = y.chunks_mut(block).zip(x.chunks(block));
                         if let Some(frame) = &self.residual {
@@ -435,6 +442,8 @@ impl<T: Real> BatchNorm<T> {
                             let x = line_of(rows.x, &self.x, image, line);
                             let d_y = if add.is_some() { line_of(rows.d_y, &self.y, image, line) } else { &[] };
                             let y = if self.masks_by_output() { line_of(rows.y, &self.y, image, line) } else { &[] };
+                            prefetch(d, to.pixel(line, 0) + AHEAD, to.row());
+                            prefetch(residual, to.pixel(line, 0) + AHEAD, to.row());
                             let d = &mut d[to.pixel(line, 0)..][..to.span()];
                             for (k, d) in d.chunks_mut(block).enumerate() {
                                 let places = k * block..k * block + d.len();

@@ -9,6 +9,7 @@ use std::sync::Mutex;
 
 use super::conv::{Shape, add_bias_gradient, reduce_partials};
 use super::kernels::frame::Frame;
+use super::kernels::prefetch::Next;
 use super::kernels::rows::{self, Row, wide};
 use super::kernels::threads;
 use super::kernels::tile::{Outer, Pixel, Product, Start};
@@ -184,7 +185,12 @@ impl<T: Real> Side<T> {
         for first in (0..all).step_by(self.images) {
             let images = self.images.min(all - first);
             self.gather(points, &x[first * self.read.image()..], read, images);
+            let (calls, after) = (packed.len() / panel, first + images);
+            let mut next_x = Next::new(x, after * self.read.image(), images * self.read.image(), calls);
+            let mut next_y = Next::new(y, after * self.write.image(), images * self.write.image(), calls);
             for (i, packed) in packed.chunks_exact(panel).enumerate() {
+                next_x.ask();
+                next_y.ask();
                 let (column, point) = (i / points.count() * width, i % points.count());
                 let call = Product {
                     x: read[point * self.read_plane()..].as_ptr(),
@@ -222,7 +228,12 @@ impl<T: Real> Side<T> {
                 // SAFETY: as in `run`.
                 unsafe { self.row.spread(&self.written(points, pixels, planes)) };
             }
+            let (calls, after) = (points.count() * self.kernel[0], first + images);
+            let mut next_x = Next::new(x, after * self.read.image(), images * self.read.image(), calls);
+            let mut next_y = Next::new(d_y, after * self.write.image(), images * self.write.image(), calls);
             for (i, d) in d.chunks_exact_mut(self.read.c * self.write.c).enumerate() {
+                next_x.ask();
+                next_y.ask();
                 let (point, k) = (i / self.kernel[0], i % self.kernel[0]);
                 let call = Outer {
                     x: read[point * self.read_plane() + self.runs[k] as usize..].as_ptr(),

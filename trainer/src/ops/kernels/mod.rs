@@ -5,6 +5,7 @@ pub mod gemm;
 pub mod linear;
 
 pub mod pointwise;
+pub mod prefetch;
 pub mod rows;
 pub mod strided;
 pub mod taps;
