@@ -24,12 +24,11 @@ pub struct Case {
     pub classes: usize,
 }
 
-/// An architecture of the zoo with an option, where there is one to set.
+/// An architecture of the zoo, with an option where the default is not meant.
 #[derive(Clone, Copy)]
 pub struct Network {
     arch: &'static str,
     counts: Option<(&'static str, &'static [usize])>,
-    number: Option<(&'static str, f64)>,
 }
 
 /// What a step does.
@@ -47,7 +46,7 @@ pub enum Work {
 }
 
 const fn plain(arch: &'static str) -> Network {
-    Network { arch, counts: None, number: None }
+    Network { arch, counts: None }
 }
 
 const MLP: Network = Network { counts: Some(("hidden", &[1200, 1200])), ..plain("mlp") };
@@ -65,6 +64,8 @@ pub static CASES: &[Case] = &[
     train("mlp", MLP, &[784], 128, 10),
     train("resnet8", plain("resnet8"), &[3, 32, 32], 64, 10),
     train("resnet20", plain("resnet20"), &[3, 32, 32], 128, 10),
+    train("ds_cnn", plain("ds_cnn"), &[1, 49, 10], 64, 12),
+    train("mobilenet_v1", plain("mobilenet_v1"), &[3, 96, 96], 32, 2),
     train("fcn", plain("fcn"), &[1, 140], 64, 2),
     Case { work: Work::AdamW, ..train("adamw", MLP, &[784], 128, 10) },
     distill("kd_live", false),

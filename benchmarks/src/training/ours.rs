@@ -41,9 +41,6 @@ fn executor(network: &Network, case: &Case, backward: bool, threads: usize) -> R
     if let Some((name, counts)) = network.counts {
         options = options.with(name, Setting::Counts(counts.to_vec()));
     }
-    if let Some((name, number)) = network.number {
-        options = options.with(name, Setting::Number(number));
-    }
     let site = Site { input: case.input.to_vec(), classes: case.classes };
     let graph = zoo::build(&Choice { name: arch.name, options }, &site, 1)?;
     Executor::new(&graph, &Plan { batch: case.batch, taps: Vec::new(), backward, threads })

@@ -8,6 +8,7 @@
 use kd_runtime::ops::{self, OpError};
 
 use super::kernels::frame::Frame;
+use super::kernels::prefetch::Next;
 use super::kernels::rows::{self, Row};
 use super::kernels::taps::{self, Sweep};
 use super::kernels::threads;
@@ -19,7 +20,13 @@ use crate::exec::Real;
 /// Pieces that a batch is cut into.
 const MOST_CHUNKS: usize = 16;
 /// All chunks' weight gradients together hold at most so many floats (or one chunk's).
-const CHUNK_FLOATS: usize = 1 << 22;
+const CHUNK_FLOATS: usize = 1 << 20;
+/// Pixels that are worth a weight gradient of their own.
+const CHUNK_PIXELS: usize = 256;
+/// Tasks that a weight gradient is cut into at least, if it has the rows.
+const FEWEST_TASKS: usize = 8;
+/// Rows of the weight gradient of such a task: whole tiles of every tile height.
+const TASK_ROWS: usize = 48;
 /// Small images are taken together until a tile has so many pixels to choose from.
 const PIXELS: usize = 128;
 
@@ -42,6 +49,8 @@ pub struct Shape {
     pub y: Frame,
     /// Images of a chunk.
     pub chunk: usize,
+    /// Images that share a weight gradient: the gradients of all chunks are kept until they are added.
+    pub sum_chunk: usize,
     /// Whether there is a bias.
     pub bias: bool,
     /// Whether gradients of x, w and b are wanted.
@@ -64,21 +73,42 @@ impl Shape {
         self.groups * self.m
     }
 
-    /// Floats of a chunk's own gradient of weights and bias.
-    pub fn partial(&self) -> usize {
-        self.weights() + self.outputs()
+    /// Floats of the gradients of weights and bias of all chunks.
+    pub fn partials(&self) -> usize {
+        self.sum_chunks() * (self.weights() + self.outputs())
     }
 
     /// A chunk's images of a tensor.
     pub fn chunk_of<'a, T>(&self, frame: &Frame, chunk: usize, data: &'a [T]) -> &'a [T] {
-        let (from, len) = (chunk * self.chunk, self.chunk.min(self.batch - chunk * self.chunk));
-        &data[from * frame.image()..][..len * frame.image()]
+        images_of(self.batch, self.chunk, frame, chunk, data)
     }
 
-    /// Chunks of the batch.
-    pub fn chunks(&self) -> usize {
-        self.batch.div_ceil(self.chunk)
+    /// The images of a tensor that share a weight gradient.
+    pub fn sum_chunk_of<'a, T>(&self, frame: &Frame, chunk: usize, data: &'a [T]) -> &'a [T] {
+        images_of(self.batch, self.sum_chunk, frame, chunk, data)
     }
+
+    /// Chunks that have a weight gradient of their own.
+    pub fn sum_chunks(&self) -> usize {
+        self.batch.div_ceil(self.sum_chunk)
+    }
+
+    /// The gradient of the bias, chunk by chunk, then their sum.
+    pub fn d_bias<T: Real>(&self, d_y: &[T], target: Option<(&mut [T], bool)>, partials: &mut [T]) {
+        let Some((d, add)) = target else { return };
+        let partials = &mut partials[..self.sum_chunks() * self.outputs()];
+        threads::chunks(partials, self.outputs(), |chunk, d_b| {
+            d_b.fill(T::ZERO);
+            add_bias_gradient(d_b, self.sum_chunk_of(&self.y, chunk, d_y), &self.y);
+        });
+        reduce_partials(d, add, partials, self.outputs(), |i| i);
+    }
+}
+
+/// A chunk's images of a tensor.
+fn images_of<'a, T>(batch: usize, size: usize, frame: &Frame, chunk: usize, data: &'a [T]) -> &'a [T] {
+    let (from, len) = (chunk * size, size.min(batch - chunk * size));
+    &data[from * frame.image()..][..len * frame.image()]
 }
 
 /// The kernel of a Conv node.
@@ -94,7 +124,8 @@ pub fn build<T: Real>(op: &ops::conv::Conv, site: &Site<'_>) -> Built<T> {
         return Err(OpError::new("images of at most 2^32 elements", format!("{x:?}")));
     };
     let weights: usize = w.iter().product();
-    let chunks = (CHUNK_FLOATS / weights.max(1)).clamp(1, MOST_CHUNKS);
+    let pixels = x[0] * window.output();
+    let sums = (CHUNK_FLOATS / weights.max(1)).min(pixels / CHUNK_PIXELS).clamp(1, MOST_CHUNKS);
     let shape = Shape {
         batch: x[0],
         groups: op.group,
@@ -103,7 +134,8 @@ pub fn build<T: Real>(op: &ops::conv::Conv, site: &Site<'_>) -> Built<T> {
         window,
         x: x_frame,
         y: y_frame,
-        chunk: x[0].div_ceil(chunks).max(1),
+        chunk: x[0].div_ceil(MOST_CHUNKS).max(1),
+        sum_chunk: x[0].div_ceil(sums).max(1),
         bias: site.port(2).is_some(),
         wanted: [site.wanted(0), site.wanted(1), site.wanted(2)],
     };
@@ -232,38 +264,53 @@ impl<T: Real> Conv<T> {
         ((group * s.m + m) * s.c + c) * s.window.taps() + tap
     }
 
-    fn d_weights(&self, x: &[T], d_y: &[T], d_w: &mut [T], images: usize) {
+    /// Floats of the weight gradient that a task sums.
+    fn task(&self) -> usize {
+        let s = &self.shape;
+        if s.sum_chunks() >= FEWEST_TASKS { s.weights() } else { (TASK_ROWS * s.m).min(s.weights()) }
+    }
+
+    /// A part of a chunk's weight gradient, `[group][tap][input channel][output channel]`: from float `from` on.
+    fn d_weights(&self, x: &[T], d_y: &[T], from: usize, d_w: &mut [T]) {
         let s = &self.shape;
         let blocks = &self.forward;
         let len = blocks.sweep.merged * s.c;
         let depth = s.depth();
-        for first in (0..images).step_by(blocks.images) {
-            let pixels = blocks.pixels(blocks.images.min(images - first));
+        let all = d_y.len() / s.y.image();
+        for first in (0..all).step_by(blocks.images) {
+            let images = blocks.images.min(all - first);
+            let pixels = blocks.pixels(images);
+            let mut next_x =
+                Next::new(x, (first + images) * s.x.image(), images * s.x.image(), blocks.sweep.runs.len());
+            let mut next_y =
+                Next::new(d_y, (first + images) * s.y.image(), images * s.y.image(), blocks.sweep.runs.len());
             let (x, d_y) = (&x[first * s.x.image()..], &d_y[first * s.y.image()..]);
             for group in 0..s.groups {
                 for (r, &run) in blocks.sweep.runs.iter().enumerate() {
+                    next_x.ask();
+                    next_y.ask();
+                    // Rows of the run that lie in this part.
                     let at = (group * depth + r * len) * s.m;
-                    debug_assert!(at + len * s.m <= d_w.len());
+                    let (begin, end) = (at.max(from), (at + len * s.m).min(from + d_w.len()));
+                    if begin >= end {
+                        continue;
+                    }
                     let call = Outer {
-                        x: x[group * s.c + run as usize..].as_ptr(),
+                        x: x[group * s.c + run as usize + (begin - at) / s.m..].as_ptr(),
                         y: d_y[group * s.m..].as_ptr(),
                         pixels,
-                        d: d_w[at..].as_mut_ptr(),
+                        d: d_w[begin - from..end - from].as_mut_ptr(),
                         pitch: s.m,
-                        rows: len,
+                        rows: (end - begin) / s.m,
                         columns: s.m,
-                        add: true,
+                        add: first > 0,
                     };
                     // SAFETY: a pixel's run and channels lie inside its image by `taps::forward`, whose frames are
-                    // those of the slices; d_w holds depth * m floats a group.
+                    // those of the slices; begin and end are rows of d_w.
                     unsafe { self.row.outer(&call) };
                 }
             }
         }
-    }
-
-    fn add_bias_gradient(&self, d_b: &mut [T], d_y: &[T]) {
-        add_bias_gradient(d_b, d_y, &self.shape.y);
     }
 }
 
@@ -286,11 +333,15 @@ impl<T: Real> Job<'_, T> {
         let (rows, columns) = (self.packing.rows, self.packing.columns);
         let (panels, size) = (self.packing.panels(), self.packing.panel());
         for first in (0..images).step_by(self.blocks.images) {
-            let pixels = self.blocks.pixels(self.blocks.images.min(images - first));
+            let block = self.blocks.images.min(images - first);
+            let pixels = self.blocks.pixels(block);
+            let calls = self.groups * panels;
+            let mut next = Next::new(x, (first + block) * self.read.image(), block * self.read.image(), calls);
             let x = &x[first * self.read.image()..];
             let y = &mut y[first * self.write.image()..];
             for group in 0..self.groups {
                 for panel in 0..panels {
+                    next.ask();
                     let at = group * columns + panel * self.row.width;
                     let call = Product {
                         x: x[group * rows..].as_ptr(),
@@ -388,31 +439,25 @@ impl<T: Real> Kernel<T> for Conv<T> {
         let [want_x, want_w, want_b] = s.wanted;
         let shared = &mut context.scratch.shared;
         if want_w || want_b {
-            let partials = &mut shared[..s.chunks() * s.partial()];
-            threads::chunks(partials, s.partial(), |chunk, partial| {
-                let d_y = s.chunk_of(&s.y, chunk, d_y);
-                partial.fill(T::ZERO);
-                let (d_w, d_b) = partial.split_at_mut(s.weights());
-                if want_b {
-                    self.add_bias_gradient(d_b, d_y);
-                }
-                if want_w {
-                    let images = d_y.len() / s.y.image();
-                    self.d_weights(s.chunk_of(&s.x, chunk, input), d_y, d_w, images);
-                }
+            s.d_bias(d_y, d_x.get_mut(2).and_then(Gradient::target), shared);
+        }
+        if want_w {
+            let partials = &mut shared[..s.sum_chunks() * s.weights()];
+            let tasks = s.weights().div_ceil(self.task());
+            threads::parts(partials, s.weights(), self.task(), |i, d_w| {
+                let (chunk, task) = (i / tasks, i % tasks);
+                let (x, d_y) = (s.sum_chunk_of(&s.x, chunk, input), s.sum_chunk_of(&s.y, chunk, d_y));
+                self.d_weights(x, d_y, task * self.task(), d_w);
             });
             let (taps, depth) = (s.window.taps(), s.depth());
             let mut order = vec![0; taps];
             self.forward.sweep.taps.iter().enumerate().for_each(|(i, &tap)| order[tap] = i);
             if let Some((d, add)) = d_x.get_mut(1).and_then(Gradient::target) {
-                reduce_partials(d, add, partials, s.partial(), |i| {
+                reduce_partials(d, add, partials, s.weights(), |i| {
                     let (out, c, tap) = (i / depth, i % depth / taps, i % taps);
                     let (group, m) = (out / s.m, out % s.m);
                     (group * depth + order[tap] * s.c + c) * s.m + m
                 });
-            }
-            if let Some((d, add)) = d_x.get_mut(2).and_then(Gradient::target) {
-                reduce_partials(d, add, partials, s.partial(), |i| s.weights() + i);
             }
         }
         if !want_x {
@@ -456,7 +501,7 @@ impl<T: Real> Kernel<T> for Conv<T> {
 
     fn scratch(&self) -> ScratchSize {
         let s = &self.shape;
-        let partials = if s.wanted[1] || s.wanted[2] { s.chunks() * s.partial() } else { 0 };
+        let partials = if s.wanted[1] || s.wanted[2] { s.partials() } else { 0 };
         let packed = self.packing().floats(s.groups).max(self.back_floats());
         ScratchSize { shared: partials.max(packed), lane: 0 }
     }

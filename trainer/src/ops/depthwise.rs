@@ -1,6 +1,6 @@
 //! Convolution where each output channel sees one input channel of its own: direct loops over channels.
 
-use super::conv::{Shape, add_bias_gradient, reduce_partials};
+use super::conv::{Shape, reduce_partials};
 use super::kernels::rows::{self, Row};
 use super::kernels::taps::{self, Sweep};
 use super::kernels::threads;
@@ -71,16 +71,14 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
         let [want_x, want_w, want_b] = s.wanted;
         let (channels, taps) = (s.groups, s.window.taps());
         let shared = &mut context.scratch.shared;
-        if want_w || want_b {
-            let partials = &mut shared[..s.chunks() * s.partial()];
-            threads::chunks(partials, s.partial(), |chunk, partial| {
-                let (d_y, x) = (s.chunk_of(&s.y, chunk, d_y), s.chunk_of(&s.x, chunk, input));
-                partial.fill(T::ZERO);
-                let (d_w, d_b) = partial.split_at_mut(s.weights());
-                if want_b {
-                    add_bias_gradient(d_b, d_y, &s.y);
-                }
-                for (x, d_y) in x.chunks_exact(s.x.image()).zip(d_y.chunks_exact(s.y.image())).filter(|_| want_w) {
+        if want_b {
+            s.d_bias(d_y, d_x.get_mut(2).and_then(Gradient::target), shared);
+        }
+        if want_w {
+            let partials = &mut shared[..s.sum_chunks() * s.weights()];
+            threads::chunks(partials, s.weights(), |chunk, d_w| {
+                let (d_y, x) = (s.sum_chunk_of(&s.y, chunk, d_y), s.sum_chunk_of(&s.x, chunk, input));
+                for (i, (x, d_y)) in x.chunks_exact(s.x.image()).zip(d_y.chunks_exact(s.y.image())).enumerate() {
                     let call = DepthwiseOuter {
                         x: x.as_ptr(),
                         y: d_y.as_ptr(),
@@ -89,7 +87,7 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
                         d: d_w.as_mut_ptr(),
                         pitch: channels,
                         channels,
-                        add: true,
+                        add: i > 0,
                     };
                     // SAFETY: as above; d_w holds a row of channels for each tap.
                     unsafe { self.row.depthwise_outer(&call) };
@@ -98,10 +96,7 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
             let mut order = vec![0; taps];
             self.forward.taps.iter().enumerate().for_each(|(i, &tap)| order[tap] = i);
             if let Some((d, add)) = d_x.get_mut(1).and_then(Gradient::target) {
-                reduce_partials(d, add, partials, s.partial(), |i| order[i % taps] * channels + i / taps);
-            }
-            if let Some((d, add)) = d_x.get_mut(2).and_then(Gradient::target) {
-                reduce_partials(d, add, partials, s.partial(), |i| s.weights() + i);
+                reduce_partials(d, add, partials, s.weights(), |i| order[i % taps] * channels + i / taps);
             }
         }
         if !want_x {
@@ -146,7 +141,7 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
 
     fn scratch(&self) -> ScratchSize {
         let s = &self.shape;
-        let partials = if s.wanted[1] || s.wanted[2] { s.chunks() * s.partial() } else { 0 };
+        let partials = if s.wanted[1] || s.wanted[2] { s.partials() } else { 0 };
         ScratchSize { shared: partials.max(s.weights()), lane: 0 }
     }
 }

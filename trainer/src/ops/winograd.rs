@@ -7,7 +7,7 @@
 
 use std::sync::Mutex;
 
-use super::conv::{Shape, add_bias_gradient, reduce_partials};
+use super::conv::Shape;
 use super::kernels::frame::Frame;
 use super::kernels::prefetch::Next;
 use super::kernels::rows::{self, Row, wide};
@@ -273,7 +273,8 @@ pub fn build<T: Real>(shape: &Shape) -> Option<Box<dyn Kernel<T>>> {
     let points = Points::new(x.kernel).filter(|_| dense && pays)?;
     let weights = points.count() * y.kernel * shape.c * shape.m;
     let chunks = (CHUNK_FLOATS / weights.max(1)).clamp(FEWEST_CHUNKS, MOST_CHUNKS);
-    let shape = Shape { chunk: shape.batch.div_ceil(chunks).max(1), ..shape.clone() };
+    let chunk = shape.batch.div_ceil(chunks).max(1);
+    let shape = Shape { chunk, sum_chunk: chunk, ..shape.clone() };
     let kernel = [y.kernel, x.kernel];
     let before = [y.pad_begin as isize, x.pad_begin as isize];
     let back = [y.kernel as isize - 1 - before[0], x.kernel as isize - 1 - before[1]];
@@ -298,33 +299,28 @@ impl<T: Real> Winograd<T> {
         self.points.count() * side.panels() * side.panel()
     }
 
-    /// Floats of a chunk's own gradient of weights (at the points) and bias.
+    /// Floats of a chunk's own gradient of weights, at the points.
     fn partial(&self) -> usize {
-        self.points.count() * self.forward.depth() * self.shape.m + self.shape.m
+        self.points.count() * self.forward.depth() * self.shape.m
     }
 
     /// Gradients of weights and bias.
     fn d_weights(&self, x: &[T], d_y: &[T], d_x: &mut [Gradient<T>], shared: &mut [T], lanes: &[Mutex<Vec<T>>]) {
         let s = &self.shape;
         let [_, want_w, want_b] = s.wanted;
-        let partials = &mut shared[..s.chunks() * self.partial()];
-        threads::chunks(partials, self.partial(), |chunk, partial| {
-            let (d_w, d_b) = partial.split_at_mut(self.partial() - s.m);
-            let d_y = s.chunk_of(&s.y, chunk, d_y);
-            if want_b {
-                d_b.fill(T::ZERO);
-                add_bias_gradient(d_b, d_y, &s.y);
-            }
-            if want_w {
-                let x = s.chunk_of(&s.x, chunk, x);
-                with_lane(lanes, |lane| self.forward.outer(&self.points, x, d_y, d_w, lane));
-            }
+        if want_b {
+            s.d_bias(d_y, d_x.get_mut(2).and_then(Gradient::target), shared);
+        }
+        if !want_w {
+            return;
+        }
+        let partials = &mut shared[..s.sum_chunks() * self.partial()];
+        threads::chunks(partials, self.partial(), |chunk, d_w| {
+            let (x, d_y) = (s.sum_chunk_of(&s.x, chunk, x), s.sum_chunk_of(&s.y, chunk, d_y));
+            with_lane(lanes, |lane| self.forward.outer(&self.points, x, d_y, d_w, lane));
         });
         if let Some((d, add)) = d_x.get_mut(1).and_then(Gradient::target) {
             self.back_from_points(d, add, partials, lanes);
-        }
-        if let Some((d, add)) = d_x.get_mut(2).and_then(Gradient::target) {
-            reduce_partials(d, add, partials, self.partial(), |i| self.partial() - s.m + i);
         }
     }
 
@@ -422,7 +418,7 @@ impl<T: Real> Kernel<T> for Winograd<T> {
 
     fn scratch(&self) -> ScratchSize {
         let s = &self.shape;
-        let partials = if s.wanted[1] || s.wanted[2] { s.chunks() * self.partial() } else { 0 };
+        let partials = if s.wanted[1] || s.wanted[2] { s.sum_chunks() * self.partial().max(s.m) } else { 0 };
         let packed = self.packed(&self.forward).max(self.packed(&self.backward));
         let sums = (self.points.count() + 1) * self.forward.row.width;
         let lane = self.forward.lane(&self.points).max(self.backward.lane(&self.points)).max(sums);

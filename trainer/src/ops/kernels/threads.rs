@@ -231,15 +231,25 @@ unsafe impl<T: Send> Send for Split<T> {}
 unsafe impl<T: Send> Sync for Split<T> {}
 
 impl<T> Split<T> {
+    /// At most `len` elements from `from` on.
+    ///
+    /// # Safety
+    /// The slice is borrowed exclusively while parts live, and no element is asked for twice.
+    #[expect(clippy::mut_from_ref, reason = "parts are disjoint")]
+    unsafe fn part(&self, from: usize, len: usize) -> &mut [T] {
+        let from = from.min(self.1);
+        // SAFETY: inside the slice, by the bounds taken here; disjoint, by the contract.
+        unsafe { std::slice::from_raw_parts_mut(self.0.add(from), len.min(self.1 - from)) }
+    }
+
     /// Chunk `i` of so many elements.
     ///
     /// # Safety
-    /// The slice is borrowed exclusively while chunks live, and no chunk is asked for twice.
+    /// As [`Split::part`].
     #[expect(clippy::mut_from_ref, reason = "chunks are disjoint")]
     unsafe fn chunk(&self, i: usize, size: usize) -> &mut [T] {
-        let from = (i * size).min(self.1);
-        // SAFETY: inside the slice, by the bounds taken here; disjoint, by the contract.
-        unsafe { std::slice::from_raw_parts_mut(self.0.add(from), size.min(self.1 - from)) }
+        // SAFETY: by this function's contract.
+        unsafe { self.part(i * size, size) }
     }
 }
 
@@ -249,6 +259,18 @@ pub fn chunks<T: Send>(y: &mut [T], size: usize, body: impl Fn(usize, &mut [T]) 
     let split = Split(y.as_mut_ptr(), y.len());
     // SAFETY: `each` calls once with every number; y is borrowed until it returns.
     each(y.len().div_ceil(size), |i| body(i, unsafe { split.chunk(i, size) }));
+}
+
+/// As [`chunks`] of each of the slice's sections of `section` elements, one section after another.
+pub fn parts<T: Send>(y: &mut [T], section: usize, size: usize, body: impl Fn(usize, &mut [T]) + Sync) {
+    let (section, size) = (section.max(1), size.max(1));
+    let parts = section.div_ceil(size);
+    let sections = Split(y.as_mut_ptr(), y.len());
+    each(y.len().div_ceil(section) * parts, |i| {
+        let part = i % parts * size;
+        // SAFETY: `each` calls once with every number, and parts are disjoint; y is borrowed until it returns.
+        body(i, unsafe { sections.part(i / parts * section + part, size.min(section - part)) });
+    });
 }
 
 /// As [`chunks`] over three slices of the same length.
