@@ -29,3 +29,21 @@ pub fn sqrt(x: f32) -> f32 {
 pub fn tanh(x: f32) -> f32 {
     libm::tanhf(x)
 }
+
+/// The error function.
+#[inline]
+pub fn erf(x: f32) -> f32 {
+    libm::erff(x)
+}
+
+/// `x^p`.
+#[inline]
+pub fn pow(x: f32, p: f32) -> f32 {
+    libm::powf(x, p)
+}
+
+/// `ln(1 + x)`, exact for small x too.
+#[inline]
+pub fn ln_1p(x: f32) -> f32 {
+    libm::log1pf(x)
+}

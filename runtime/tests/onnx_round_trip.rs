@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 
 use kd_runtime::graph::{Dim, ElementType, Graph, Shape, Tensor, ValueId};
 use kd_runtime::onnx::{self, messages::field, wire::Bytes, wire::Value};
+use kd_runtime::ops::recurrent::{Direction, Recurrent};
 use kd_runtime::ops::{
-    Op, arith, batch_norm, cast, concat, conv, dropout, gate, gather, gemm, pad, pool, quantize_linear, reduce, relu,
-    reshape, shape_of, slice, softmax, table, transpose, window::AutoPad, window::Window,
+    Op, activation, arith, batch_norm, cast, concat, conv, dropout, gate, gather, gemm, gru, layer_norm, lstm, pad,
+    pool, power, quantize_linear, reduce, relu, reshape, shape_of, slice, softmax, table, transpose, window::AutoPad,
+    window::Window,
 };
 use support::random;
 
@@ -133,14 +135,45 @@ fn every_operator() -> Graph {
     let q = g.apply(quantize, &[p, scale, zero], "q");
     let dequantize = quantize_linear::DequantizeLinear { axis: 1, block_size: 0 };
     let p = g.apply(dequantize, &[q, scale, zero], "dq");
+    let (p, recurrent) = later_operators(&mut g, p);
     let soft = g.apply(softmax::Softmax { axis: -1 }, &[p], "soft");
     let log = g.apply(softmax::LogSoftmax { axis: 1 }, &[p], "log soft");
     let none = g.add_initializer("none", Tensor::from_vec(&[0], Vec::<f32>::new()));
     let truths = g.add_initializer("truths", Tensor::from_vec(&[2], vec![true, false]));
     let bytes = g.apply(cast::Cast { to: ElementType::F32 }, &[raw], "bytes");
-    g.outputs = vec![logits, soft, log, none, truths, bytes, raw, pooled[1], x];
+    g.outputs = vec![logits, recurrent, soft, log, none, truths, bytes, raw, pooled[1], x];
     g.validate().unwrap_or_else(|refusal| panic!("{refusal}"));
     g
+}
+
+/// What transformers and recurrent networks are made of, over p [N, 2].
+fn later_operators(g: &mut Graph, p: ValueId) -> (ValueId, ValueId) {
+    let p = g.apply(activation::Elu { alpha: 0.5 }, &[p], "elu");
+    let p = g.apply(activation::Gelu { tanh: true }, &[p], "gelu");
+    let p = g.apply(activation::Gelu { tanh: false }, &[p], "exact gelu");
+    let p = g.apply(activation::HardSigmoid { alpha: 0.25, beta: 0.75 }, &[p], "hard sigmoid");
+    let p = g.apply(activation::HardSwish, &[p], "hard swish");
+    let p = g.apply(activation::Softplus, &[p], "softplus");
+    let p = g.apply(power::Sqrt, &[p], "root");
+    let two = g.add_initializer("two", Tensor::scalar(2_i64));
+    let p = g.apply(power::Pow, &[p, two], "power");
+    let p = g.apply(power::Erf, &[p], "erf");
+    let scale = g.add_initializer("ln.scale", Tensor::from_vec(&[2], vec![1.0_f32, 2.0]));
+    let norm = layer_norm::LayerNormalization { axis: -1, epsilon: 1e-3 };
+    let p = g.add_node("ln", norm, &[Some(p), Some(scale)], &["normal", "ln.mean", "ln.inverse"])[0];
+    let first = g.add_initializer("first", Tensor::from_vec(&[1], vec![0_i64]));
+    let steps = g.apply(reshape::Unsqueeze, &[p, first], "steps");
+    let mut layer = |op: Op, gates: usize, directions: usize, outputs: &[&str], x: ValueId| {
+        let weights = |rows| Tensor::from_vec(&[directions, rows, 2], vec![0.1_f32; directions * rows * 2]);
+        let w = g.add_initializer(&format!("{}.w", outputs[0]), weights(gates * 2));
+        let r = g.add_initializer(&format!("{}.r", outputs[0]), weights(gates * 2));
+        g.add_node("", op, &[Some(x), Some(w), Some(r)], outputs)[0]
+    };
+    let both = Recurrent { direction: Direction::Bidirectional, hidden_size: Some(2) };
+    let back = Recurrent { direction: Direction::Reverse, hidden_size: None };
+    layer(lstm::LSTM { layer: both }.into(), 4, 2, &["lstm", "lstm.h", "lstm.c"], steps);
+    let recurrent = layer(gru::GRU { layer: back, linear_before_reset: true }.into(), 3, 1, &["gru", "gru.h"], steps);
+    (p, recurrent)
 }
 
 #[test]

@@ -118,19 +118,31 @@ fn attributes(random: &mut Random, op: &str, rank: usize) -> Attrs {
         "MaxPool" => &["ceil_mode", "storage_order"],
         "AveragePool" => &["ceil_mode", "count_include_pad"],
         "Gemm" => &["transA", "transB"],
+        "GRU" => &["linear_before_reset", "hidden_size"],
+        "LSTM" => &["layout", "input_forget"],
+        "LayerNormalization" => &["axis", "stash_type"],
         "ReduceMean" => &["keepdims", "noop_with_empty_axes"],
         "Reshape" => &["allowzero"],
         "Shape" => &["start", "end"],
         _ => &[],
     };
     for name in ints {
-        if random.chance(50) || *name == "axis" {
+        if random.chance(if is_recurrent(op) { 10 } else { 50 }) || *name == "axis" {
             let value = random.int();
             attrs = attrs.with_int(name, value);
         }
     }
     match op {
         "Cast" => attrs = attrs.with_int("to", random.one_of(&[1, 2, 3, 6, 7, 9])),
+        "Elu" | "HardSigmoid" if random.chance(50) => attrs = attrs.with("alpha", Attr::Float(random.float())),
+        "Gelu" => {
+            let approximate = random.one_of(&["none", "tanh", "other"]);
+            attrs = attrs.with("approximate", Attr::String(approximate.into()));
+        }
+        "LSTM" | "GRU" => {
+            let direction = random.one_of(&["forward", "reverse", "bidirectional", "backward"]);
+            attrs = attrs.with("direction", Attr::String(direction.into()));
+        }
         "Pad" => {
             let mode = random.one_of(&["constant", "edge", "reflect", "wrap"]);
             attrs = attrs.with("mode", Attr::String(mode.into()));
@@ -166,13 +178,36 @@ fn more_inputs(random: &mut Random, op: &str) -> usize {
     match op {
         "BatchNormalization" => 4,
         "Slice" => random.one_of(&[2, 3, 4]),
-        "Add" | "Sub" | "Mul" | "Div" | "MatMul" | "Gather" | "Reshape" | "Unsqueeze" => 1,
+        "GRU" => random.one_of(&[2, 3, 5]),
+        "LSTM" => random.one_of(&[2, 3, 5, 6, 7]),
+        "LayerNormalization" => random.one_of(&[1, 2]),
+        "Add" | "Sub" | "Mul" | "Div" | "MatMul" | "Pow" | "Gather" | "Reshape" | "Unsqueeze" => 1,
         "Conv" | "Gemm" | "QuantizeLinear" | "DequantizeLinear" | "Concat" => random.one_of(&[1, 2]),
         "Clip" | "Dropout" => random.below(3),
         "Pad" => random.one_of(&[1, 2, 3]),
         "ReduceMean" | "Squeeze" => random.below(2),
         _ => 0,
     }
+}
+
+fn is_recurrent(op: &str) -> bool {
+    matches!(op, "GRU" | "LSTM")
+}
+
+/// W, R, B, sequence_lens, initial_h, initial_c or peepholes for one direction (sometimes two) and a state of 2.
+fn recurrent_input(random: &mut Random, op: &str, x: &[usize], i: usize) -> Tensor {
+    let gates = if op == "LSTM" { 4 } else { 3 };
+    let directions = random.one_of(&[1, 1, 1, 1, 1, 2]);
+    let (batch, features) = (x.get(1).copied().unwrap_or(1), x.get(2).copied().unwrap_or(1));
+    let shape: &[usize] = match i {
+        0 => &[directions, 2 * gates, features],
+        1 => &[directions, 2 * gates, 2],
+        2 => &[directions, 4 * gates],
+        3 => &[batch],
+        6 => &[directions, 6],
+        _ => &[directions, batch, 2],
+    };
+    random.tensor(if i == 3 { ElementType::I32 } else { ElementType::F32 }, shape)
 }
 
 /// One try: whether it was computed.
@@ -183,11 +218,17 @@ fn attempt(random: &mut Random, name: &str) -> bool {
     let Some(Ok(op)) = Op::read(name, attrs) else { return false };
     let mut inputs = vec![Some(first)];
     for i in 0..more_inputs(random, name) {
-        let absent = i > 0 && random.chance(20);
+        // sequence_lens are refused.
+        let absent = (i > 0 && random.chance(20)) || (i == 3 && is_recurrent(name) && random.chance(95));
         let companion = random.companion(inputs[0].as_ref().expect("the first"));
         // Same-typed lists for everything after the starts of a slice; statistics of a normalization.
         let companion = match (name, &inputs[1..]) {
             ("Slice", [Some(starts), ..]) => random.tensor(starts.element(), starts.shape()),
+            ("GRU" | "LSTM", earlier) if random.chance(90) => recurrent_input(random, name, &shape, earlier.len()),
+            ("LayerNormalization", _) => {
+                let from = random.below(shape.len() + 1);
+                random.tensor(element, &shape[from..])
+            }
             ("BatchNormalization", _) => random.tensor(element, &[shape.get(1).copied().unwrap_or(1)]),
             ("QuantizeLinear" | "DequantizeLinear", []) => random.tensor(ElementType::F32, companion.shape()),
             ("QuantizeLinear" | "DequantizeLinear", [Some(scale), ..]) => {
@@ -214,6 +255,8 @@ fn compute(op: &Op, inputs: &[Option<Tensor>], types: &[TensorType]) -> bool {
     }
     let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
     let mut outputs: Vec<Tensor> = types.iter().map(|ty| Tensor::zeros(ty.element, &ty.shape)).collect();
+    let scratch = op.def().scratch(&shapes);
+    outputs.extend((scratch > 0).then(|| Tensor::zeros(ElementType::F32, &[scratch])));
     let done = frame::with_tensors(&inputs, &mut outputs, |frame| {
         let before = alloc::count();
         let done = op.def().eval(frame);

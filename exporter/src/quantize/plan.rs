@@ -151,6 +151,7 @@ impl Planner<'_> {
             | Op::Gather(_)
             | Op::Identity(_) => self.same_scale(i),
             Op::Relu(_) | Op::LeakyRelu(_) | Op::Clip(_) | Op::Sigmoid(_) | Op::Tanh(_) => self.table(i),
+            Op::Elu(_) | Op::Gelu(_) | Op::HardSigmoid(_) | Op::HardSwish(_) | Op::Softplus(_) => self.table(i),
             Op::Softmax(_) | Op::LogSoftmax(_) => Treatment::Float("its sums of exponentials want floats".into()),
             op => Treatment::Float(format!("{} has no integer form here", op.name())),
         }

@@ -9,7 +9,7 @@ use super::kernels::{Kernel, OpKernel};
 use super::{Step, StepInfo, fuse};
 use crate::error::Result;
 use crate::graph::infer::{self, Bound};
-use crate::graph::{Graph, Node, Tensor, ValueId};
+use crate::graph::{ElementType, Graph, Node, Tensor, ValueId};
 use crate::ops::frame::Binding;
 use crate::ops::{self, Op, TensorType};
 
@@ -104,13 +104,16 @@ fn fold_constants(bound: &mut BoundGraph<'_>, wanted: impl Fn(&Node, ValueId) ->
 fn lower(bound: &BoundGraph<'_>, fused: Vec<Option<Unit>>) -> Vec<Unit> {
     let unit = |(i, node): (usize, &Node)| {
         let constant = node.outputs.iter().all(|&id| bound.constant(id).is_some());
+        let shape = |id: ValueId| bound.types[id.index()].as_ref().map_or(&[][..], |b| &b.shape[..]);
+        let shapes: Vec<Option<&[usize]>> = node.inputs.iter().map(|id| id.map(shape)).collect();
+        let scratch = Some(node.op.def().scratch(&shapes)).filter(|&floats| floats > 0);
         (!constant).then(|| Unit {
             kernel: Box::new(OpKernel(node.op.clone())),
             inputs: node.inputs.clone(),
             outputs: node.outputs.clone(),
             node: i,
             alias: node.op.def().is_alias() && node.outputs.len() == 1,
-            scratch: None,
+            scratch: scratch.map(|floats| TensorType { element: ElementType::F32, shape: [floats].into() }),
         })
     };
     let mut produced = alloc::vec![false; bound.graph.values.len()];

@@ -63,7 +63,7 @@ fn infer_pair(inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> 
 }
 
 /// Applies `f` to every pair.
-fn eval_pairs<T: Element>(frame: &mut Frame<'_>, f: impl Fn(T, T) -> T) {
+pub(super) fn eval_pairs<T: Element>(frame: &mut Frame<'_>, f: impl Fn(T, T) -> T) {
     let (a, b) = (frame.input(0), frame.input(1));
     let out = frame.output(0);
     let strides = [broadcast_strides(a.shape, out.shape), broadcast_strides(b.shape, out.shape)];

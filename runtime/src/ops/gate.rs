@@ -8,6 +8,11 @@ use super::{Attrs, Frame, Input, OpError, Operator, TensorType};
 use crate::graph::ElementType;
 use crate::math;
 
+/// `1 / (1 + e^-x)`.
+pub(super) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + math::exp(-x))
+}
+
 /// `y = 1 / (1 + e^-x)`; f32. ONNX Sigmoid.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sigmoid;
@@ -28,7 +33,7 @@ impl Operator for Sigmoid {
     }
 
     fn eval(&self, frame: &mut Frame<'_>) -> Result<(), OpError> {
-        map::<f32>(frame, |x| 1.0 / (1.0 + math::exp(-x)));
+        map::<f32>(frame, sigmoid);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ pub mod table;
 pub mod walk;
 pub mod window;
 
+pub mod activation;
 pub mod arith;
 pub mod batch_norm;
 pub mod cast;
@@ -19,9 +20,14 @@ pub mod dropout;
 pub mod gate;
 pub mod gather;
 pub mod gemm;
+pub mod gru;
+pub mod layer_norm;
+pub mod lstm;
 pub mod pad;
 pub mod pool;
+pub mod power;
 pub mod quantize_linear;
+pub mod recurrent;
 pub mod reduce;
 pub mod relu;
 pub mod reshape;
@@ -130,6 +136,12 @@ pub trait Operator: fmt::Debug {
     /// Allocates nothing. Errors only for what depends on values (an index out of range).
     fn eval(&self, frame: &mut Frame<'_>) -> Result<(), OpError>;
 
+    /// Floats that `eval` needs while it runs, given the shapes of the inputs: one more output of the frame, f32, after
+    /// those that the node asks for.
+    fn scratch(&self, _inputs: &[Option<&[usize]>]) -> usize {
+        0
+    }
+
     /// The output where it depends on shapes alone (`Shape`).
     fn value_from_shapes(&self, _inputs: &[Option<&[usize]>]) -> Option<Tensor> {
         None
@@ -159,6 +171,12 @@ pub fn eval(op: &Op, inputs: &[Option<&Tensor>]) -> Result<Vec<Tensor>, OpError>
 /// Evaluates an operator whose outputs were inferred to have these types.
 pub fn eval_as(op: &Op, inputs: &[Option<&Tensor>], types: &[TensorType]) -> Result<Vec<Tensor>, OpError> {
     let mut outputs: Vec<Tensor> = types.iter().map(|ty| Tensor::zeros(ty.element, &ty.shape)).collect();
+    let shapes: Vec<Option<&[usize]>> = inputs.iter().map(|input| input.map(Tensor::shape)).collect();
+    let scratch = op.def().scratch(&shapes);
+    if scratch > 0 {
+        outputs.push(Tensor::zeros(ElementType::F32, &[scratch]));
+    }
     frame::with_tensors(inputs, &mut outputs, |frame| op.def().eval(frame))?;
+    outputs.truncate(types.len());
     Ok(outputs)
 }

@@ -98,6 +98,11 @@ fn check_size(what: &str, i: usize, shape: &[usize]) -> Result<(), OpError> {
 const MANY: usize = usize::MAX;
 
 operators! {
+    activation::Elu, 1..=1, 1..=1;
+    activation::Gelu, 1..=1, 1..=1;
+    activation::HardSigmoid, 1..=1, 1..=1;
+    activation::HardSwish, 1..=1, 1..=1;
+    activation::Softplus, 1..=1, 1..=1;
     arith::Add, 2..=2, 1..=1;
     arith::Div, 2..=2, 1..=1;
     arith::Mul, 2..=2, 1..=1;
@@ -113,10 +118,16 @@ operators! {
     gather::Gather, 2..=2, 1..=1;
     gemm::Gemm, 2..=3, 1..=1;
     gemm::MatMul, 2..=2, 1..=1;
+    gru::GRU, 3..=6, 1..=2;
+    layer_norm::LayerNormalization, 2..=3, 1..=3;
+    lstm::LSTM, 3..=8, 1..=3;
     pad::Pad, 2..=4, 1..=1;
     pool::AveragePool, 1..=1, 1..=1;
     pool::GlobalAveragePool, 1..=1, 1..=1;
     pool::MaxPool, 1..=1, 1..=2;
+    power::Erf, 1..=1, 1..=1;
+    power::Pow, 2..=2, 1..=1;
+    power::Sqrt, 1..=1, 1..=1;
     quantize_linear::DequantizeLinear, 2..=3, 1..=1;
     quantize_linear::QuantizeLinear, 2..=3, 1..=1;
     reduce::ReduceMean, 1..=2, 1..=1;

@@ -52,7 +52,19 @@ pub(super) fn fuse(context: &Context<'_>, index: usize) -> Result<Option<Unit>> 
 }
 
 fn is_function(op: &Op) -> bool {
-    matches!(op, Op::Relu(_) | Op::LeakyRelu(_) | Op::Clip(_) | Op::Sigmoid(_) | Op::Tanh(_))
+    matches!(
+        op,
+        Op::Relu(_)
+            | Op::LeakyRelu(_)
+            | Op::Clip(_)
+            | Op::Sigmoid(_)
+            | Op::Tanh(_)
+            | Op::Elu(_)
+            | Op::Gelu(_)
+            | Op::HardSigmoid(_)
+            | Op::HardSwish(_)
+            | Op::Softplus(_)
+    )
 }
 
 /// The table of `x → functions → output`: every code dequantized, sent through the operators, quantized with `scale`.
