@@ -3,6 +3,7 @@
 //! Each file holds cases of one primitive: tensors `caseN.NAME` and hyper-parameters as JSON. f64 cases are computed in
 //! f64, f32 cases in f32. What the trainer does not have yet is listed, not skipped in silence.
 
+mod graphs;
 mod losses;
 mod operators;
 mod optimizers;
@@ -152,6 +153,7 @@ type Run = fn(&Case) -> Result<Outcome, Failure>;
 const FILES: &[(&str, Run)] = &[
     ("train/activations", operators::activation),
     ("train/adaptive_pool", operators::adaptive_pool),
+    ("train/attention", graphs::attention),
     ("train/avg_pool", operators::avg_pool),
     ("train/batch_norm", operators::batch_norm),
     ("train/conv1d", operators::conv),
@@ -159,7 +161,10 @@ const FILES: &[(&str, Run)] = &[
     ("train/cross_entropy", losses::cross_entropy),
     ("train/dropout", operators::dropout),
     ("train/grad_clip", optimizers::grad_clip),
+    ("train/gru", graphs::gru),
+    ("train/layer_norm", operators::layer_norm),
     ("train/linear", operators::linear),
+    ("train/lstm", graphs::lstm),
     ("train/max_pool", operators::max_pool),
     ("train/optimisers", optimizers::optimizer),
     ("train/schedules", optimizers::schedule),

@@ -1,5 +1,7 @@
 //! What an executor knows of a graph at every batch size: who is trained, what needs a gradient, the steps.
 
+use std::collections::BTreeMap;
+
 use kd_runtime::graph::infer::{self, Bound};
 use kd_runtime::graph::{ElementType, Graph, Tensor, ValueId};
 use kd_runtime::ops::Op;
@@ -34,6 +36,8 @@ pub enum Run {
         /// Whether there is a Relu.
         relu: bool,
     },
+    /// One of the outputs that its node's step wrote one after another.
+    Part(usize),
     /// Planar to channels last.
     ToFrame,
     /// Channels last to planar.
@@ -69,6 +73,8 @@ pub struct Program<T> {
     pub origin: Vec<Origin>,
     /// For each root the value whose elements it holds: itself, or what was converted.
     pub value_of: Vec<usize>,
+    /// Roots that hold all outputs of a node one after another, and the node.
+    pub packed: BTreeMap<usize, usize>,
     /// For each root its layout, if it holds images with their channels last.
     pub frames: Vec<Option<Frame>>,
     /// Whether a root's gradient is needed.
@@ -183,6 +189,7 @@ impl<T: Real> Program<T> {
             root: (0..n).collect(),
             origin,
             value_of: (0..n).collect(),
+            packed: BTreeMap::new(),
             frames: vec![None; n],
             needs: vec![false; n],
             steps: Vec::new(),
@@ -294,12 +301,14 @@ impl<T: Real> Builder<'_, T> {
             }
             return Ok(());
         }
-        let second_used = node.outputs[1..].iter().any(|id| {
+        let is_read = |id: &ValueId| {
             let reads = |node: &kd_runtime::graph::Node| node.inputs.contains(&Some(*id));
             graph.nodes.iter().any(reads) || program.taps.contains(id)
-        });
+        };
+        let read: Vec<bool> = node.outputs.iter().map(is_read).collect();
+        let packs = read[1..].contains(&true) && table::writes_all(&node.op);
         let floats = self.is_f32(output) && node.input(0).is_some_and(|id| self.is_f32(id));
-        let has_kernel = table::NAMES.contains(&node.op.name()) && floats && !second_used;
+        let has_kernel = table::NAMES.contains(&node.op.name()) && floats && (packs || !read[1..].contains(&true));
         let program = &mut self.program;
         if !has_kernel && trained && program.backward {
             return Err(table::no_gradient(&node.op).at_node(i, node));
@@ -307,7 +316,7 @@ impl<T: Real> Builder<'_, T> {
         for id in &node.outputs {
             program.needs[id.index()] = trained;
         }
-        let outputs = if has_kernel { &node.outputs[..1] } else { &node.outputs[..] };
+        let outputs = if has_kernel && !packs { &node.outputs[..1] } else { &node.outputs[..] };
         for id in outputs {
             if self.bound[id.index()].as_ref().is_some_and(|b| b.element == ElementType::F32) {
                 program.origin[id.index()] = Origin::Computed;
@@ -321,10 +330,37 @@ impl<T: Real> Builder<'_, T> {
             run: Run::Node,
             ids,
             inputs,
-            output: output.index(),
+            output: if packs { program.root.len() } else { output.index() },
             wanted,
             fallback: !has_kernel,
         });
+        if packs {
+            self.unpack(node, i, &read);
+        }
         Ok(())
+    }
+
+    /// Adds the root that all outputs of a node lie in, and a step for each output that is read.
+    fn unpack(&mut self, node: &kd_runtime::graph::Node, i: usize, read: &[bool]) {
+        let program = &mut self.program;
+        let packed = program.root.len();
+        let needed = program.needs[node.outputs[0].index()];
+        program.root.push(packed);
+        program.origin.push(Origin::Computed);
+        program.needs.push(needed);
+        program.frames.push(None);
+        program.value_of.push(node.outputs[0].index());
+        program.packed.insert(packed, i);
+        for (k, id) in node.outputs.iter().enumerate().filter(|(k, _)| read[*k]) {
+            program.steps.push(Step {
+                node: i,
+                run: Run::Part(k),
+                ids: vec![None],
+                inputs: vec![Some(packed)],
+                output: id.index(),
+                wanted: vec![program.backward && needed],
+                fallback: false,
+            });
+        }
     }
 }

@@ -44,6 +44,12 @@ pub trait Real:
     fn sqrt(self) -> Self;
     /// Hyperbolic tangent.
     fn tanh(self) -> Self;
+    /// `ln(1 + x)`, exact for small x too.
+    fn ln_1p(self) -> Self;
+    /// `x^p`.
+    fn powf(self, p: Self) -> Self;
+    /// The error function.
+    fn erf(self) -> Self;
     /// Absolute value.
     fn abs(self) -> Self;
     /// Not a number.
@@ -66,7 +72,7 @@ pub trait Real:
 }
 
 macro_rules! real {
-    ($ty:ty, $rows:expr) => {
+    ($ty:ty, $rows:expr, $erf:path) => {
         impl Real for $ty {
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
@@ -106,6 +112,18 @@ macro_rules! real {
                 self.tanh()
             }
             #[inline]
+            fn ln_1p(self) -> Self {
+                self.ln_1p()
+            }
+            #[inline]
+            fn powf(self, p: Self) -> Self {
+                self.powf(p)
+            }
+            #[inline]
+            fn erf(self) -> Self {
+                $erf(self)
+            }
+            #[inline]
             fn abs(self) -> Self {
                 self.abs()
             }
@@ -120,5 +138,5 @@ macro_rules! real {
         }
     };
 }
-real!(f32, rows::F32);
-real!(f64, rows::F64);
+real!(f32, rows::F32, libm::erff);
+real!(f64, rows::F64, libm::erf);

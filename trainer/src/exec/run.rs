@@ -11,6 +11,7 @@ use super::layout::{self, Layout, NOWHERE};
 use super::program::{Origin, Program, Run, Step, constant};
 use super::{Mode, Parameter, Plan, Real, fallback};
 use crate::ops::kernels::frame::Frame;
+use crate::ops::part::Part;
 use crate::ops::{Context, Gradient, Inputs, Kernel, Place, Port, Scratch, Site, batch_norm, convert, table};
 
 /// The program's kernels at one batch size.
@@ -50,7 +51,11 @@ pub struct State<T: Real> {
 impl<T: Real> Bindings<T> {
     fn new(program: &Program<T>, batch: usize) -> Result<Self> {
         let bound = infer::bind(&program.graph, batch)?;
-        let planar = |root: usize| bound[program.value_of[root]].as_ref().map_or(0, |b| b.shape.iter().product());
+        let elements = |value: usize| bound[value].as_ref().map_or(0, |b| b.shape.iter().product::<usize>());
+        let planar = |root: usize| match program.packed.get(&root) {
+            Some(&node) => program.graph.nodes[node].outputs.iter().map(|id| elements(id.index())).sum(),
+            None => elements(program.value_of[root]),
+        };
         let len = |root: usize| program.frames[root].map_or_else(|| planar(root), |frame| batch * frame.image());
         let lens = (0..program.root.len()).map(len).collect();
         let mut kernels = Vec::with_capacity(program.steps.len());
@@ -97,8 +102,14 @@ fn build<T: Real>(program: &Program<T>, bound: &[Option<Bound>], step: &Step) ->
         })
         .collect();
     let output = shape(program.value_of[step.output]);
-    let site = Site { inputs: &ports, output, frame: program.frames[step.output].or_else(|| Frame::of(output)) };
+    let frame = program.frames[step.output].or_else(|| Frame::of(output));
+    let outputs = if program.packed.contains_key(&step.output) { node.outputs.len() } else { 1 };
+    let site = Site { inputs: &ports, output, outputs, frame };
     let built = match (step.run, &node.op) {
+        (Run::Part(k), _) => {
+            let before = node.outputs[..k].iter().map(|id| shape(id.index()).iter().product::<usize>());
+            return Ok(Box::new(Part { from: before.sum() }));
+        }
         (Run::ToFrame, _) => {
             return Ok(Box::new(convert::ToFrame(program.frames[step.output].unwrap_or_default())));
         }

@@ -13,12 +13,14 @@ struct Gate<T> {
 
 /// The kernel of a Sigmoid node: `y' = y (1 - y)`.
 pub fn sigmoid<T: Real>(_op: &ops::gate::Sigmoid, _site: &Site<'_>) -> Built<T> {
-    let value = |x: T| {
-        // e^-|x| cannot overflow.
-        let e = (-x.abs()).exp();
-        if x >= T::ZERO { T::ONE / (T::ONE + e) } else { e / (T::ONE + e) }
-    };
-    Ok(Box::new(Gate { value, slope: |y| y * (T::ONE - y) }))
+    Ok(Box::new(Gate { value: logistic, slope: |y| y * (T::ONE - y) }))
+}
+
+/// `1 / (1 + e^-x)`.
+pub fn logistic<T: Real>(x: T) -> T {
+    // e^-|x| cannot overflow.
+    let e = (-x.abs()).exp();
+    if x >= T::ZERO { T::ONE / (T::ONE + e) } else { e / (T::ONE + e) }
 }
 
 /// The kernel of a Tanh node: `y' = 1 - y²`.

@@ -7,6 +7,7 @@
 pub mod kernels;
 pub mod table;
 
+mod activation;
 mod alias;
 mod arith;
 pub mod batch_norm;
@@ -17,9 +18,14 @@ mod depthwise;
 pub mod dropout;
 mod gate;
 mod gemm;
+mod gru;
+mod layer_norm;
+mod lstm;
 mod matmul;
 mod pad;
+pub mod part;
 mod pool;
+mod recurrent;
 mod reduce;
 mod relu;
 mod slice;
@@ -58,6 +64,8 @@ pub struct Site<'a> {
     pub inputs: &'a [Option<Port<'a>>],
     /// Shape of the first output.
     pub output: &'a [usize],
+    /// How many outputs the kernel writes, one after another; more than 1 only of [`table::writes_all`].
+    pub outputs: usize,
     /// Layout of the first output; without halo where it is planar and could be either.
     pub frame: Option<Frame>,
 }

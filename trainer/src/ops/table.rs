@@ -56,6 +56,11 @@ pub fn part(op: &Op, i: usize) -> Part {
     parts.get(i).or(parts.last()).copied().unwrap_or(Fixed)
 }
 
+/// Whether the kernel of an operator can write all outputs, not the first one alone.
+pub fn writes_all(op: &Op) -> bool {
+    matches!(op, Op::LSTM(_) | Op::GRU(_))
+}
+
 /// Whether an operator's output is its first input under another shape, in training too.
 pub fn is_alias(op: &Op) -> bool {
     op.def().is_alias() && !matches!(op, Op::Dropout(_))
@@ -76,22 +81,33 @@ operators! {
     Conv: conv::build [Fixed, Weight, BiasOrNorm];
     Div: arith::div [BiasOrNorm];
     Dropout: dropout::build [Pass, Fixed];
+    Elu: activation::elu [Fixed];
+    Erf: activation::erf [Fixed];
     Flatten: alias::build [Pass, Fixed];
+    GRU: gru::build [Fixed, Weight, Weight, BiasOrNorm, Fixed];
+    Gelu: activation::gelu [Fixed];
     Gemm: gemm::build [Weight, Weight, BiasOrNorm];
     GlobalAveragePool: pool::global_average [Fixed];
+    HardSigmoid: activation::hard_sigmoid [Fixed];
+    HardSwish: activation::hard_swish [Fixed];
     Identity: alias::build [Pass, Fixed];
+    LSTM: lstm::build [Fixed, Weight, Weight, BiasOrNorm, Fixed];
+    LayerNormalization: layer_norm::build [Fixed, BiasOrNorm];
     LeakyRelu: relu::leaky_relu [Fixed];
     LogSoftmax: softmax::log_softmax [Fixed];
     MatMul: matmul::build [Weight];
     MaxPool: pool::max [Fixed];
     Mul: arith::mul [BiasOrNorm];
     Pad: pad::build [Pass, Fixed];
+    Pow: activation::pow [Fixed];
     ReduceMean: reduce::mean [Fixed];
     Relu: relu::relu [Fixed];
     Reshape: alias::build [Pass, Fixed];
     Sigmoid: gate::sigmoid [Fixed];
     Slice: slice::build [Pass, Fixed];
     Softmax: softmax::softmax [Fixed];
+    Softplus: activation::softplus [Fixed];
+    Sqrt: activation::sqrt [Fixed];
     Squeeze: alias::build [Pass, Fixed];
     Sub: arith::sub [BiasOrNorm];
     Tanh: gate::tanh [Fixed];

@@ -1,6 +1,6 @@
 //! Small networks, at least one around each differentiable operator.
 
-use kd_runtime::graph::{Graph, ValueId};
+use kd_runtime::graph::{Graph, Tensor, ValueId};
 use kd_runtime::ops::{self, Op, window::Window};
 
 use super::Net;
@@ -12,7 +12,7 @@ pub struct Case {
     pub graph: Graph,
 }
 
-fn case(op: &'static str, about: &'static str, build: impl FnOnce(&mut Net) -> ValueId) -> Case {
+pub fn case(op: &'static str, about: &'static str, build: impl FnOnce(&mut Net) -> ValueId) -> Case {
     let mut net = Net::new(&format!("{op}: {about}"));
     let output = build(&mut net);
     Case { op, about, graph: net.finish(output) }
@@ -24,7 +24,7 @@ fn window(kernel: &[usize], strides: &[usize], pads: &[usize], dilations: &[usiz
 }
 
 /// One of x only.
-fn unary(op: impl Into<Op>, about: &'static str, sizes: &[usize]) -> Case {
+pub fn unary(op: impl Into<Op>, about: &'static str, sizes: &[usize]) -> Case {
     let op = op.into();
     case(op.name(), about, |net| {
         let x = net.stem(sizes);
@@ -267,6 +267,17 @@ fn shapes() -> Vec<Case> {
     ]
 }
 
+fn power(about: &'static str, positive: bool, exponent: Tensor) -> Case {
+    case("Pow", about, |net| {
+        let mut x = net.stem(&[4, 5]);
+        if positive {
+            x = net.graph.apply(ops::gate::Sigmoid, &[x], "positive");
+        }
+        let exponent = net.graph.add_initializer("exponent", exponent);
+        net.graph.apply(ops::power::Pow, &[x, exponent], "y")
+    })
+}
+
 fn activations() -> Vec<Case> {
     vec![
         unary(ops::relu::Relu, "of a stem", &[4, 5]),
@@ -285,6 +296,26 @@ fn activations() -> Vec<Case> {
         }),
         unary(ops::gate::Sigmoid, "of a stem", &[4, 5]),
         unary(ops::gate::Tanh, "of a stem", &[4, 5]),
+        unary(ops::activation::Elu { alpha: 0.7 }, "of a stem", &[4, 5]),
+        unary(ops::activation::Gelu { tanh: false }, "of a stem", &[4, 5]),
+        unary(ops::activation::Gelu { tanh: true }, "of a stem", &[4, 5]),
+        unary(ops::activation::HardSigmoid { alpha: 0.9, beta: 0.4 }, "both ends", &[4, 5]),
+        case("HardSwish", "both ends", |net| {
+            let inputs = [net.stem(&[4, 5]), net.scalar(4.0)];
+            let x = net.graph.apply(ops::arith::Mul, &inputs, "wide");
+            net.graph.apply(ops::activation::HardSwish, &[x], "y")
+        }),
+        unary(ops::activation::Softplus, "of a stem", &[4, 5]),
+        unary(ops::power::Erf, "of a stem", &[4, 5]),
+        case("Sqrt", "of a positive value", |net| {
+            let x = net.stem(&[4, 5]);
+            let x = net.graph.apply(ops::gate::Sigmoid, &[x], "positive");
+            net.graph.apply(ops::power::Sqrt, &[x], "y")
+        }),
+        power("the square", false, Tensor::scalar(2_i64)),
+        power("a whole number", false, Tensor::scalar(3.0_f32)),
+        power("a fraction of a positive value", true, Tensor::scalar(1.5_f32)),
+        power("an inverse", true, Tensor::from_vec(&[1], vec![-1_i32])),
         unary(ops::softmax::Softmax { axis: -1 }, "last axis", &[4, 5]),
         unary(ops::softmax::Softmax { axis: 1 }, "an inner axis", &[4, 5]),
         unary(ops::softmax::LogSoftmax { axis: -1 }, "last axis", &[4, 5]),
@@ -313,6 +344,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(pools());
     cases.extend(shapes());
     cases.extend(activations());
+    cases.extend(super::sequences::cases());
     cases.push(batch_norm("2-D", &[3, 4, 3], false));
     cases.push(batch_norm("1-D, odd", &[2, 9], false));
     cases.push(batch_norm("followed by relu, in place", &[3, 5, 2], true));

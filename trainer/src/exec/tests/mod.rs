@@ -3,6 +3,7 @@
 mod candle;
 mod cases;
 mod differences;
+mod sequences;
 mod steps;
 
 use kd_runtime::graph::{ElementType, Graph, Shape, Tensor, ValueId};

@@ -1,0 +1,159 @@
+//! Small networks around what works on sequences: recurrent layers, normalization of vectors.
+
+use kd_runtime::graph::ValueId;
+use kd_runtime::ops::recurrent::{Direction, Recurrent};
+use kd_runtime::ops::{self, Op};
+
+use super::super::{Executor, Mode, Plan};
+use super::cases::{Case, case};
+use super::{Net, noise};
+
+const STEPS: usize = 3;
+const FEATURES: usize = 2;
+const HIDDEN: usize = 3;
+
+/// Whether there are biases, whether initial states, and which outputs are read.
+struct Form {
+    biases: bool,
+    initial: bool,
+    outputs: &'static [usize],
+}
+
+/// Batch first, `[N, …]`, as executors want outputs.
+fn batch_first(net: &mut Net, x: ValueId, perm: &[usize], name: &str) -> ValueId {
+    net.graph.apply(ops::transpose::Transpose { perm: perm.to_vec() }, &[x], name)
+}
+
+/// A recurrent node over a stem; its outputs that are read are joined to one row a sample.
+fn layer(net: &mut Net, op: Op, gates: usize, states: usize, directions: usize, form: &Form) -> ValueId {
+    let x = net.stem(&[STEPS, FEATURES]);
+    let x = batch_first(net, x, &[1, 0, 2], "time_first");
+    let mut inputs = vec![
+        Some(x),
+        Some(net.parameter(&[directions, gates * HIDDEN, FEATURES])),
+        Some(net.parameter(&[directions, gates * HIDDEN, HIDDEN])),
+        form.biases.then(|| net.parameter(&[directions, 2 * gates * HIDDEN])),
+        None,
+    ];
+    for i in 0..if form.initial { states } else { 0 } {
+        let state = net.stem(&[directions, HIDDEN]);
+        inputs.push(Some(batch_first(net, state, &[1, 0, 2], &format!("initial{i}"))));
+    }
+    let names = ["y", "h", "c"];
+    let outputs = net.graph.add_node("layer", op, &inputs, &names[..states + 1]);
+    let mut parts = Vec::new();
+    for &k in form.outputs {
+        let perm: &[usize] = if k == 0 { &[2, 0, 1, 3] } else { &[1, 0, 2] };
+        let part = batch_first(net, outputs[k], perm, &format!("{}.batch", names[k]));
+        parts.push(net.graph.apply(ops::reshape::Flatten { axis: 1 }, &[part], &format!("{}.flat", names[k])));
+    }
+    net.graph.apply(ops::concat::Concat { axis: 1 }, &parts, "joined")
+}
+
+fn recurrent(direction: Direction) -> Recurrent {
+    Recurrent { direction, hidden_size: Some(HIDDEN) }
+}
+
+fn lstm(about: &'static str, direction: Direction, form: &Form) -> Case {
+    case("LSTM", about, |net| {
+        let op = ops::lstm::LSTM { layer: recurrent(direction) };
+        layer(net, op.into(), ops::lstm::GATES, 2, direction.reversed().len(), form)
+    })
+}
+
+fn gru(about: &'static str, direction: Direction, linear_before_reset: bool, form: &Form) -> Case {
+    case("GRU", about, |net| {
+        let op = ops::gru::GRU { layer: recurrent(direction), linear_before_reset };
+        layer(net, op.into(), ops::gru::GATES, 1, direction.reversed().len(), form)
+    })
+}
+
+fn layer_norm(about: &'static str, sizes: &'static [usize], axis: i64, bias: bool) -> Case {
+    case("LayerNormalization", about, |net| {
+        let from = if axis < 0 { sizes.len() as i64 + axis } else { axis - 1 } as usize;
+        let mut inputs = vec![net.stem(sizes), net.between(&sizes[from..], 0.5, 1.5)];
+        if bias {
+            inputs.push(net.parameter(&sizes[from..]));
+        }
+        net.graph.apply(ops::layer_norm::LayerNormalization { axis, epsilon: 1e-3 }, &inputs, "y")
+    })
+}
+
+/// The cases of the table.
+pub fn cases() -> Vec<Case> {
+    use Direction::{Bidirectional, Forward, Reverse};
+    let form = |biases, initial, outputs| Form { biases, initial, outputs };
+    vec![
+        lstm("all states", Forward, &form(true, false, &[0])),
+        lstm("no biases, initial states, all outputs", Forward, &form(false, true, &[0, 1, 2])),
+        lstm("reversed, the last state alone", Reverse, &form(true, false, &[1])),
+        lstm("both directions, all outputs", Bidirectional, &form(true, true, &[0, 1, 2])),
+        gru("product before reset, all states", Forward, true, &form(true, false, &[0])),
+        gru("product before reset, both directions, all outputs", Bidirectional, true, &form(true, true, &[0, 1])),
+        gru("reset before product, reversed", Reverse, false, &form(true, true, &[0, 1])),
+        gru("reset before product, no biases, the last state alone", Forward, false, &form(false, false, &[1])),
+        gru("product before reset, no biases", Forward, true, &form(false, true, &[0])),
+        layer_norm("last axis", &[3, 5], -1, true),
+        layer_norm("no bias", &[7], -1, false),
+        layer_norm("two axes", &[2, 3, 4], 2, true),
+    ]
+}
+
+/// The bits of values and gradients of a network.
+fn bits(net: &Case, batch: usize, threads: usize) -> Vec<u32> {
+    let plan = Plan { batch, taps: vec![], backward: true, threads };
+    let mut executor = Executor::<f32>::new(&net.graph, &plan).unwrap();
+    let floats = |place, n| noise(place, n).into_iter().map(|v| v as f32).collect::<Vec<_>>();
+    executor.forward(&floats(1, batch * 3), batch, Mode::Train { seed: 5 }).unwrap();
+    let output = net.graph.outputs[0];
+    let d = floats(2, executor.value(output).len());
+    executor.backward(&[(output, &d)]).unwrap();
+    let gradients = executor.parameters().iter().flat_map(|p| &p.gradient);
+    executor.value(output).iter().chain(gradients).map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn the_bits_do_not_depend_on_threads() {
+    for case in super::cases::all() {
+        for batch in [1, 7] {
+            let one = bits(&case, batch, 1);
+            assert_eq!(one, bits(&case, batch, 2), "{} ({}), batch {batch}", case.op, case.about);
+        }
+    }
+}
+
+/// Large enough that steps and products are split.
+#[test]
+fn the_bits_of_large_layers_do_not_depend_on_threads() {
+    let (steps, features, hidden) = (9, 33, 70);
+    let wide = |op: Op, gates: usize, name: &'static str| {
+        case(name, "large", |net| {
+            let x = net.stem(&[steps, features]);
+            let x = batch_first(net, x, &[1, 0, 2], "time_first");
+            let inputs = [
+                x,
+                net.parameter(&[2, gates * hidden, features]),
+                net.parameter(&[2, gates * hidden, hidden]),
+                net.parameter(&[2, 2 * gates * hidden]),
+            ];
+            let y = net.graph.apply(op, &inputs, "y");
+            batch_first(net, y, &[2, 0, 1, 3], "batch_first")
+        })
+    };
+    let layer = || Recurrent { direction: Direction::Bidirectional, hidden_size: None };
+    let norm = case("LayerNormalization", "large", |net| {
+        let inputs = [net.stem(&[31, 97]), net.parameter(&[97]), net.parameter(&[97])];
+        net.graph.apply(ops::layer_norm::LayerNormalization { axis: -1, epsilon: 1e-5 }, &inputs, "y")
+    });
+    let nets = [
+        wide(ops::lstm::LSTM { layer: layer() }.into(), ops::lstm::GATES, "LSTM"),
+        wide(ops::gru::GRU { layer: layer(), linear_before_reset: true }.into(), ops::gru::GATES, "GRU"),
+        wide(ops::gru::GRU { layer: layer(), linear_before_reset: false }.into(), ops::gru::GATES, "GRU"),
+        norm,
+    ];
+    for net in &nets {
+        let one = bits(net, 33, 1);
+        assert_eq!(one, bits(net, 33, 2), "{}: 1 and 2 threads", net.op);
+        assert_eq!(one, bits(net, 33, 5), "{}: 1 and 5 threads", net.op);
+    }
+}
