@@ -19,6 +19,8 @@ pub enum Purpose {
     Augment = 5,
     /// Dropout masks of one step.
     Dropout = 6,
+    /// Which training samples a replica learns from.
+    Shard = 9,
 }
 
 /// A stream of random numbers.

@@ -296,3 +296,44 @@ fn a_run_and_an_onnx_file_can_teach() {
     assert_eq!(results["teachers"][1]["sha256"], sha256(&fs::read(model).unwrap()));
     assert_eq!(results["teachers"][0]["test"], json(&first.join("results.json"))["arms"][0]["seeds"][0]["selected"]);
 }
+
+/// Three replicas that teach each other: killed at random moments and resumed they are what they are without.
+#[test]
+fn replicas_that_teach_each_other_are_the_same_after_kills() {
+    let scratch = Scratch::new("codistill");
+    let head = &TINY[..TINY.find("[teacher]").unwrap()];
+    let tail = &TINY[TINY.find("[student]").unwrap()..TINY.find("[distill]").unwrap()];
+    let scheme = "[distill]\nscheme = \"codistill\"\nreplicas = 3\nburn_in_steps = 5\nexchange_steps = 2\n\
+                  terms = [{ method = \"kd\", temperature = 1.0 }]\n[compare]\nseeds = [4]\n";
+    let recipe = scratch.recipe(&format!("{head}{tail}{scheme}"));
+    let (whole, killed) = (scratch.path("whole"), scratch.path("killed"));
+    let start = Instant::now();
+    let done = run(&recipe, &whole, &[]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(stdout(&done).contains("seed 4: replicas "), "{}", stdout(&done));
+    let took = start.elapsed();
+    let arm = &json(&whole.join("results.json"))["arms"][0];
+    let replicas = &arm["seeds"][0]["replicas"];
+    assert_eq!(replicas["each"].as_array().map(Vec::len), Some(3));
+    assert!(replicas["churn"].as_f64().unwrap() > 0.0, "replicas differ: {replicas}");
+    let metrics = fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    // 86 samples are learned from: 28 a replica, one batch an epoch.
+    let kd = |epoch: usize, name: &str| {
+        let of = |line: &&Value| line["network"] == name && line["epoch"] == epoch;
+        lines.iter().find(of).and_then(|line| line["terms"]["kd"].as_f64()).unwrap()
+    };
+    for name in ["replica-1", "replica-2", "replica-3"] {
+        assert_eq!(kd(1, name), 0.0, "{name} burns in");
+        assert!(kd(8, name) > 0.0, "{name} listens");
+    }
+    for share in [0.3, 0.6] {
+        let mut child = support::start(&recipe, &killed, &["--resume"]);
+        sleep(took.mul_f64(share));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let end = run(&recipe, &killed, &["--resume"]);
+    assert_eq!(end.status.code(), Some(0), "{}", String::from_utf8_lossy(&end.stderr));
+    assert_same(&whole, &killed);
+}

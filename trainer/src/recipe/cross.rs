@@ -3,7 +3,7 @@
 use kd_runtime::data::FORMATS;
 use kd_runtime::{Refusal, Result};
 
-use super::{Recipe, Stage, Term};
+use super::{Recipe, Scheme, Stage, Term};
 use crate::losses::table::METHODS;
 
 /// Refuses a recipe that contradicts itself; `locate` makes the begin of a message from a path.
@@ -32,13 +32,17 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
         return Err(Refusal::new(locate("train.patience"), expected, "`0.0`", action));
     }
     let teacher_term = distill.terms.iter().position(needs_teacher);
-    match (teachers.is_empty(), teacher_term) {
+    let codistills = matches!(distill.scheme, Scheme::Codistill(_));
+    if codistills {
+        check_codistill(recipe, teacher_term.is_some(), locate)?;
+    }
+    match (teachers.is_empty() && !codistills, teacher_term) {
         (true, Some(i)) => {
             let expected = format!("a [teacher] for the method `{}`", distill.terms[i].method.name);
             let action = "add a [teacher] or remove the term";
             return Err(Refusal::new(locate(&format!("distill.terms.{i}")), expected, "none", action));
         }
-        (false, None) => {
+        (false, None) if !codistills => {
             let expected = "a term in distill.terms that learns from the teacher";
             let action = "add terms = [{ method = \"kd\" }] to [distill] or remove the teacher";
             return Err(Refusal::new(locate("teacher"), expected, "none", action));
@@ -63,6 +67,27 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
     if distill.task_weight == 0.0 && distill.terms.iter().all(ends_alone) {
         let expected = "a weight above 0 for the task or for a term of the main stage";
         return Err(Refusal::new(locate("distill.task_weight"), expected, "none", "set one above 0"));
+    }
+    Ok(())
+}
+
+/// Refuses what replicas that teach each other cannot do.
+fn check_codistill(recipe: &Recipe, listens: bool, locate: &dyn Fn(&str) -> String) -> Result<()> {
+    if !recipe.teachers.is_empty() {
+        let action = "leave [teacher] out, or set scheme = \"offline\"";
+        return Err(Refusal::new(locate("teacher"), "none: replicas teach each other", "a teacher", action));
+    }
+    if !listens {
+        let action = "add terms = [{ method = \"codistill\" }] to [distill]";
+        return Err(Refusal::new(locate("distill.terms"), "a term that learns from the others", "none", action));
+    }
+    if recipe.train.patience.is_some() {
+        let action = "leave it out: replicas end together";
+        return Err(Refusal::new(locate("train.patience"), "none with scheme = \"codistill\"", "a number", action));
+    }
+    if recipe.distill.init_epochs > 0 {
+        let action = "leave it out, and set burn_in_steps";
+        return Err(Refusal::new(locate("distill.init_epochs"), "0 with scheme = \"codistill\"", "more", action));
     }
     Ok(())
 }

@@ -263,7 +263,32 @@ static TRAIN: &[Key] = &[
 ];
 
 static DISTILL: &[Key] = &[
-    key("scheme", "who teaches: frozen teachers", Kind::Choice { default: "offline", known: &["offline"] }),
+    key(
+        "scheme",
+        "who teaches: frozen teachers (`offline`; methods that need no teacher belong here too), or replicas of the student \
+         each other (`codistill`)",
+        Kind::Choice { default: "offline", known: &["offline", "codistill"] },
+    ),
+    optional("replicas", "of `codistill`: how many there are", count(2, 2, 64), "2"),
+    optional(
+        "burn_in_steps",
+        "of `codistill`: steps before any replica listens to the others",
+        count(0, 0, usize::MAX >> 1),
+        "the steps of one epoch",
+    ),
+    optional(
+        "exchange_steps",
+        "of `codistill`: steps between exchanges of parameters, counted from the begin of each epoch",
+        count(50, 1, usize::MAX >> 1),
+        "50",
+    ),
+    optional(
+        "shards",
+        "of `codistill`: whether replicas learn from shares of the training samples that have none in common (`disjoint`) or \
+         from all of them (`same`)",
+        Kind::Choice { default: "disjoint", known: &["disjoint", "same"] },
+        "`\"disjoint\"`",
+    ),
     key("task_weight", "factor of the task's cross-entropy", number(1.0, Range::NotNegative)),
     key(
         "init_epochs",
@@ -295,7 +320,7 @@ pub static TERM: &[Key] = &[
 ];
 
 static COMPARE: &[Key] = &[
-    optional("baseline", "whether the same student is also trained alone", FLAG, "true where there is a teacher"),
+    optional("baseline", "whether the same student is also trained alone", FLAG, "true where there are terms"),
     key(
         "seeds",
         "seeds of the students; the first one's networks are kept in the run folder",

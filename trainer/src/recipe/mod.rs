@@ -186,8 +186,32 @@ pub struct Distill {
 /// Who teaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
-    /// Frozen teachers.
+    /// Frozen teachers, or none: methods that need none.
     Offline,
+    /// Replicas of the student that teach each other.
+    Codistill(Codistill),
+}
+
+/// How replicas of the student teach each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Codistill {
+    /// How many, at least 2.
+    pub replicas: usize,
+    /// Steps before any listens to the others; none: those of one epoch.
+    pub burn_in_steps: Option<usize>,
+    /// Steps between exchanges of parameters, counted from the begin of each epoch; 1: every step sees the others as they are.
+    pub exchange_steps: usize,
+    /// What each learns from.
+    pub shards: Shards,
+}
+
+/// Which training samples a replica sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shards {
+    /// A share of its own.
+    Disjoint,
+    /// All of them.
+    Same,
 }
 
 /// When a term counts.
@@ -224,6 +248,11 @@ pub struct Compare {
 }
 
 impl Recipe {
+    /// Whether students learn from more than the labels.
+    pub fn distills(&self) -> bool {
+        !self.distill.terms.is_empty()
+    }
+
     /// The seeds that are trained, at least one.
     pub fn seeds(&self) -> Vec<u64> {
         if self.compare.seeds.is_empty() { vec![self.run.seed] } else { self.compare.seeds.clone() }

@@ -9,8 +9,8 @@ use super::keys::{self, ARCH, Form, METHOD, Section, TERM};
 use super::tree::{Node, Value};
 use super::values::{Keys, list, place, suggest, text};
 use super::{
-    Choice, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Stage, Teacher, TeacherSource, Term,
-    Train, cross,
+    Choice, Codistill, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Shards, Stage, Teacher,
+    TeacherSource, Term, Train, cross,
 };
 use crate::options::Options;
 use crate::teacher::CacheWish;
@@ -43,7 +43,7 @@ pub fn parse(text: &str, at: &str, overrides: &[String]) -> Result<Recipe> {
     };
     cross::check(&recipe, &|path| locate(&root, path))?;
     Ok(Recipe {
-        compare: Compare { baseline: recipe.compare.baseline && !recipe.teachers.is_empty(), ..recipe.compare },
+        compare: Compare { baseline: recipe.compare.baseline && recipe.distills(), ..recipe.compare },
         ..recipe
     })
 }
@@ -177,21 +177,40 @@ impl<'a> Sections<'a> {
                 .collect::<Result<_>>()?,
             None => Vec::new(),
         };
-        Ok(Distill {
-            scheme: Scheme::Offline,
-            task_weight: set.number("task_weight"),
-            init_epochs: set.count("init_epochs"),
-            terms,
-        })
+        let scheme = match set.text("scheme") {
+            "codistill" => Scheme::Codistill(Codistill {
+                replicas: optional(&set, "replicas", Options::count).unwrap_or(2),
+                burn_in_steps: optional(&set, "burn_in_steps", Options::count),
+                exchange_steps: optional(&set, "exchange_steps", Options::count).unwrap_or(50),
+                shards: match optional(&set, "shards", Options::text) {
+                    Some("same") => Shards::Same,
+                    _ => Shards::Disjoint,
+                },
+            }),
+            _ => {
+                let of_replicas = ["replicas", "burn_in_steps", "exchange_steps", "shards"];
+                if let Some(name) = of_replicas.into_iter().find(|name| keys.get(name).is_some()) {
+                    let found = "scheme = \"offline\"";
+                    return Err(Refusal::new(
+                        keys.place_of(name),
+                        "scheme = \"codistill\" with this key",
+                        found,
+                        "set the scheme, or leave it out",
+                    ));
+                }
+                Scheme::Offline
+            }
+        };
+        Ok(Distill { scheme, task_weight: set.number("task_weight"), init_epochs: set.count("init_epochs"), terms })
     }
 
     fn compare(&self) -> Result<Compare> {
         let (keys, section) = self.open("compare")?;
         let set = keys.settings(section.keys)?;
         let baseline = optional(&set, "baseline", Options::flag);
-        if baseline == Some(true) && self.root.get("teacher").is_none() {
-            let action = "leave it out: without a teacher the student is its own baseline";
-            return Err(Refusal::new(keys.place_of("baseline"), "a [teacher] to compare with", "none", action));
+        if baseline == Some(true) && self.open("distill")?.0.get("terms").is_none() {
+            let action = "leave it out: without terms the student is its own baseline";
+            return Err(Refusal::new(keys.place_of("baseline"), "distill.terms to compare with", "none", action));
         }
         let seeds: Vec<u64> = set.counts("seeds").iter().map(|&seed| seed as u64).collect();
         if let Some(seed) = seeds.iter().enumerate().find(|(i, seed)| seeds[..*i].contains(seed)).map(|(_, seed)| seed)

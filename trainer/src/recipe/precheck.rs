@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::cross::needs_teacher;
 use super::values::suggest;
-use super::{Choice, Recipe, TeacherSource, Train};
+use super::{Choice, Codistill, Recipe, Scheme, TeacherSource, Train};
 use crate::data::augment;
 use crate::exec::{Executor, Plan};
 use crate::losses::pair::{LOGITS, cut};
@@ -77,10 +77,13 @@ pub fn precheck(recipe: &Recipe, site: &Site, given: &[&teacher::Network]) -> Re
     let contract = contract(site);
     let known = given.len() + built.len() == recipe.teachers.len();
     let distill = (known || !recipe.distill.terms.iter().any(needs_teacher)).then_some(&recipe.distill);
+    // A replica listens to networks like itself.
+    let two = matches!(recipe.distill.scheme, Scheme::Codistill(Codistill { replicas: 2, .. }));
+    let peer = two.then_some((&student, &contract));
     let teacher = match (given, &built[..]) {
         ([only], []) => Some((&only.graph, &only.contract)),
         ([], [(_, only, ..)]) => Some((only, &contract)),
-        _ => None,
+        _ => peer,
     };
     let Extended { graph, terms, .. } =
         extend(&student, &contract, distill, recipe.train.label_smoothing, teacher, 1, recipe.run.seed)?;

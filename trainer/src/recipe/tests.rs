@@ -139,7 +139,7 @@ fn refuses_a_recipe_that_contradicts_itself() {
         ("[distill]\nterms = [{ method = \"kd\" }]", "r.toml:6: distill.terms.0: expected a [teacher] for the method `kd`, found none; add a [teacher] or remove the term"),
         ("[teacher]\narch = \"mlp\"", "r.toml:5: teacher: expected a term in distill.terms that learns from the teacher, found none; add terms = [{ method = \"kd\" }] to [distill] or remove the teacher"),
         ("[teacher]\nrun = \"x\"\n[distill]\nterms = [{ method = \"ce\" }]", "r.toml:5: teacher: expected a term in distill.terms that learns from the teacher, found none; add terms = [{ method = \"kd\" }] to [distill] or remove the teacher"),
-        ("[compare]\nbaseline = true", "r.toml:6: compare.baseline: expected a [teacher] to compare with, found none; leave it out: without a teacher the student is its own baseline"),
+        ("[compare]\nbaseline = true", "r.toml:6: compare.baseline: expected distill.terms to compare with, found none; leave it out: without terms the student is its own baseline"),
         ("[train]\npatience = 3\n[distill]\n[data.augment]", "r.toml:8: data.augment: expected a list of augmentations { kind = … }, found a table; correct the recipe"),
         ("[distill]\ntask_weight = 0", "r.toml:6: distill.task_weight: expected a weight above 0 for the task or for a term of the main stage, found none; set one above 0"),
     ];
@@ -156,6 +156,30 @@ fn refuses_a_recipe_that_contradicts_itself() {
                     at, found `0.0`; set data.validation = 0.1 or leave patience out";
     assert_eq!(patience.map_or_else(|e| e.to_string(), |_| "accepted".into()), expected);
     assert!(failed.is_empty(), "{} of {} failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
+}
+
+#[test]
+fn replicas_that_teach_each_other_need_a_term_and_no_teacher() {
+    let alone = "[data]\nformat = \"digits\"\n[student]\narch = \"mlp\"\n";
+    let scheme =
+        "[distill]\nscheme = \"codistill\"\nreplicas = 3\nburn_in_steps = 4\nexchange_steps = 2\nshards = \"same\"\n";
+    let terms = "terms = [{ method = \"kd\" }]\n";
+    let recipe = parse(&format!("{alone}{scheme}{terms}"), "r.toml", &[]).expect("replicas");
+    let expected = Codistill { replicas: 3, burn_in_steps: Some(4), exchange_steps: 2, shards: Shards::Same };
+    assert_eq!(recipe.distill.scheme, Scheme::Codistill(expected));
+    assert!(recipe.compare.baseline);
+    assert_eq!(parse(&recipe.to_toml(), "r.toml", &[]), Ok(recipe));
+    #[rustfmt::skip]
+    let cases = [
+        (scheme.to_string(), "distill.terms: expected a term that learns from the others, found none"),
+        (format!("{scheme}{terms}[teacher]\narch = \"mlp\""), "teacher: expected none: replicas teach each other, found a teacher"),
+        (format!("{scheme}{terms}[train]\npatience = 3"), "train.patience: expected none with scheme = \"codistill\""),
+        ("[distill]\nreplicas = 3\n".into(), "distill.replicas: expected scheme = \"codistill\" with this key, found scheme = \"offline\""),
+    ];
+    for (added, expected) in cases {
+        let message = parse(&format!("{alone}{added}"), "r.toml", &[]).expect_err(expected).to_string();
+        assert!(message.contains(expected), "expected {expected}\nfound {message}");
+    }
 }
 
 #[test]
@@ -218,7 +242,10 @@ fn the_complete_recipe_reads_back_the_same() {
     let text = recipe.to_toml();
     assert_eq!(parse(&text, "other.toml", &[]), Ok(recipe.clone()), "{text}");
     for (section, key) in all_keys() {
-        let given = !["teacher.run", "teacher.onnx", "teacher.contract"].contains(&&*format!("{}.{}", section, key));
+        let of_others = ["teacher.run", "teacher.onnx", "teacher.contract"];
+        let of_replicas = ["replicas", "burn_in_steps", "exchange_steps", "shards"].map(|key| format!("distill.{key}"));
+        let name = format!("{section}.{key}");
+        let given = !of_others.contains(&&*name) && !of_replicas.contains(&name);
         let clip = section == "train" && key == "clip_norm" && recipe.train.clip_norm.is_none();
         let there = text.lines().any(|line| line.starts_with(&format!("{key} = ")));
         assert!(there || !given || clip, "{section}.{key} is missing in\n{text}");

@@ -6,7 +6,7 @@ use std::path::Path;
 use kd_runtime::files;
 
 use super::keys::{ARCH, AUGMENTATION, METHOD, OPTIMIZER, SCHEDULE, Table};
-use super::{Choice, Device, Keep, Normalize, Recipe, Scheme, Stage, Teacher, TeacherSource, Term};
+use super::{Choice, Codistill, Device, Keep, Normalize, Recipe, Scheme, Shards, Stage, Teacher, TeacherSource, Term};
 use crate::options::Quoted;
 use crate::teacher::cache::Precision;
 
@@ -80,6 +80,15 @@ impl Recipe {
         section(out, "[distill]")?;
         match distill.scheme {
             Scheme::Offline => key(out, "scheme", "\"offline\"")?,
+            Scheme::Codistill(Codistill { replicas, burn_in_steps, exchange_steps, shards }) => {
+                key(out, "scheme", "\"codistill\"")?;
+                key(out, "replicas", replicas)?;
+                if let Some(steps) = burn_in_steps {
+                    key(out, "burn_in_steps", steps)?;
+                }
+                key(out, "exchange_steps", exchange_steps)?;
+                key(out, "shards", if shards == Shards::Same { "\"same\"" } else { "\"disjoint\"" })?;
+            }
         }
         key(out, "task_weight", format_args!("{:?}", distill.task_weight))?;
         key(out, "init_epochs", distill.init_epochs)?;

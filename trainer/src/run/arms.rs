@@ -1,11 +1,14 @@
 //! The students of a run: distilled and alone, seed by seed, each from the same first weights in the same order.
 
 use kd_runtime::Result;
+use kd_runtime::graph::Graph;
 
 use super::fit::Fitted;
-use super::results::{Arm, Comparison, Kept, Pair, Results, SCHEMA, Score, SeedRun, Teacher};
-use super::saved;
+use super::results::{Arm, Comparison, Exit, Kept, Pair, Replicas, Results, SCHEMA, Score, SeedRun, Size, Teacher};
 use super::session::Session;
+use super::{replicas, saved};
+use crate::losses::pair::cut;
+use crate::recipe::{Codistill, Keep, Scheme};
 use crate::teacher::Network;
 
 /// The arm that learns from teachers (or from the labels where there are none).
@@ -19,28 +22,37 @@ struct Growing {
     runs: Vec<SeedRun>,
     /// Predictions of the kept networks on the test samples.
     predicted: Vec<Vec<usize>>,
+    /// What the first one costs, where it may differ from the architecture: a method can add to what is kept.
+    size: Option<Size>,
 }
 
 /// Trains every arm with every seed, keeps the networks of the first seed in the folder, and compares.
 pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<Teacher>) -> Result<Results> {
     let recipe = session.recipe;
     let seeds = recipe.seeds();
-    let compares = recipe.compare.baseline && !teachers.is_empty();
+    let compares = recipe.compare.baseline;
     let (mut student, mut baseline) = (Growing::default(), Growing::default());
     for &seed in &seeds {
-        train(session, STUDENT, teachers, seed, &mut student)?;
+        match recipe.distill.scheme {
+            Scheme::Codistill(scheme) => train_replicas(session, scheme, seed, &mut student)?,
+            Scheme::Offline => {
+                let teachers = recipe.distills().then_some(teachers);
+                train(session, STUDENT, teachers, seed, &mut student)?;
+            }
+        }
         if compares {
-            train(session, BASELINE, &[], seed, &mut baseline)?;
+            train(session, BASELINE, None, seed, &mut baseline)?;
         }
     }
     let labels = &session.data.test.labels;
     let pairs = seeds.iter().zip(&student.predicted).zip(&baseline.predicted);
     let pairs: Vec<Pair> = pairs.map(|((&seed, ours), alone)| Pair::new(seed, labels, ours, alone)).collect();
-    let size = saved::size(&session.first_student(seeds[0])?)?;
-    let about = if teachers.is_empty() { "alone" } else { "distilled" };
+    let first = session.first_student(seeds[0])?;
+    let size = student.size.map_or_else(|| saved::size(&first), Ok)?;
+    let about = if recipe.distills() { "distilled" } else { "alone" };
     let mut arms = vec![Arm::new(STUDENT, about, size, student.runs)];
     if compares {
-        arms.push(Arm::new(BASELINE, "alone", size, baseline.runs));
+        arms.push(Arm::new(BASELINE, "alone", saved::size(&first)?, baseline.runs));
     }
     Ok(Results {
         schema: SCHEMA.into(),
@@ -52,30 +64,92 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
     })
 }
 
-fn train(session: &mut Session<'_>, name: &str, teachers: &[Network], seed: u64, arm: &mut Growing) -> Result<()> {
+fn train(
+    session: &mut Session<'_>,
+    name: &str,
+    teachers: Option<&[Network]>,
+    seed: u64,
+    arm: &mut Growing,
+) -> Result<()> {
     let recipe = session.recipe;
     let first = session.first_student(seed)?;
     let fitted = session.fit(name, &first, &recipe.train, teachers, seed)?;
-    let (run, predicted) = report(session, &fitted, seed)?;
-    if arm.runs.is_empty() {
-        let graph = saved::kept(fitted, recipe.train.keep);
+    let (mut run, predicted) = report(session, &fitted, seed)?;
+    let output = session.data.contract.output.name.clone();
+    let exits = fitted.exits.clone();
+    let whole = saved::kept(fitted, recipe.train.keep);
+    let graph = cut(&whole, &output, &output)?;
+    let is_first = arm.runs.is_empty();
+    if is_first {
+        arm.size = Some(saved::size(&graph)?);
         saved::write_network(&session.folder, name, &graph, &session.data.contract)?;
+    }
+    for (i, exit) in exits.iter().enumerate() {
+        let graph = cut(&whole, exit, &output)?;
+        let answers = session.answers(&graph, &session.data.test)?;
+        let score = Score::new(answers.right, session.data.test.len());
+        let exit = format!("exit-{}", i + 1);
+        if is_first {
+            saved::write_network(&session.folder, &format!("{name}/{exit}"), &graph, &session.data.contract)?;
+        }
+        run.exits.push(Exit { name: exit, size: saved::size(&graph)?, score });
     }
     arm.runs.push(run);
     arm.predicted.push(predicted);
     Ok(())
 }
 
+/// Replicas that teach each other; the student is the one that the validation samples choose (the first without any).
+fn train_replicas(session: &mut Session<'_>, scheme: Codistill, seed: u64, arm: &mut Growing) -> Result<()> {
+    let keep = session.recipe.train.keep;
+    let all = replicas::fit_all(session, scheme, seed)?;
+    let chosen = best(&all, keep);
+    let (mut run, predicted) = report(session, &all[chosen], seed)?;
+    let output = session.data.contract.output.name.clone();
+    let kept = all.into_iter().map(|fitted| cut(&saved::kept(fitted, keep), &output, &output));
+    let graphs: Vec<Graph> = kept.collect::<Result<_>>()?;
+    let n = session.data.test.len();
+    let each = graphs.iter().map(|graph| Ok(Score::new(session.answers(graph, &session.data.test)?.right, n)));
+    let each = each.collect::<Result<_>>()?;
+    let together = replicas::together(session, &graphs, &session.data.test)?;
+    let ensemble = Score::new(together.right, n);
+    let (churn, distance) = (together.churn, together.distance);
+    run.replicas = Some(Replicas { each, chosen: chosen + 1, ensemble, churn, distance });
+    if arm.runs.is_empty() {
+        saved::write_network(&session.folder, STUDENT, &graphs[chosen], &session.data.contract)?;
+    }
+    arm.runs.push(run);
+    arm.predicted.push(predicted);
+    Ok(())
+}
+
+/// Which of several networks the validation samples like best; ties go to the lower loss, then to the first.
+fn best(all: &[Fitted], keep: Keep) -> usize {
+    let judged = |fitted: &Fitted| {
+        let epoch = match keep {
+            Keep::Selected => fitted.history.get(fitted.selected_epoch.wrapping_sub(1)),
+            Keep::Last => fitted.history.last(),
+        };
+        let accuracy = epoch.and_then(|epoch| epoch.validation_accuracy).unwrap_or(0.0);
+        (accuracy, -epoch.and_then(|epoch| epoch.validation_loss).unwrap_or(f64::INFINITY))
+    };
+    let better = |a: (f64, f64), b: (f64, f64)| a.0 > b.0 || (a.0 == b.0 && a.1 > b.1);
+    (1..all.len()).fold(0, |best, i| if better(judged(&all[i]), judged(&all[best])) { i } else { best })
+}
+
 /// Last and selected epoch on the test samples, and the predictions of the one that is kept.
 fn report(session: &Session<'_>, fitted: &Fitted, seed: u64) -> Result<(SeedRun, Vec<usize>)> {
-    let samples = &session.data.test;
-    let (last, selected) = (session.answers(&fitted.last, samples)?, session.answers(&fitted.selected, samples)?);
+    let (samples, output) = (&session.data.test, &session.data.contract.output.name);
+    let answers = |whole: &Graph| session.answers(&cut(whole, output, output)?, samples);
+    let (last, selected) = (answers(&fitted.last)?, answers(&fitted.selected)?);
     let run = SeedRun {
         seed,
         epochs: fitted.history.len(),
         selected_epoch: fitted.selected_epoch,
         last: Score::new(last.right, samples.len()),
         selected: Score::new(selected.right, samples.len()),
+        replicas: None,
+        exits: Vec::new(),
     };
     let kept = match Kept::from(session.recipe.train.keep) {
         Kept::Selected => selected,

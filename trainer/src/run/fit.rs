@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Progress};
 use super::monitor::Monitor;
+use super::replicas::Replica;
 use super::signals::Stop;
 use crate::data::augment::{self, Augment};
 use crate::data::{self, Prepared, RawBatch};
@@ -41,6 +42,8 @@ pub struct Job<'a> {
     pub seed: u64,
     /// Threads.
     pub threads: usize,
+    /// Its part where it is one of several that teach each other.
+    pub replica: Option<Replica<'a>>,
     /// Folder of what its teachers said (made if needed).
     pub caches: &'a Path,
     /// Folder of its checkpoints (made if missing): `state.safetensors`
@@ -70,14 +73,16 @@ pub struct Epoch {
 
 /// A trained network.
 pub struct Fitted {
-    /// After the last epoch.
+    /// After the last epoch, with the adapters of its terms.
     pub last: Graph,
-    /// Of the selected epoch.
+    /// The same of the selected epoch.
     pub selected: Graph,
     /// Which epoch was selected, from 1.
     pub selected_epoch: usize,
     /// All epochs.
     pub history: Vec<Epoch>,
+    /// Values of both graphs that answer as the output does, from the shallowest.
+    pub exits: Vec<String>,
 }
 
 /// Trains to the end, or until `stop` asks (then the error carries exit 130 or 143, and the checkpoint is that of the last
@@ -101,12 +106,35 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
     let mut optimizer = (kind.build)(&job.train.optimizer.options, learner.executor.parameters(), decay);
     let augment = augment::build(&job.data_section.augment, &job.data.description.shape)?;
     let path = job.checkpoints.join("state.safetensors");
+    let before = job.checkpoints.join("state.before.safetensors");
+    let mut read = |path: &Path, learner: &mut Learner| {
+        checkpoint::read(path, job.fingerprint, learner.executor.parameters_mut(), &mut *optimizer)
+    };
     let mut progress = Progress::default();
-    if path.symlink_metadata().is_ok() {
-        let parameters = learner.executor.parameters_mut();
-        progress = checkpoint::read(&path, job.fingerprint, parameters, &mut *optimizer)?;
+    let exists = |path: &Path| path.symlink_metadata().is_ok();
+    if exists(&path) {
+        progress = read(&path, &mut learner)?;
+    } else if exists(&before) {
+        progress = read(&before, &mut learner)?;
     } else {
         fs::create_dir_all(job.checkpoints).map_err(|error| refuse_write(job.checkpoints, &error))?;
+    }
+    if let Some(replica) = &job.replica {
+        let least = replica.agree(progress.history.len())?;
+        if least < progress.history.len() {
+            // A kill came between the checkpoints of two replicas.
+            progress = read(&before, &mut learner)?;
+        }
+        if least != progress.history.len() {
+            let expected = format!("a checkpoint of {least} epochs, as another replica has");
+            let found = format!("one of {}", progress.history.len());
+            return Err(Refusal::new(job.checkpoints.display(), expected, found, "begin anew with --force"));
+        }
+        if progress.history.is_empty() {
+            let parameters = learner.executor.parameters();
+            progress.selected = parameters.iter().map(|p| p.value.clone()).collect();
+            checkpoint::write(&path, job.fingerprint, parameters, &*optimizer, &progress)?;
+        }
     }
     if !progress.finished {
         monitor.begin(job.name, progress.history.len(), job.epochs(), job.data.train.len());
@@ -126,17 +154,22 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
     while !progress.finished {
         let epoch = run.epoch(progress.history.len(), monitor)?;
         run.judge(&mut progress, epoch)?;
+        if job.replica.is_some() && exists(&path) {
+            // Kept until all replicas have written theirs of this epoch.
+            fs::rename(&path, &before).map_err(|error| refuse_write(&before, &error))?;
+        }
         checkpoint::write(&path, job.fingerprint, run.learner.executor.parameters(), run.optimizer, &progress)?;
         if let Some(epoch) = progress.history.last() {
             monitor.epoch(job.name, epoch);
         }
     }
     learner.check_teachers_unchanged()?;
-    let last = learner.network()?;
+    let last = learner.executor.to_graph();
     let parameters = learner.executor.parameters_mut();
     parameters.iter_mut().zip(&progress.selected).for_each(|(p, value)| p.value.copy_from_slice(value));
-    let selected = learner.network()?;
-    Ok(Fitted { last, selected, selected_epoch: progress.selected_epoch, history: progress.history })
+    let selected = learner.executor.to_graph();
+    let exits = learner.exits.iter().map(|exit| exit.name.clone()).collect();
+    Ok(Fitted { last, selected, selected_epoch: progress.selected_epoch, history: progress.history, exits })
 }
 
 impl Job<'_> {
@@ -163,7 +196,12 @@ struct Run<'a> {
 impl Run<'_> {
     /// The batches of an epoch.
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
-        let order = data::order(self.job.data.train.len(), self.job.seed, epoch);
+        let mut order = data::order(self.job.data.train.len(), self.job.seed, epoch);
+        if let Some(replica) = &self.job.replica {
+            let mut mine = vec![false; order.len()];
+            replica.shard.iter().for_each(|&place| mine[place] = true);
+            order.retain(|&place| mine[place]);
+        }
         let mut batches: Vec<Vec<usize>> = order.chunks(self.job.train.batch).map(<[usize]>::to_vec).collect();
         if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
             batches.pop();
@@ -193,6 +231,13 @@ impl Run<'_> {
             data::load(&self.job.data.train, places, self.augment, self.job.seed, view, &mut batch);
             let at = At { init, step: in_stage, steps, steps_per_epoch };
             let seed = mix(mix(self.job.seed) ^ step as u64);
+            if let Some(Replica { meeting, me, scheme, .. }) = &self.job.replica {
+                if i % scheme.exchange_steps == 0 {
+                    let others = meeting.exchange(*me, self.learner.snapshot()).map_err(failed)?;
+                    self.learner.hear(&others);
+                }
+                self.learner.listens = step >= scheme.burn_in_steps.unwrap_or(steps_per_epoch);
+            }
             let values = self.learner.step(&batch, seed, at).map_err(failed)?;
             if in_stage == 0 && !init {
                 self.learner.executor.check_gradients().map_err(failed)?;

@@ -8,6 +8,7 @@ pub mod fit;
 pub mod folder;
 pub mod monitor;
 pub mod plot;
+pub mod replicas;
 pub mod report;
 pub mod results;
 pub mod saved;

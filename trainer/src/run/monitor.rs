@@ -12,7 +12,7 @@ use serde_json::{Map, json};
 use super::fit::Epoch;
 
 /// Is told how training goes.
-pub trait Monitor {
+pub trait Monitor: Send {
     /// A network begins (or goes on) at `epoch` (from 0) of `epochs`, with so many samples an epoch.
     fn begin(&mut self, name: &str, epoch: usize, epochs: usize, samples: usize);
     /// So many samples were just done; the means so far of the epoch's terms, and the accuracy so far.

@@ -132,6 +132,40 @@ pub struct SeedRun {
     pub last: Score,
     /// On the test samples, after the selected epoch.
     pub selected: Score,
+    /// Where replicas taught each other: what they are side by side. The run is that of the one which the validation
+    /// samples chose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas: Option<Replicas>,
+    /// Where the network has exits: each as a network of its own, from the shallowest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exits: Vec<Exit>,
+}
+
+/// Replicas side by side, on the test samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replicas {
+    /// The kept network of each.
+    pub each: Vec<Score>,
+    /// Which one is the student, from 1.
+    pub chosen: usize,
+    /// By the mean of their probabilities.
+    pub ensemble: Score,
+    /// Share of samples that two of them answer differently, the mean over all pairs.
+    pub churn: f64,
+    /// Mean absolute difference of two replicas' probabilities.
+    pub distance: f64,
+}
+
+/// An exit as a network of its own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    /// Its folder below that of the network: `exit-1`.
+    pub name: String,
+    /// What it costs.
+    #[serde(flatten)]
+    pub size: Size,
+    /// Of the kept network, on the test samples.
+    pub score: Score,
 }
 
 impl SeedRun {

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use kd_runtime::contract::Contract;
 use kd_runtime::graph::Graph;
 use kd_runtime::measure::device::Device;
 use kd_runtime::report::json;
@@ -14,6 +15,7 @@ use super::evidence::{self, Evidence, TeacherIdentity};
 use super::fit::{self, Fitted, Job};
 use super::folder::{self, Existing, Folder, State};
 use super::monitor::Monitor;
+use super::replicas::{self, Replica};
 use super::report::{self, Curve};
 use super::results::{Results, Teacher};
 use super::signals::Stop;
@@ -82,35 +84,27 @@ impl Session<'_> {
         zoo::build(&self.recipe.student, &self.site, seed)
     }
 
-    /// Trains a network, or reads it back, or goes on with it: whatever its checkpoints say. `about` is its name and
-    /// the seed that tells it from others.
-    pub fn fit(&mut self, name: &str, graph: &Graph, train: &Train, teachers: &[Network], seed: u64) -> Result<Fitted> {
-        let checkpoints = self.folder.path().join("checkpoints").join(format!("{name}-seed{seed}"));
-        let caches = self.folder.path().join("cache");
-        let shown = if name.starts_with("teacher") || self.recipe.seeds().len() == 1 {
-            name.to_string()
-        } else {
-            format!("{name} seed {seed}")
-        };
-        let taught_by = teachers.iter().map(|teacher| teacher.sha256.as_str());
-        let of = [&*self.recipe.fingerprint(), &*self.data.description.sha256, &*shown];
-        let parts: Vec<&str> = of.into_iter().chain(taught_by).collect();
-        let job = Job {
-            name: &shown,
-            graph,
-            train,
-            data_section: &self.recipe.data,
-            distill: (!teachers.is_empty()).then_some((&self.recipe.distill, teachers)),
-            data: &self.data,
-            seed,
-            threads: self.recipe.run.threads,
-            caches: &caches,
-            checkpoints: &checkpoints,
-            fingerprint: &files::sha256(parts.join(" ").as_bytes()),
-        };
-        let fitted = fit::fit(&job, self.stop, self.monitor)?;
+    /// Trains a network, or reads it back, or goes on with it: whatever its checkpoints say. `teachers` are those that it
+    /// learns from by the recipe's terms; none: from the labels alone.
+    pub fn fit(
+        &mut self,
+        name: &str,
+        graph: &Graph,
+        train: &Train,
+        teachers: Option<&[Network]>,
+        seed: u64,
+    ) -> Result<Fitted> {
+        let (jobs, monitor) = self.share();
+        let shown = jobs.shown(name, seed);
+        let fitted = jobs.fit(name, graph, train, teachers, seed, None, monitor)?;
         self.curves.push(Curve { name: shown, history: fitted.history.clone() });
         Ok(fitted)
+    }
+
+    /// What several networks that are trained at once share, and who is told of it.
+    pub fn share(&mut self) -> (Jobs<'_>, &mut dyn Monitor) {
+        let Session { recipe, folder, data, stop, monitor, .. } = self;
+        (Jobs { recipe, folder: folder.path(), data, stop }, &mut **monitor)
     }
 
     /// What a network that is made for this data answers.
@@ -132,6 +126,65 @@ impl Session<'_> {
         self.folder.write("report.html", html.as_bytes())?;
         evidence.end(&self.folder)?;
         self.folder.write(folder::EVIDENCE, json::pretty(&evidence).as_bytes())
+    }
+}
+
+/// What networks are trained by.
+pub(super) struct Jobs<'a> {
+    pub recipe: &'a Recipe,
+    folder: &'a Path,
+    data: &'a Prepared,
+    stop: &'a Stop,
+}
+
+impl Jobs<'_> {
+    /// What progress and metrics call a network: with its seed where there are several.
+    pub fn shown(&self, name: &str, seed: u64) -> String {
+        if name.starts_with("teacher") || self.recipe.seeds().len() == 1 {
+            name.to_string()
+        } else {
+            format!("{name} seed {seed}")
+        }
+    }
+
+    /// The contract of networks made for this data.
+    pub fn contract(&self) -> &Contract {
+        &self.data.contract
+    }
+
+    /// As [`Session::fit`], of a replica if there are several that teach each other.
+    #[expect(clippy::too_many_arguments, reason = "each decides something of its own")]
+    pub fn fit(
+        &self,
+        name: &str,
+        graph: &Graph,
+        train: &Train,
+        teachers: Option<&[Network]>,
+        seed: u64,
+        replica: Option<Replica<'_>>,
+        monitor: &mut dyn Monitor,
+    ) -> Result<Fitted> {
+        let checkpoints = self.folder.join("checkpoints").join(format!("{name}-seed{seed}"));
+        let caches = self.folder.join("cache");
+        let shown = self.shown(name, seed);
+        let taught_by = teachers.unwrap_or_default().iter().map(|teacher| teacher.sha256.as_str());
+        let of = [&*self.recipe.fingerprint(), &*self.data.description.sha256, &*shown];
+        let parts: Vec<&str> = of.into_iter().chain(taught_by).collect();
+        let job = Job {
+            name: &shown,
+            graph,
+            train,
+            data_section: &self.recipe.data,
+            distill: teachers.map(|teachers| (&self.recipe.distill, teachers)),
+            data: self.data,
+            seed: replica.as_ref().map_or(seed, |replica| replicas::seed(seed, replica.me)),
+            threads: self.recipe.run.threads,
+            replica,
+            caches: &caches,
+            checkpoints: &checkpoints,
+            fingerprint: &files::sha256(parts.join(" ").as_bytes()),
+        };
+        fit::fit(&job, self.stop, monitor)
     }
 }
 

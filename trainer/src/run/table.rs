@@ -63,6 +63,30 @@ pub fn sentences(comparison: &Comparison) -> Vec<String> {
     lines
 }
 
+/// Replicas and exits of each seed, in lines.
+pub fn parts(results: &Results) -> Vec<String> {
+    let mut lines = Vec::new();
+    let percent = |score: &Score| format!("{:.2} %", 100.0 * score.accuracy);
+    for run in results.arms.iter().flat_map(|arm| &arm.seeds) {
+        if let Some(replicas) = &run.replicas {
+            let each: Vec<String> = replicas.each.iter().map(percent).collect();
+            let (churn, together) = (100.0 * replicas.churn, percent(&replicas.ensemble));
+            lines.push(format!(
+                "seed {}: replicas {} (the student is number {}), together {together}, churn {churn:.2} %",
+                run.seed,
+                each.join(", "),
+                replicas.chosen
+            ));
+        }
+        for exit in &run.exits {
+            let (accuracy, macs) = (percent(&exit.score), grouped(exit.size.macs));
+            let parameters = grouped(exit.size.parameters);
+            lines.push(format!("seed {}: {} {accuracy}, {parameters} parameters, {macs} MACs", run.seed, exit.name));
+        }
+    }
+    lines
+}
+
 /// The text of results; the interval behind an accuracy is that of 95 %.
 pub fn render(results: &Results) -> String {
     let rows = rows(results);
@@ -81,7 +105,7 @@ pub fn render(results: &Results) -> String {
         }
         text.push('\n');
     }
-    for line in results.comparison.iter().flat_map(sentences) {
+    for line in parts(results).into_iter().chain(results.comparison.iter().flat_map(sentences)) {
         text.push_str(&line);
         text.push('\n');
     }

@@ -60,7 +60,7 @@ fn train_first(
 ) -> Result<Judged> {
     let seed = session.recipe.run.seed;
     let first = zoo::build(arch, &session.site, seed)?;
-    let fitted = session.fit(name, &first, train, &[], seed)?;
+    let fitted = session.fit(name, &first, train, None, seed)?;
     let graph = saved::kept(fitted, train.keep);
     saved::write_network(&session.folder, name, &graph, &session.data.contract)?;
     let shares: f64 = session.recipe.teachers.iter().map(|teacher| teacher.weight).sum();

@@ -153,6 +153,7 @@ impl Setup {
             data: &self.data,
             seed: 3,
             threads: self.threads,
+            replica: None,
             caches: folder,
             checkpoints: folder,
             fingerprint: self.fingerprint,

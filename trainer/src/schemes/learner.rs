@@ -7,6 +7,7 @@ use kd_runtime::graph::{Graph, ValueId};
 use kd_runtime::{Refusal, Result};
 
 use super::At;
+use super::meeting::Snapshot;
 use super::teachers::{Feed, Taught, Teachers};
 use super::terms::{Extended, Term, extend, only};
 use crate::data::{RawBatch, scale};
@@ -25,6 +26,8 @@ pub struct Learner {
     pub term_names: Vec<String>,
     /// Values that answer as the output does, from the shallowest.
     pub exits: Vec<Tap>,
+    /// Whether terms that read a teacher count: a replica that burns in does not listen to the others.
+    pub listens: bool,
     contract: Contract,
     terms: Vec<Wired>,
     teachers: Teachers,
@@ -105,7 +108,7 @@ impl Learner {
         }
         let output = executor.tap(&contract.output.name)?;
         let (contract, x) = (contract.clone(), Vec::new());
-        Ok(Self { executor, term_names, exits, contract, terms: wired, teachers, taps, output, x })
+        Ok(Self { executor, term_names, exits, listens: true, contract, terms: wired, teachers, taps, output, x })
     }
 
     /// Keeps in `folder` what teachers that wish it say of all samples, and asks them no more. Remarks go to `note`.
@@ -119,6 +122,17 @@ impl Learner {
         self.teachers.keep(folder, feed, batch, note)
     }
 
+    /// What it leaves for others to listen to: all parameters.
+    pub fn snapshot(&self) -> Vec<Vec<f32>> {
+        self.executor.parameters().iter().map(|parameter| parameter.value.clone()).collect()
+    }
+
+    /// Listens, from now on, to these snapshots of networks like itself.
+    pub fn hear(&mut self, snapshots: &[Snapshot]) {
+        let names: Vec<String> = self.executor.parameters().iter().map(|parameter| parameter.name.clone()).collect();
+        self.teachers.hear(&names, snapshots);
+    }
+
     /// Says which epoch follows; gives the one whose augmentations its samples are to have: another one where teachers'
     /// answers to a few augmented views are kept.
     pub fn begin_epoch(&mut self, epoch: usize) -> usize {
@@ -128,11 +142,13 @@ impl Learner {
     /// Forward, losses and backward of one batch; the optimizer is the caller's. `at` drives the schedules of the terms'
     /// weights, `seed` the dropout masks. Refuses a loss that is not finite, naming the term.
     pub fn step(&mut self, batch: &RawBatch, seed: u64, at: At) -> Result<StepValues> {
-        let Self { executor, contract, terms, teachers, taps, output, x, .. } = self;
+        let Self { executor, contract, terms, teachers, taps, output, x, listens, .. } = self;
         let n = batch.labels.len();
         scale(contract, &batch.values, x);
         executor.forward(x, n, Mode::Train { seed })?;
-        teachers.answer(batch)?;
+        if *listens {
+            teachers.answer(batch)?;
+        }
         for (tap, d) in taps.iter_mut() {
             d.clear();
             d.resize(executor.value(*tap).len(), 0.0);
@@ -141,7 +157,8 @@ impl Learner {
         let seen = Batch { size: n, labels: &batch.labels, places: &batch.places, progress };
         let mut values = StepValues { terms: Vec::with_capacity(terms.len()), ..StepValues::default() };
         for wired in terms {
-            let Some(weight) = wired.term.factor(at) else {
+            let heard = *listens || wired.teacher.is_empty();
+            let Some(weight) = wired.term.factor(at).filter(|_| heard) else {
                 values.terms.push(0.0);
                 executor.parameters_mut()[wired.own.clone()].iter_mut().for_each(|own| own.gradient.fill(0.0));
                 continue;

@@ -2,6 +2,7 @@
 //! itself.
 
 pub mod learner;
+pub mod meeting;
 pub mod terms;
 
 mod teachers;

@@ -13,6 +13,7 @@ use crate::data::{self, RawBatch, Samples, scale};
 use crate::exec::{Executor, Mode, Plan};
 use crate::losses::pair::{LOGITS, value_name};
 use crate::losses::rows::log_sum_exp;
+use crate::schemes::meeting::Snapshot;
 use crate::teacher::cache::{Cache, Key, fingerprint};
 use crate::teacher::{CacheWish, Network, log_probability, parameters_sha256};
 
@@ -55,8 +56,8 @@ enum Speaker {
 struct Live {
     executor: Executor<f32>,
     ids: Vec<ValueId>,
-    /// [`parameters_sha256`] before training.
-    sha256: String,
+    /// [`parameters_sha256`] before training; none of a replica, which changes.
+    sha256: Option<String>,
     x: Vec<f32>,
 }
 
@@ -167,6 +168,20 @@ impl Teachers {
         kept.unwrap_or(epoch)
     }
 
+    /// Gives the network of each member other parameters, by their names: replicas that teach each other change.
+    pub(super) fn hear(&mut self, names: &[String], snapshots: &[Snapshot]) {
+        for (member, snapshot) in self.members.iter_mut().zip(snapshots) {
+            let Speaker::Live(live) = &mut member.speaker else { continue };
+            live.sha256 = None;
+            for parameter in live.executor.parameters_mut() {
+                let place = names.iter().position(|name| *name == parameter.name);
+                if let Some(values) = place.and_then(|place| snapshot.get(place)) {
+                    parameter.value.copy_from_slice(values);
+                }
+            }
+        }
+    }
+
     /// Lets every teacher answer.
     pub(super) fn answer(&mut self, batch: &RawBatch) -> Result<()> {
         for member in &mut self.members {
@@ -188,10 +203,11 @@ impl Teachers {
     pub(super) fn check_unchanged(&self) -> Result<()> {
         for member in &self.members {
             let Speaker::Live(live) = &member.speaker else { continue };
+            let Some(before) = &live.sha256 else { continue };
             let found = parameters_sha256(&live.executor.to_graph());
-            if found != live.sha256 {
+            if found != *before {
                 let at = format!("teacher `{}`", member.name);
-                let expected = format!("its parameters as before training (sha256 {})", live.sha256);
+                let expected = format!("its parameters as before training (sha256 {before})");
                 return Err(Refusal::new(at, expected, found, "report this as a bug"));
             }
         }
@@ -227,7 +243,7 @@ impl Member {
         let ids: Vec<ValueId> = names.iter().map(|name| executor.tap(name)).collect::<Result<_>>().map_err(within)?;
         let elements = ids.iter().map(|&id| executor.tap_shape(id).iter().product()).collect();
         let sha256 = parameters_sha256(graph);
-        let speaker = Speaker::Live(Box::new(Live { executor, ids, sha256: sha256.clone(), x: Vec::new() }));
+        let speaker = Speaker::Live(Box::new(Live { executor, ids, sha256: Some(sha256.clone()), x: Vec::new() }));
         let (name, contract) = (name.clone(), contract.clone());
         Ok(Self {
             name,

@@ -1,0 +1,245 @@
+//! Codistillation in one process: replicas of the student, each with first weights, samples and order of its own, train
+//! side by side and meet every few steps (Anil et al. 2018, arXiv 1804.03235, algorithm 1).
+
+use std::sync::{Mutex, PoisonError};
+
+use kd_runtime::graph::Graph;
+use kd_runtime::{Refusal, Result};
+
+use super::fit::{Epoch, Fitted};
+use super::monitor::Monitor;
+use super::report::Curve;
+use super::session::Session;
+use crate::data::{RawBatch, Samples, scale};
+use crate::exec::random::mix;
+use crate::exec::{Executor, Mode, Plan};
+use crate::losses::rows::log_sum_exp;
+use crate::recipe::{Codistill, Shards};
+use crate::rng::{Purpose, Rng};
+use crate::schemes::meeting::Meeting;
+use crate::teacher::{CacheWish, Network, largest};
+
+/// One replica's part, as [`fit`](super::fit::fit) sees it.
+pub struct Replica<'a> {
+    /// Where the others are met.
+    pub meeting: &'a Meeting,
+    /// Its number, from 0.
+    pub me: usize,
+    /// How often they meet and when they begin to listen.
+    pub scheme: Codistill,
+    /// Places of the training samples that it learns from, in no order.
+    pub shard: &'a [usize],
+}
+
+impl Replica<'_> {
+    /// The fewest epochs that any replica has done: where all go on from.
+    pub fn agree(&self, epochs: usize) -> Result<usize> {
+        let others = self.meeting.exchange(self.me, vec![vec![epochs as f32]])?;
+        Ok(others.iter().filter_map(|other| other.first()?.first()).fold(epochs, |least, &n| least.min(n as usize)))
+    }
+}
+
+/// A seed that no two replicas share, and that is the run's own for the first.
+pub fn seed(run: u64, replica: usize) -> u64 {
+    if replica == 0 { run } else { mix(mix(run) ^ replica as u64) >> 1 }
+}
+
+/// The places that each replica learns from: all of them, or shares of one size that have none in common.
+pub fn shards(samples: usize, scheme: &Codistill, run: u64) -> Result<Vec<Vec<usize>>> {
+    let all: Vec<usize> = (0..samples).collect();
+    if scheme.shards == Shards::Same {
+        return Ok(vec![all; scheme.replicas]);
+    }
+    let each = samples / scheme.replicas;
+    if each == 0 {
+        let expected = format!("at least {} training samples, one a replica", scheme.replicas);
+        let action = "use fewer replicas, or shards = \"same\"";
+        return Err(Refusal::new("distill.replicas", expected, samples, action));
+    }
+    let mut order = all;
+    Rng::new(run, Purpose::Shard, 0, 0).shuffle(&mut order);
+    Ok(order.chunks_exact(each).take(scheme.replicas).map(<[usize]>::to_vec).collect())
+}
+
+/// What a replica is called: `replica 1`.
+fn name(me: usize) -> String {
+    format!("replica-{}", me + 1)
+}
+
+/// Trains all replicas of a seed to their ends; an error of one ends all.
+pub(super) fn fit_all(session: &mut Session<'_>, scheme: Codistill, run: u64) -> Result<Vec<Fitted>> {
+    let shards = shards(session.data.train.len(), &scheme, run)?;
+    let first: Vec<Graph> = (0..scheme.replicas).map(|i| session.first_student(seed(run, i))).collect::<Result<_>>()?;
+    let meeting = Meeting::new(scheme.replicas);
+    let (jobs, shared) = session.share();
+    let monitor = Mutex::new(shared);
+    let fitted: Vec<Result<Fitted>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..scheme.replicas)
+            .map(|me| {
+                let (meeting, monitor, first, shard, jobs) = (&meeting, &monitor, &first, &shards[me], &jobs);
+                scope.spawn(move || {
+                    let replica = Replica { meeting, me, scheme, shard };
+                    let mut forward = Forward { monitor, shows: me == 0 };
+                    let peers = peers(first, me, jobs.contract());
+                    let name = name(me);
+                    let train = &jobs.recipe.train;
+                    let fitted = jobs.fit(&name, &first[me], train, Some(&peers), run, Some(replica), &mut forward);
+                    if let Err(error) = &fitted {
+                        meeting.end(&error.to_string());
+                    }
+                    fitted
+                })
+            })
+            .collect();
+        let lost = || Err(Refusal::new("replica", "an end", "a panic", "report this as a bug"));
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect()
+    });
+    let shown: Vec<String> = (0..scheme.replicas).map(|me| jobs.shown(&name(me), run)).collect();
+    // The first error is that of the replica that ended the others; theirs only say so.
+    let told = |error: &Refusal| error.at == "codistillation";
+    let mut errors: Vec<Refusal> = Vec::new();
+    let mut all = Vec::new();
+    for (name, result) in shown.into_iter().zip(fitted) {
+        match result {
+            Ok(fitted) => {
+                session.curves.push(Curve { name, history: fitted.history.clone() });
+                all.push(fitted);
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    errors.sort_by_key(told);
+    errors.into_iter().next().map_or(Ok(all), Err)
+}
+
+/// The networks that a replica listens to: what they are before the first meeting.
+fn peers(first: &[Graph], me: usize, contract: &kd_runtime::contract::Contract) -> Vec<Network> {
+    let others = first.iter().enumerate().filter(|(i, _)| *i != me);
+    let peer = |(i, graph): (usize, &Graph)| Network {
+        name: format!("replica {}", i + 1),
+        graph: graph.clone(),
+        contract: contract.clone(),
+        sha256: String::new(),
+        weight: 1.0 / (first.len() - 1) as f64,
+        cache: CacheWish::OFF,
+        notes: Vec::new(),
+    };
+    others.map(peer).collect()
+}
+
+/// One monitor for all replicas: the first one moves its bar.
+struct Forward<'a, 'm> {
+    monitor: &'a Mutex<&'m mut dyn Monitor>,
+    shows: bool,
+}
+
+impl Forward<'_, '_> {
+    fn with(&self, f: impl FnOnce(&mut dyn Monitor)) {
+        f(&mut **self.monitor.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Monitor for Forward<'_, '_> {
+    fn begin(&mut self, name: &str, epoch: usize, epochs: usize, samples: usize) {
+        if self.shows {
+            self.with(|monitor| monitor.begin(name, epoch, epochs, samples));
+        }
+    }
+
+    fn step(&mut self, samples: usize, terms: &[(&str, f64)], accuracy: f64) {
+        if self.shows {
+            self.with(|monitor| monitor.step(samples, terms, accuracy));
+        }
+    }
+
+    fn epoch(&mut self, name: &str, epoch: &Epoch) {
+        self.with(|monitor| monitor.epoch(name, epoch));
+    }
+
+    fn note(&mut self, text: &str) {
+        if self.shows {
+            self.with(|monitor| monitor.note(text));
+        }
+    }
+}
+
+/// What several networks answer together.
+pub struct Together {
+    /// Predicted class of each sample by the mean of their probabilities.
+    pub predicted: Vec<usize>,
+    /// Samples that the mean of their probabilities answers rightly.
+    pub right: usize,
+    /// Prediction churn: share of samples that two of them answer differently, the mean over all pairs.
+    pub churn: f64,
+    /// Mean over pairs, samples and classes of the absolute difference of their probabilities.
+    pub distance: f64,
+}
+
+/// Asks several networks of one contract about the same samples.
+pub(super) fn together(session: &Session<'_>, graphs: &[Graph], samples: &Samples) -> Result<Together> {
+    let contract = &session.data.contract;
+    let (batch, threads) = (session.recipe.train.batch.min(samples.len()).max(1), session.recipe.run.threads);
+    let plan = Plan { batch, taps: vec![contract.output.name.clone()], backward: false, threads };
+    let mut executors: Vec<Executor<f32>> =
+        graphs.iter().map(|graph| Executor::new(graph, &plan)).collect::<Result<_>>()?;
+    let classes = contract.output.classes.len().max(1);
+    let mut out = Together { predicted: Vec::with_capacity(samples.len()), right: 0, churn: 0.0, distance: 0.0 };
+    let (mut raw, mut x) = (RawBatch::default(), Vec::new());
+    let places: Vec<usize> = (0..samples.len()).collect();
+    for places in places.chunks(batch) {
+        samples.gather(places, &mut raw);
+        scale(contract, &raw.values, &mut x);
+        let mut answers: Vec<Vec<f32>> = Vec::with_capacity(executors.len());
+        for executor in &mut executors {
+            executor.forward(&x, places.len(), Mode::Eval)?;
+            let output = executor.tap(&contract.output.name)?;
+            let softened = executor.value(output).chunks_exact(classes).flat_map(|row| {
+                let shift = log_sum_exp(row, 1.0);
+                row.iter().map(move |z| (z - shift).exp())
+            });
+            answers.push(softened.collect());
+        }
+        for (i, &label) in raw.labels.iter().enumerate() {
+            let rows: Vec<&[f32]> = answers.iter().map(|answer| &answer[i * classes..(i + 1) * classes]).collect();
+            let mean: Vec<f32> =
+                (0..classes).map(|k| rows.iter().map(|row| row[k]).sum::<f32>() / rows.len() as f32).collect();
+            out.predicted.push(largest(&mean));
+            out.right += usize::from(largest(&mean) == label);
+            for (a, one) in rows.iter().enumerate() {
+                for other in &rows[..a] {
+                    out.churn += f64::from(u8::from(largest(one) != largest(other)));
+                    let off = one.iter().zip(*other).map(|(p, q)| f64::from((p - q).abs()));
+                    out.distance += off.sum::<f64>() / classes as f64;
+                }
+            }
+        }
+    }
+    let pairs = (graphs.len() * graphs.len().saturating_sub(1) / 2).max(1) * samples.len().max(1);
+    out.churn /= pairs as f64;
+    out.distance /= pairs as f64;
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_are_of_one_size_and_share_no_sample() {
+        let scheme = Codistill { replicas: 3, burn_in_steps: Some(0), exchange_steps: 1, shards: Shards::Disjoint };
+        let shards = shards(20, &scheme, 1).unwrap();
+        let mut all: Vec<usize> = shards.concat();
+        assert!(shards.iter().all(|shard| shard.len() == 6) && all.len() == 18);
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 18);
+        assert!(super::shards(2, &scheme, 1).is_err());
+        assert_eq!(super::shards(2, &Codistill { shards: Shards::Same, ..scheme }, 1).unwrap()[2], [0, 1]);
+    }
+
+    #[test]
+    fn replicas_have_seeds_of_their_own() {
+        let seeds: std::collections::BTreeSet<u64> = (0..8).map(|i| seed(5, i)).collect();
+        assert!(seeds.len() == 8 && seeds.contains(&5));
+    }
+}
