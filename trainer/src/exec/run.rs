@@ -10,6 +10,7 @@ use kd_runtime::{Refusal, Result};
 use super::layout::{self, Layout, NOWHERE};
 use super::program::{Origin, Program, Run, Step, constant};
 use super::{Mode, Parameter, Plan, Real, fallback};
+use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::frame::Frame;
 use crate::ops::part::Part;
 use crate::ops::{Context, Gradient, Inputs, Kernel, Place, Port, Scratch, Site, batch_norm, convert, table};
@@ -34,9 +35,9 @@ pub struct State<T: Real> {
     /// For each parameter whether the last backward pass wrote its gradient.
     pub reached: Vec<bool>,
     layout: Layout,
-    buffers: Vec<Vec<T>>,
+    buffers: Vec<Buffer<T>>,
     scratch: Scratch<T>,
-    input: Vec<T>,
+    input: Buffer<T>,
     /// What is no float.
     others: Vec<Option<Tensor>>,
     /// At the planned batch size, and at the last other one.
@@ -137,12 +138,12 @@ impl<T: Real> State<T> {
         let targets = program.steps.iter().map(|step| step.inputs.iter().map(|_| Gradient::default()).collect());
         Ok(Self {
             reached: vec![false; parameters.len()],
-            buffers: layout.sizes.iter().map(|&size| vec![T::ZERO; size]).collect(),
+            buffers: layout.sizes.iter().map(|&size| Buffer::new(size)).collect(),
             scratch: Scratch {
-                shared: vec![T::ZERO; shared],
-                lanes: (0..plan.threads).map(|_| Mutex::new(vec![T::ZERO; lane])).collect(),
+                shared: Buffer::new(shared),
+                lanes: (0..plan.threads).map(|_| Mutex::new(Buffer::new(lane))).collect(),
             },
-            input: vec![T::ZERO; bindings.lens[program.graph.inputs[0].index()]],
+            input: Buffer::new(bindings.lens[program.graph.inputs[0].index()]),
             others: vec![None; program.root.len()],
             written: vec![false; program.root.len()],
             targets: targets.collect(),
@@ -318,7 +319,7 @@ impl<T: Real> State<T> {
             let twin = self.layout.twins[i][k];
             target.add = self.written[root] && twin == NOWHERE;
             target.buffer = match (twin, self.program.origin[root]) {
-                (NOWHERE, Origin::Parameter(p)) => std::mem::take(&mut self.parameters[p].gradient),
+                (NOWHERE, Origin::Parameter(p)) => std::mem::take(&mut self.parameters[p].gradient).into(),
                 (NOWHERE, _) => std::mem::take(&mut self.buffers[self.layout.gradient[root]]),
                 (twin, _) => std::mem::take(&mut self.buffers[twin]),
             };
@@ -356,15 +357,18 @@ impl<T: Real> State<T> {
             }
             let buffer = std::mem::take(&mut target.buffer);
             let twin = self.layout.twins[i][k];
-            let owner = match self.program.origin[root] {
-                Origin::Parameter(p) => &mut self.parameters[p].gradient,
-                _ => &mut self.buffers[self.layout.gradient[root]],
-            };
-            if twin == NOWHERE {
-                *owner = buffer;
-            } else {
-                crate::ops::kernels::pointwise::copy(&mut owner[..target.len], true, &buffer[..target.len]);
-                self.buffers[twin] = buffer;
+            let gradient = self.layout.gradient[root];
+            match (twin, self.program.origin[root]) {
+                (NOWHERE, Origin::Parameter(p)) => self.parameters[p].gradient = buffer.into(),
+                (NOWHERE, _) => self.buffers[gradient] = buffer,
+                (_, origin) => {
+                    let owner = match origin {
+                        Origin::Parameter(p) => &mut self.parameters[p].gradient[..],
+                        _ => &mut self.buffers[gradient][..],
+                    };
+                    crate::ops::kernels::pointwise::copy(&mut owner[..target.len], true, &buffer[..target.len]);
+                    self.buffers[twin] = buffer;
+                }
             }
         }
         self.targets[i] = targets;
@@ -373,7 +377,7 @@ impl<T: Real> State<T> {
 
 /// Keeps a tensor that the runtime computed.
 fn store<T: Real>(
-    buffers: &mut [Vec<T>],
+    buffers: &mut [Buffer<T>],
     others: &mut [Option<Tensor>],
     layout: &Layout,
     value: usize,

@@ -27,6 +27,8 @@ const CHUNK_PIXELS: usize = 256;
 const FEWEST_TASKS: usize = 8;
 /// Rows of the weight gradient of such a task: whole tiles of every tile height.
 const TASK_ROWS: usize = 48;
+/// Pixels of a call: whole tiles of 12 and of 14. Between calls the next images are asked for.
+const PART: usize = 84;
 /// Small images are taken together until a tile has so many pixels to choose from.
 const PIXELS: usize = 128;
 
@@ -335,18 +337,18 @@ impl<T: Real> Job<'_, T> {
         for first in (0..images).step_by(self.blocks.images) {
             let block = self.blocks.images.min(images - first);
             let pixels = self.blocks.pixels(block);
-            let calls = self.groups * panels;
-            let mut next = Next::new(x, (first + block) * self.read.image(), block * self.read.image(), calls);
+            let calls = self.groups * panels * pixels.len().div_ceil(PART);
+            let mut next_x = Next::new(x, (first + block) * self.read.image(), block * self.read.image(), calls);
+            let (y, later) = y[first * self.write.image()..].split_at_mut(block * self.write.image());
+            let mut next_y = Next::new(later, 0, block * self.write.image(), calls);
             let x = &x[first * self.read.image()..];
-            let y = &mut y[first * self.write.image()..];
             for group in 0..self.groups {
                 for panel in 0..panels {
-                    next.ask();
                     let at = group * columns + panel * self.row.width;
-                    let call = Product {
+                    let mut call = Product {
                         x: x[group * rows..].as_ptr(),
                         y: y[at..].as_mut_ptr(),
-                        pixels,
+                        pixels: &[],
                         runs: &self.blocks.sweep.runs,
                         len: self.blocks.sweep.merged * rows,
                         panel: self.packed[(group * panels + panel) * size..][..size].as_ptr(),
@@ -357,9 +359,14 @@ impl<T: Real> Job<'_, T> {
                             None => Start::Zero,
                         },
                     };
-                    // SAFETY: pixels and runs lie inside images of the frames by `taps`; the panel has a row for each
-                    // element of the runs.
-                    unsafe { self.row.product(&call) };
+                    for part in pixels.chunks(PART) {
+                        next_x.ask();
+                        next_y.ask();
+                        call.pixels = part;
+                        // SAFETY: pixels and runs lie inside images of the frames by `taps`; the panel has a row for
+                        // each element of the runs.
+                        unsafe { self.row.product(&call) };
+                    }
                 }
             }
         }

@@ -1,12 +1,18 @@
 //! Convolution where each output channel sees one input channel of its own: direct loops over channels.
 
 use super::conv::{Shape, reduce_partials};
+use super::kernels::frame::Frame;
+use super::kernels::prefetch::Next;
 use super::kernels::rows::{self, Row};
 use super::kernels::taps::{self, Sweep};
 use super::kernels::threads;
 use super::kernels::tile::{Depthwise as Call, DepthwiseOuter, Start};
 use super::{Context, Gradient, Inputs, Keeps, Kernel, ScratchSize};
 use crate::exec::Real;
+
+/// Pixels of a call: few enough that what they read stays in the nearest cache while it is read channel by channel. Between
+/// calls the next image is asked for.
+const PART: usize = 32;
 
 struct Depthwise<T: Real> {
     shape: Shape,
@@ -29,6 +35,13 @@ fn pack<T: Real>(to: &mut [T], w: &[T], sweep: &Sweep, channels: usize, taps: us
     }
 }
 
+impl<T: Real> Depthwise<T> {
+    /// What is asked for while image `i` of a chunk is worked on.
+    fn next<'a>(&self, chunk: &'a [T], frame: &Frame, i: usize, sweep: &Sweep) -> Next<'a, T> {
+        Next::new(chunk, (i + 1) * frame.image(), frame.image(), sweep.pixels.len().div_ceil(PART))
+    }
+}
+
 impl<T: Real> Kernel<T> for Depthwise<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], context: &mut Context<'_, T>) {
         let s = &self.shape;
@@ -38,19 +51,25 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
         let packed = &*packed;
         threads::chunks(y, s.chunk * s.y.image(), |chunk, y| {
             let x = &input[chunk * s.chunk * s.x.image()..];
-            for (y, x) in y.chunks_exact_mut(s.y.image()).zip(x.chunks_exact(s.x.image())) {
-                let call = Call {
+            let all = x;
+            for (i, (y, x)) in y.chunks_exact_mut(s.y.image()).zip(x.chunks_exact(s.x.image())).enumerate() {
+                let mut next = self.next(all, &s.x, i, &self.forward);
+                let mut call = Call {
                     x: x.as_ptr(),
                     y: y.as_mut_ptr(),
-                    pixels: &self.forward.pixels,
+                    pixels: &[],
                     taps: &self.forward.runs,
                     w: packed.as_ptr(),
                     pitch: s.groups,
                     channels: s.groups,
                     start: if s.bias { Start::Bias(b.as_ptr()) } else { Start::Zero },
                 };
-                // SAFETY: pixels and taps lie inside images of the frames by `taps::forward`.
-                unsafe { self.row.depthwise(&call) };
+                for part in self.forward.pixels.chunks(PART) {
+                    next.ask();
+                    call.pixels = part;
+                    // SAFETY: pixels and taps lie inside images of the frames by `taps::forward`.
+                    unsafe { self.row.depthwise(&call) };
+                }
                 if s.y.value_halo {
                     s.y.clear_halo(y);
                 }
@@ -78,19 +97,28 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
             let partials = &mut shared[..s.sum_chunks() * s.weights()];
             threads::chunks(partials, s.weights(), |chunk, d_w| {
                 let (d_y, x) = (s.sum_chunk_of(&s.y, chunk, d_y), s.sum_chunk_of(&s.x, chunk, input));
+                let (all_x, all_y) = (x, d_y);
                 for (i, (x, d_y)) in x.chunks_exact(s.x.image()).zip(d_y.chunks_exact(s.y.image())).enumerate() {
-                    let call = DepthwiseOuter {
+                    let mut next_x = self.next(all_x, &s.x, i, &self.forward);
+                    let mut next_y = self.next(all_y, &s.y, i, &self.forward);
+                    let mut call = DepthwiseOuter {
                         x: x.as_ptr(),
                         y: d_y.as_ptr(),
-                        pixels: &self.forward.pixels,
+                        pixels: &[],
                         taps: &self.forward.runs,
                         d: d_w.as_mut_ptr(),
                         pitch: channels,
                         channels,
                         add: i > 0,
                     };
-                    // SAFETY: as above; d_w holds a row of channels for each tap.
-                    unsafe { self.row.depthwise_outer(&call) };
+                    for part in self.forward.pixels.chunks(PART) {
+                        next_x.ask();
+                        next_y.ask();
+                        call.pixels = part;
+                        // SAFETY: as above; d_w holds a row of channels for each tap.
+                        unsafe { self.row.depthwise_outer(&call) };
+                        call.add = true;
+                    }
                 }
             });
             let mut order = vec![0; taps];
@@ -113,20 +141,26 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
         }
         threads::chunks(d_x, s.chunk * s.x.image(), |chunk, d_x| {
             let d_y = s.chunk_of(&s.y, chunk, d_y);
-            for (d_x, d_y) in d_x.chunks_exact_mut(s.x.image()).zip(d_y.chunks_exact(s.y.image())) {
+            let all = d_y;
+            for (i, (d_x, d_y)) in d_x.chunks_exact_mut(s.x.image()).zip(d_y.chunks_exact(s.y.image())).enumerate() {
                 for (sweep, packed) in self.backward.iter().zip(&packed) {
-                    let call = Call {
+                    let mut next = self.next(all, &s.y, i, sweep);
+                    let mut call = Call {
                         x: d_y.as_ptr(),
                         y: d_x.as_mut_ptr(),
-                        pixels: &sweep.pixels,
+                        pixels: &[],
                         taps: &sweep.runs,
                         w: packed.as_ptr(),
                         pitch: channels,
                         channels,
                         start: if add { Start::There } else { Start::Zero },
                     };
-                    // SAFETY: pixels and taps lie inside images of the frames by `taps::backward`.
-                    unsafe { self.row.depthwise(&call) };
+                    for part in sweep.pixels.chunks(PART) {
+                        next.ask();
+                        call.pixels = part;
+                        // SAFETY: pixels and taps lie inside images of the frames by `taps::backward`.
+                        unsafe { self.row.depthwise(&call) };
+                    }
                 }
                 if s.x.gradient_halo && !add {
                     s.x.clear_halo(d_x);

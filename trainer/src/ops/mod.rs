@@ -39,6 +39,7 @@ use kd_runtime::graph::Tensor;
 use kd_runtime::ops::OpError;
 
 use crate::exec::{Mode, Parameter, Real};
+use kernels::buffer::Buffer;
 use kernels::frame::Frame;
 
 /// A kernel, or what the node expected and found.
@@ -147,16 +148,16 @@ pub struct ScratchSize {
 #[derive(Debug)]
 pub struct Scratch<T> {
     /// Of the caller.
-    pub shared: Vec<T>,
+    pub shared: Buffer<T>,
     /// One of each thread; see `Scratch::lane`.
-    pub lanes: Vec<Mutex<Vec<T>>>,
+    pub lanes: Vec<Mutex<Buffer<T>>>,
 }
 
 /// Calls `f` on the lane of the thread that it is called on. Lanes are never contended.
-pub fn with_lane<T, R>(lanes: &[Mutex<Vec<T>>], f: impl FnOnce(&mut [T]) -> R) -> R {
+pub fn with_lane<T, R>(lanes: &[Mutex<Buffer<T>>], f: impl FnOnce(&mut [T]) -> R) -> R {
     let index = kernels::threads::index() % lanes.len();
     let mut lane = lanes[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    f(&mut lane)
+    f(&mut lane[..])
 }
 
 /// What a call may use.
@@ -196,7 +197,7 @@ pub struct Inputs<'a, T: Real> {
     /// All constants.
     pub constants: &'a [Vec<T>],
     /// All buffers.
-    pub buffers: &'a [Vec<T>],
+    pub buffers: &'a [Buffer<T>],
 }
 
 impl<'a, T: Real> Inputs<'a, T> {
@@ -216,7 +217,7 @@ impl<'a, T: Real> Inputs<'a, T> {
 #[derive(Debug, Default)]
 pub struct Gradient<T> {
     /// Taken from its owner for the call; at least `len` long if wanted.
-    pub buffer: Vec<T>,
+    pub buffer: Buffer<T>,
     /// Its elements at this batch size.
     pub len: usize,
     /// Whether it is wanted at all.

@@ -8,6 +8,7 @@
 use std::sync::Mutex;
 
 use super::conv::Shape;
+use super::kernels::buffer::Buffer;
 use super::kernels::frame::Frame;
 use super::kernels::prefetch::Next;
 use super::kernels::rows::{self, Row, wide};
@@ -305,7 +306,7 @@ impl<T: Real> Winograd<T> {
     }
 
     /// Gradients of weights and bias.
-    fn d_weights(&self, x: &[T], d_y: &[T], d_x: &mut [Gradient<T>], shared: &mut [T], lanes: &[Mutex<Vec<T>>]) {
+    fn d_weights(&self, x: &[T], d_y: &[T], d_x: &mut [Gradient<T>], shared: &mut [T], lanes: &[Mutex<Buffer<T>>]) {
         let s = &self.shape;
         let [_, want_w, want_b] = s.wanted;
         if want_b {
@@ -325,7 +326,7 @@ impl<T: Real> Winograd<T> {
     }
 
     /// Adds the chunks' gradients at the points in order, and takes them through `Gᵀ`.
-    fn back_from_points(&self, d: &mut [T], add: bool, partials: &[T], lanes: &[Mutex<Vec<T>>]) {
+    fn back_from_points(&self, d: &mut [T], add: bool, partials: &[T], lanes: &[Mutex<Buffer<T>>]) {
         let s = &self.shape;
         let [rows, taps] = self.forward.kernel;
         let points = self.points.count();

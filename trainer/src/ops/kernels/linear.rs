@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use super::buffer::Buffer;
 use super::gemm::Matrix;
 use super::rows::{self, Row};
 use super::threads;
@@ -48,7 +49,7 @@ pub fn multiply<T: Real>(
     b: Matrix<'_, T>,
     [m, n, k]: [usize; 3],
     plus: Plus<'_, T>,
-    lanes: &[Mutex<Vec<T>>],
+    lanes: &[Mutex<Buffer<T>>],
 ) {
     assert!(y.len() == m * n && x.len() == m * k && b.fits(k, n), "a product of [{m}, {k}] and [{k}, {n}]");
     let row: &'static Row<T> = rows::choose(n);
@@ -103,7 +104,7 @@ pub fn multiply_rows<T: Real>(
     [m, n, k]: [usize; 3],
     bias: Option<&[T]>,
     packed: &mut [T],
-    lanes: &[Mutex<Vec<T>>],
+    lanes: &[Mutex<Buffer<T>>],
 ) {
     assert!(y.len() == m * n && x.len() == m * k && w.len() == n * k, "a product of [{m}, {k}] and [{n}, {k}]");
     let row: &'static Row<T> = rows::choose(m);

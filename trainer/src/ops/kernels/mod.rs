@@ -1,5 +1,6 @@
 //! Loops that several operators share.
 
+pub mod buffer;
 pub mod frame;
 pub mod gemm;
 pub mod linear;
