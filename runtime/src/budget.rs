@@ -120,7 +120,8 @@ impl Budget {
     /// Reads a budget file.
     pub fn read(path: &Path) -> Result<Self> {
         Self::parse(&files::read_text(path)?).map_err(|e| {
-            let separator = if e.at.starts_with(|c: char| c.is_ascii_digit()) { ":" } else { ": " };
+            // `FILE:LINE`; a budget without limits has no line to name.
+            let separator = if e.at.is_empty() { "" } else { ":" };
             Refusal { at: format!("{}{separator}{}", path.display(), e.at), ..e }
         })
     }

@@ -199,12 +199,17 @@ fn a_child_that_dies_is_one_line() {
     );
 }
 
-/// Exports as kd-export writes them: with the sha256 of each file.
+/// Exports as kd-export writes them: with the sha256 of each file. One that was not copied along is missing.
 fn write_export(folder: &Path) {
     write_model(folder);
-    let sha256 = |name: &str| kd_runtime::files::sha256(&fs::read(folder.join(name)).unwrap());
-    let files = serde_json::json!({ "files": { "model.onnx": sha256("model.onnx"), "contract.json": sha256("contract.json") } });
-    fs::write(folder.join("export.json"), files.to_string()).unwrap();
+    fs::write(folder.join("model.safetensors"), "weights").unwrap();
+    fs::write(folder.join("model.int8.safetensors"), "others").unwrap();
+    let names = ["contract.json", "model.onnx", "model.safetensors", "model.int8.safetensors"];
+    let entry =
+        |name| serde_json::json!({ "sha256": kd_runtime::files::sha256(&fs::read(folder.join(name)).unwrap()) });
+    let files: serde_json::Map<_, _> = names.iter().map(|&name| (name.to_string(), entry(name))).collect();
+    fs::write(folder.join("export.json"), serde_json::json!({ "files": files }).to_string()).unwrap();
+    fs::remove_file(folder.join("model.int8.safetensors")).unwrap();
 }
 
 /// A small file that asks for 3 TB: 400 outputs of 46,000 by 46,000.
@@ -227,6 +232,13 @@ fn bad_input_ends_with_one_line_its_status_and_no_output() {
     write_export(&folder.join("export"));
     write_export(&folder.join("tampered"));
     write_export(&folder.join("other_contract"));
+    write_export(&folder.join("other_weights"));
+    fs::write(folder.join("other_weights/model.safetensors"), "weightz").unwrap();
+    write_export(&folder.join("outside"));
+    fs::write(folder.join("outside/export.json"), "{\"files\": {\"../model.onnx\": {\"sha256\": \"\"}}}").unwrap();
+    write_export(&folder.join("no_record"));
+    fs::write(folder.join("no_record/export.json"), "{").unwrap();
+    fs::write(folder.join("blank.toml"), "# size_kib = 1\n").unwrap();
     fs::create_dir(folder.join("nothing")).unwrap();
     let model = fs::read(folder.join("model.onnx")).unwrap();
     let mut flipped = model.clone();
@@ -260,6 +272,11 @@ fn bad_input_ends_with_one_line_its_status_and_no_output() {
         ("model.onnx --precision int8",                   2, "expected a folder to choose from"),
         ("tampered",                                      2, "tampered/model.onnx: expected sha256 "),
         ("other_contract",                                2, "other_contract/contract.json: expected sha256 "),
+        ("other_weights",                                 2, "other_weights/model.safetensors: expected sha256 "),
+        ("other_weights/model.onnx",                      2, "other_weights/model.safetensors: expected sha256 "),
+        ("outside",                                       2, "outside/export.json: expected the record of an export, with the sha256 of its files, found `../model.onnx` with none"),
+        ("no_record",                                     2, "no_record/export.json: expected the record of an export"),
+        ("model.onnx --budget blank.toml",                2, "error: blank.toml: expected at least one limit (size_kib, "),
         ("model.onnx --budget missing.toml",              2, "missing.toml: expected a readable file"),
         ("model.onnx --budget typo.toml",                 2, "typo.toml:1: size_kb: expected a key of a budget, found `size_kb`; did you mean `size_kib`?"),
         ("model.onnx --budget broken.toml",               2, "broken.toml:1: expected TOML"),
@@ -276,6 +293,7 @@ fn bad_input_ends_with_one_line_its_status_and_no_output() {
         ("check huge.onnx",                               3, "expected a plan that fits"),
         ("model.onnx --threads 1024",                     3, "--threads: expected at most "),
         ("model.onnx --threads 0",                        2, "--threads <N>: expected a number in 1..=1024, found `0`"),
+        ("model.onnx --threads -1",                       2, "--threads <N>: expected a number in 1..=1024, found `-1`"),
         ("model.onnx --budgt x",                          2, "found `--budgt`; did you mean `--budget`?"),
         ("model.onnx --format xml",                       2, "expected one of text, json, found `xml`"),
         ("model.onnx --output no/such/report.json",       2, "no/such/report.json: expected a file for the report"),

@@ -10,6 +10,7 @@ use clap::{Parser, ValueEnum, value_parser};
     name = "kd-export",
     version,
     max_term_width = 100,
+    allow_negative_numbers = true,
     after_help = "\
 Exit status: 0 done, 1 parity or --max-drop fails (files kept), 2 refused, 3 this machine lacks something.
 Example:     kd-export --int8 runs/digits -o runs/digits/export"

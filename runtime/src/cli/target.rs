@@ -28,19 +28,16 @@ pub struct Target {
 }
 
 impl Target {
-    /// Finds and reads a model; refuses one whose sha256 its export.json does not record.
+    /// Finds and reads a model; refuses one in whose export any file has another sha256 than export.json records.
     pub fn open(named: &Path, precision: Option<Precision>, contract: Option<&Path>) -> Result<Self> {
         let path = find(named, precision)?;
         let bytes = files::read(&path)?;
         let sha256 = files::sha256(&bytes);
-        check_record(&path, &sha256)?;
+        check_export(path.parent().unwrap_or(Path::new("")))?;
         let beside = path.with_file_name("contract.json");
         let contract = match contract {
             Some(path) => Some(Contract::read(path)?),
-            None if beside.is_file() => {
-                check_record(&beside, &files::sha256(&files::read(&beside)?))?;
-                Some(Contract::read(&beside)?)
-            }
+            None if beside.is_file() => Some(Contract::read(&beside)?),
             None => None,
         };
         let (graph, notes) = match onnx::read(&bytes) {
@@ -73,28 +70,38 @@ fn find(named: &Path, precision: Option<Precision>) -> Result<PathBuf> {
     })
 }
 
-/// Refuses a file that export.json beside it records with another sha256 (`files: { NAME: SHA256 }`, or
-/// `files: { NAME: { sha256: SHA256 } }`).
-fn check_record(path: &Path, sha256: &str) -> Result<()> {
-    let record = path.with_file_name("export.json");
+/// Refuses a folder in which a file has another sha256 than its export.json records (`files: { NAME: { sha256: SHA256 } }`).
+/// Files that were not copied along are no matter; where there is no export.json, nothing is known.
+fn check_export(folder: &Path) -> Result<()> {
+    let record = folder.join("export.json");
     if !record.is_file() {
         return Ok(());
     }
-    let export: Value = serde_json::from_str(&files::read_text(&record)?)
-        .map_err(|e| Refusal::new(record.display(), "JSON", e, "export the model again"))?;
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let entry = export.get("files").and_then(|files| files.get(&name));
-    let recorded = entry.and_then(|entry| entry.as_str().or_else(|| entry.get("sha256").and_then(Value::as_str)));
-    match recorded {
-        Some(recorded) if recorded != sha256 => {
-            let expected = format!("sha256 {recorded}, as {} records", record.display());
-            Err(Refusal::new(
-                path.display(),
-                expected,
-                sha256,
-                "export the model again, or take the file that was exported",
-            ))
+    let refuse = |found: &dyn std::fmt::Display| {
+        Refusal::new(
+            record.display(),
+            "the record of an export, with the sha256 of its files",
+            found,
+            "export the model again",
+        )
+    };
+    let export: Value = serde_json::from_str(&files::read_text(&record)?).map_err(|e| refuse(&e))?;
+    let recorded = export.get("files").and_then(Value::as_object).ok_or_else(|| refuse(&"no files"))?;
+    for (name, entry) in recorded {
+        let path = folder.join(name);
+        // A name, not a way out of the folder.
+        let is_name = path.file_name().is_some_and(|last| last == name.as_str());
+        let expected = entry.get("sha256").and_then(Value::as_str).filter(|_| is_name);
+        let expected = expected.ok_or_else(|| refuse(&format!("`{name}` with none")))?;
+        if !path.is_file() {
+            continue;
         }
-        _ => Ok(()),
+        let found = files::sha256(&files::read(&path)?);
+        if found != expected {
+            let expected = format!("sha256 {expected}, as {} records", record.display());
+            let action = "export the model again, or take the file that was exported";
+            return Err(Refusal::new(path.display(), expected, found, action));
+        }
     }
+    Ok(())
 }
