@@ -178,14 +178,17 @@ fn int8(graph: &Graph) -> Result<Graph> {
 /// Bytes of training a network; refused if they are more than this machine has left.
 fn training_bytes(graph: &Graph, taps: Vec<String>, train: &Train, threads: usize) -> Result<usize> {
     let planned = |batch| Executor::<f32>::new(graph, &Plan { batch, taps: taps.clone(), backward: true, threads });
-    let executor = planned(1)?;
     let row = OPTIMIZERS.iter().find(|row| row.name == train.optimizer.name);
-    let state: usize = row.map_or(0, |row| {
-        let optimizer = (row.build)(&train.optimizer.options, executor.parameters(), train.decay_norm_and_bias);
-        optimizer.state().iter().map(|(_, values)| size_of_val(*values)).sum()
-    });
-    // Buffers grow with the batch, parameters do not: two small plans tell what a large one would take.
-    let one = executor.buffer_bytes();
+    // Buffers grow with the batch, parameters do not: two small plans, one after the other, tell what a large one would
+    // take.
+    let (one, state) = {
+        let executor = planned(1)?;
+        let state: usize = row.map_or(0, |row| {
+            let optimizer = (row.build)(&train.optimizer.options, executor.parameters(), train.decay_norm_and_bias);
+            optimizer.state().iter().map(|(_, values)| size_of_val(*values)).sum()
+        });
+        (executor.buffer_bytes(), state)
+    };
     let each = planned(2)?.buffer_bytes().saturating_sub(one);
     let needed = each.saturating_mul(train.batch - 1).saturating_add(one + state);
     match available_bytes() {

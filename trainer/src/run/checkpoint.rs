@@ -37,7 +37,7 @@ struct State {
     history: Vec<Epoch>,
     selected_epoch: usize,
     finished: bool,
-    /// Over the bytes of all tensors in the order of their names.
+    /// Over all tensors in the order of their names, and the rest of the state.
     sha256: String,
 }
 
@@ -80,13 +80,23 @@ fn arrays<'a>(
     present.chain(best).chain(state).collect()
 }
 
-fn sha256<'a>(tensors: impl Iterator<Item = (&'a str, Cow<'a, [u8]>)>) -> String {
-    let mut all = Vec::new();
+/// Of the tensors and of all of the state but the hash itself.
+fn sha256<'a>(
+    path: &Path,
+    tensors: impl Iterator<Item = (&'a str, Cow<'a, [u8]>)>,
+    state: &mut State,
+) -> Result<String> {
+    state.sha256.clear();
+    let mut all = text(path, state)?.into_bytes();
     for (name, bytes) in tensors {
         all.extend_from_slice(name.as_bytes());
         all.extend_from_slice(&bytes);
     }
-    files::sha256(&all)
+    Ok(files::sha256(&all))
+}
+
+fn text(path: &Path, state: &State) -> Result<String> {
+    serde_json::to_string(state).map_err(|error| refuse(path, "a state that can be written", error))
 }
 
 /// Replaces the checkpoint; the old one stays if that fails.
@@ -98,16 +108,16 @@ pub fn write(
     progress: &Progress,
 ) -> Result<()> {
     let arrays = arrays(parameters, optimizer, &progress.selected);
-    let state = State {
+    let mut state = State {
         schema: SCHEMA.into(),
         fingerprint: fingerprint.into(),
         history: progress.history.clone(),
         selected_epoch: progress.selected_epoch,
         finished: progress.finished,
-        sha256: sha256(arrays.iter().map(|(name, floats)| (name.as_str(), floats.data()))),
+        sha256: String::new(),
     };
-    let text = serde_json::to_string(&state).map_err(|error| refuse(path, "a state that can be written", error))?;
-    let bytes = serialize(arrays, Some(HashMap::from([("state".to_string(), text)])));
+    state.sha256 = sha256(path, arrays.iter().map(|(name, floats)| (name.as_str(), floats.data())), &mut state)?;
+    let bytes = serialize(arrays, Some(HashMap::from([("state".to_string(), text(path, &state)?)])));
     let bytes = bytes.map_err(|error| refuse(path, "tensors that can be written", error))?;
     files::write_atomic(path, &bytes)
 }
@@ -129,7 +139,7 @@ pub fn read(
     let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(path, whole, error))?;
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| refuse(path, whole, error))?;
     let text = metadata.metadata().as_ref().and_then(|metadata| metadata.get("state"));
-    let state: State = serde_json::from_str(text.ok_or_else(|| refuse(path, whole, "no state"))?)
+    let mut state: State = serde_json::from_str(text.ok_or_else(|| refuse(path, whole, "no state"))?)
         .map_err(|error| refuse(path, whole, error))?;
     if state.schema != SCHEMA {
         return Err(refuse(path, format!("`{SCHEMA}`"), format!("`{}`", state.schema)));
@@ -145,8 +155,10 @@ pub fn read(
         }
         tensors.insert(name, view.data().to_vec());
     }
-    if sha256(tensors.iter().map(|(name, bytes)| (name.as_str(), Cow::Borrowed(&bytes[..])))) != state.sha256 {
-        return Err(refuse(path, "tensors with the hash that was written", "other bytes"));
+    let written = state.sha256.clone();
+    let read = tensors.iter().map(|(name, bytes)| (name.as_str(), Cow::Borrowed(&bytes[..])));
+    if sha256(path, read, &mut state)? != written {
+        return Err(refuse(path, "tensors and history with the hash that was written", "others"));
     }
     let take = |name: String, len: usize| -> Result<Vec<f32>> {
         let bytes = tensors.get(&name).filter(|bytes| bytes.len() == 4 * len);

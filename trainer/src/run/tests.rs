@@ -218,8 +218,7 @@ fn damaged_and_foreign_checkpoints_are_refused() {
         fs::write(&path, &bad).unwrap();
         accepted += usize::from(setup.fit(&scratch.0, 1).0.err().is_none_or(|error| error.exit == Exit::Terminated));
     }
-    // A flip in the text of the history may read as another number; in a tensor none may pass.
-    assert!(accepted <= 10, "{accepted} of 200 damaged checkpoints were taken");
+    assert_eq!(accepted, 0, "of 200 damaged checkpoints");
     for end in [0, 1, 7, 8, good.len() / 2, good.len() - 1] {
         fs::write(&path, &good[..end]).unwrap();
         assert_eq!(setup.fit(&scratch.0, 0).0.err().unwrap().exit, Exit::Refused, "{end} bytes");

@@ -1,5 +1,7 @@
 //! What architectures are made of: each call adds a layer behind the value that the net ends in, with weights of zero.
 
+use kd_runtime::backend::available_bytes;
+use kd_runtime::error::Exit;
 use kd_runtime::graph::{Dim, ElementType, Graph, Shape, Tensor, ValueId};
 use kd_runtime::ops::window::Window;
 use kd_runtime::ops::{self, Op};
@@ -9,6 +11,10 @@ use super::Site;
 
 /// The most parameters of a network.
 const MOST_PARAMETERS: usize = 1 << 30;
+/// So few parameters fit into every machine.
+const FEW_PARAMETERS: usize = 1 << 22;
+/// What a parameter takes at least while it is trained: in the graph, in the executor, and its gradient.
+const BYTES_PER_PARAMETER: usize = 12;
 
 /// A value of the net with its shape for one sample.
 #[derive(Clone, Debug)]
@@ -94,6 +100,7 @@ impl Net {
             let found = format!("more, at `{name}` {shape:?}");
             return Err(refused(&self.graph.name, format!("at most {MOST_PARAMETERS} parameters"), found));
         };
+        check_room(&self.graph.name, total)?;
         self.parameters = total;
         Ok(self.graph.add_initializer(name, Tensor::from_vec(shape, vec![fill; len])))
     }
@@ -323,7 +330,37 @@ pub fn series(arch: &str, site: &Site) -> Result<()> {
     }
 }
 
+/// Refuses weights for whose training this machine lacks the memory, before they are there.
+fn check_room(arch: &str, parameters: usize) -> Result<()> {
+    if parameters <= FEW_PARAMETERS {
+        return Ok(());
+    }
+    let needed = parameters.saturating_mul(BYTES_PER_PARAMETER);
+    match available_bytes() {
+        Some(available) if needed > available => {
+            let expected =
+                format!("parameters that fit the {} MiB that are free while they are trained", available >> 20);
+            let found = format!("{parameters} or more, of {} MiB", needed >> 20);
+            Err(refused(arch, expected, found).with_exit(Exit::Lacking))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An architecture that cannot take a site or its options.
 pub fn refused(arch: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Refusal {
     Refusal::new(format!("architecture `{arch}`"), expected, found, "choose other options or another architecture")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_that_no_machine_can_train_are_refused_before_they_are_there() {
+        assert!(check_room("mlp", 1000).is_ok());
+        let refusal = check_room("mlp", usize::MAX / 100).err().unwrap();
+        assert_eq!(refusal.exit, Exit::Lacking);
+        assert!(refusal.to_string().contains("parameters that fit the "), "{refusal}");
+    }
 }
