@@ -2,7 +2,7 @@
 //!
 //! [`Executor::new`] walks the graph once ([`program`]): which initializers are trained, which values need a gradient,
 //! what must be kept for backward, what may be overwritten in place, and which buffer every value and gradient lies in
-//! (`buffers`). A step (`run`) then allocates nothing, writes each gradient once (only a second consumer adds), and
+//! (`buffers`). A step (`run`) then allocates nothing that grows with the batch, writes each gradient once (only a second consumer adds), and
 //! computes none that nobody needs. The bits of a result depend on the seed, not on the number of threads.
 //!
 //! Parameters, gradients and activations are `Vec`s; [`candle`] turns parameters into candle tensors and back, and lets

@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 /// Looks for the next loop before a thread sleeps: about 100 µs.
 const LOOKS: usize = 5000;
 /// Looks at others that are still at work before the caller offers them its core.
-const WAITS: usize = 20_000;
+const WAITS: usize = 2_000;
 
 /// Bits of [`Shared::state`]: threads at work on the loop, whether more may join, the loop's number.
 const WORKER: usize = 1;
