@@ -2,6 +2,7 @@
 
 mod ci;
 mod cross;
+mod data;
 mod demo;
 mod documents;
 mod golden;
@@ -53,6 +54,7 @@ static COMMANDS: &[Command] = &[
         about: "training [CASE…]: steps of ours and PyTorch's in turns; --max-ratio; KD_PEERS_PYTHON",
         run: peers::compare,
     },
+    Command { name: "data", about: "cifar10: tiled sheets to the layout that `cifar:` reads", run: data::run },
     Command { name: "cross", about: "kd-bench for the devices; the demo's student on emulated ones", run: cross::run },
 ];
 
