@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::Description;
+use crate::data::{Description, Reading};
 use crate::error::{Refusal, Result};
 use crate::files;
 use crate::graph::{Dim, Graph, Shape, ValueId, tensor};
@@ -57,6 +57,9 @@ pub struct InputContract {
     pub mean: Vec<f32>,
     /// Divided by at last; one number, or one a channel.
     pub std: Vec<f32>,
+    /// How files become the raw values of a sample, where their format leaves it open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
 }
 
 /// What comes out.
@@ -161,6 +164,7 @@ impl Contract {
             return refuse("input.layout", "`C` first or last".into(), format!("`{}`, C at place {i}", input.layout));
         }
         self.check_scaling()?;
+        input.reading.as_ref().map_or(Ok(()), Reading::check)?;
         self.check_output()
     }
 
@@ -251,6 +255,13 @@ impl Contract {
             let found = format!("{:?} ({})", data.shape, data.layout);
             return Err(Refusal::new("data", expected, found, "choose the data that the model was made for"));
         }
+        if self.input.reading != data.reading {
+            // As the contract's file would say it.
+            let text = |reading: &Option<Reading>| serde_json::to_string(reading).unwrap_or_default();
+            let action = "write it into the contract, or read the data as the contract says";
+            let (ours, theirs) = (text(&self.input.reading), text(&data.reading));
+            return Err(Refusal::new("contract input.reading", ours, theirs, action));
+        }
         let classes = &self.output.classes;
         if classes.len() != data.classes.len() {
             let expected = format!("{} classes", classes.len());
@@ -317,6 +328,7 @@ impl Contract {
                 scale: 1.0,
                 mean: vec![0.0],
                 std: vec![1.0],
+                reading: None,
             },
             output: OutputContract {
                 name: name(graph.outputs.first()),
@@ -340,6 +352,7 @@ impl Contract {
                 scale: data.raw_max.map_or(1.0, |max| 1.0 / max),
                 mean: vec![0.0],
                 std: vec![1.0],
+                reading: data.reading.clone(),
             },
             output: OutputContract { name: output.into(), meaning, classes: data.classes.clone() },
         }

@@ -14,6 +14,7 @@ fn digits() -> Description {
         n_train: 1,
         n_test: 1,
         sha256: String::new(),
+        reading: None,
     }
 }
 

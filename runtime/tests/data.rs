@@ -308,7 +308,7 @@ fn sources_are_refused_by_name() {
     #[rustfmt::skip]
     let cases = [
         ("digit",          "did you mean `digits`?"),
-        ("mnist:x",        "expected a format (digits, idx, ucr)"),
+        ("mnist:x",        "expected a format (cifar, csv, digits, idx, images, npz, ucr, wav)"),
         ("idx",            "expected `idx:PATH`"),
         ("digits:x",       "expected `digits` alone"),
         ("",               "write it as FORMAT:PATH"),
@@ -321,4 +321,77 @@ fn sources_are_refused_by_name() {
     assert!(error.contains("/nonexistent: expected a folder of idx files, found nothing"), "{error}");
     let error = open("ucr:/nonexistent/X").map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("expected X_TRAIN with the ending"), "{error}");
+}
+
+/// A record: labels, then pixels of which the first and last tell it.
+fn record(labels: &[u8], pixel: u8) -> Vec<u8> {
+    let mut bytes = labels.to_vec();
+    bytes.push(pixel);
+    bytes.extend(vec![7; 3070]);
+    bytes.push(255 - pixel);
+    bytes
+}
+
+#[test]
+fn both_cifar_layouts_are_read_in_order() {
+    let folder = scratch("cifar");
+    let (ten, hundred) = (folder.join("ten"), folder.join("hundred"));
+    [&ten, &hundred].into_iter().for_each(|folder| fs::create_dir_all(folder).unwrap());
+    fs::write(ten.join("data_batch_1.bin"), [record(&[3], 1), record(&[9], 2)].concat()).unwrap();
+    fs::write(ten.join("data_batch_2.bin.gz"), gzip(&record(&[0], 3))).unwrap();
+    fs::write(ten.join("test_batch.bin"), record(&[4], 4)).unwrap();
+    fs::write(hundred.join("train.bin"), [record(&[19, 99], 1), record(&[0, 3], 2)].concat()).unwrap();
+    fs::write(hundred.join("test.bin"), record(&[1, 42], 3)).unwrap();
+    let names: Vec<String> = (0..100).map(|i| format!("kind {i}")).collect();
+    fs::write(hundred.join("fine_label_names.txt"), names.join("\n") + "\n").unwrap();
+    let seen = |folder: &Path, split| {
+        let data = open(&format!("cifar:{}", folder.display())).unwrap();
+        let (mut samples, mut sample, mut all) = (data.read(split).unwrap(), Sample::default(), Vec::new());
+        while samples.next(&mut sample).unwrap() {
+            assert_eq!(
+                (sample.values.len(), sample.values[1], sample.values[3071]),
+                (3072, 7.0, 255.0 - sample.values[0])
+            );
+            all.push((sample.label, sample.values[0]));
+        }
+        (data.description().classes.last().cloned().unwrap(), all)
+    };
+    assert_eq!(seen(&ten, Split::Train), ("9".into(), vec![(3, 1.0), (9, 2.0), (0, 3.0)]));
+    assert_eq!(seen(&ten, Split::Test), ("9".into(), vec![(4, 4.0)]));
+    assert_eq!(seen(&hundred, Split::Train), ("kind 99".into(), vec![(99, 1.0), (3, 2.0)]));
+    assert_eq!(seen(&hundred, Split::Test), ("kind 99".into(), vec![(42, 3.0)]));
+}
+
+/// Name, files, what the message holds.
+type Folder<'a> = (&'a str, &'a [(&'a str, &'a [u8])], &'a str);
+
+#[test]
+fn bad_cifar_files_are_refused_with_their_record() {
+    let good = [record(&[3], 1), record(&[9], 2)].concat();
+    let cut = &good[..good.len() - 1];
+    #[rustfmt::skip]
+    let cases: [Folder; 9] = [
+        ("nothing",   &[],                                                                          "expected data_batch_1.bin and test_batch.bin, or train.bin and test.bin"),
+        ("no_test",   &[("data_batch_1.bin", &good)],                                               "expected test_batch.bin, perhaps .gz, found no such file"),
+        ("gap",       &[("data_batch_3.bin", &good), ("test_batch.bin", &good)],                    "expected data_batch_1.bin, perhaps .gz"),
+        ("empty",     &[("data_batch_1.bin", &good), ("test_batch.bin", b"")],                      "test_batch.bin: expected at least one image"),
+        ("cut",       &[("data_batch_1.bin", cut), ("test_batch.bin", &good)],                      "data_batch_1.bin: record 1: expected 3073 bytes (1 of labels, 3072 pixels), found 3072"),
+        ("label",     &[("data_batch_1.bin", &good), ("test_batch.bin", &[&[10], &good[1..]].concat())], "test_batch.bin: record 0: expected a class of 0 to 9, found 10"),
+        ("no_test_2", &[("train.bin", &good)],                                                      "expected test.bin, perhaps .gz"),
+        ("few_names", &[("data_batch_1.bin", &good), ("test_batch.bin", &good), ("batches.meta.txt", b"a\nb\n")], "batches.meta.txt: expected 10 names, one a line, found 2"),
+        ("same_name", &[("data_batch_1.bin", &good), ("test_batch.bin", &good), ("batches.meta.txt", b"a\na\n")], "batches.meta.txt:2: expected 10 names that differ"),
+    ];
+    let folder = scratch("bad_cifar");
+    let mut failed = Vec::new();
+    for (name, files, expected) in cases {
+        let folder = folder.join(name);
+        fs::create_dir_all(&folder).unwrap();
+        files.iter().for_each(|(name, bytes)| fs::write(folder.join(name), bytes).unwrap());
+        match open(&format!("cifar:{}", folder.display())) {
+            Ok(_) => failed.push(format!("{name}: accepted")),
+            Err(e) if !e.to_string().contains(expected) => failed.push(format!("{name}: {e}")),
+            Err(_) => {}
+        }
+    }
+    assert!(failed.is_empty(), "{} failed:\n{}", failed.len(), failed.join("\n"));
 }

@@ -65,6 +65,8 @@ pub enum Kind {
         /// When left out.
         default: &'static str,
     },
+    /// A list of texts; none when left out.
+    Texts,
 }
 
 /// An interval of numbers.
@@ -120,6 +122,7 @@ pub enum Setting {
     Counts(Vec<usize>),
     Flag(bool),
     Text(String),
+    Texts(Vec<String>),
 }
 
 impl Kind {
@@ -131,6 +134,7 @@ impl Kind {
             Self::Counts { default, .. } => Setting::Counts(default.to_vec()),
             Self::Flag { default } => Setting::Flag(default),
             Self::Choice { default, .. } | Self::Text { default } => Setting::Text(default.to_string()),
+            Self::Texts => Setting::Texts(Vec::new()),
         }
     }
 
@@ -146,6 +150,7 @@ impl Kind {
             Self::Flag { .. } => "true or false".into(),
             Self::Choice { known, .. } => format!("one of {}", known.join(", ")),
             Self::Text { .. } => "a text".into(),
+            Self::Texts => "a list of texts".into(),
         }
     }
 }
@@ -163,6 +168,10 @@ impl fmt::Display for Setting {
             Self::Counts(list) => write!(f, "{list:?}"),
             Self::Flag(yes) => write!(f, "{yes}"),
             Self::Text(text) => write!(f, "{}", Quoted(text)),
+            Self::Texts(list) => {
+                let list: Vec<String> = list.iter().map(|text| Quoted(text).to_string()).collect();
+                write!(f, "[{}]", list.join(", "))
+            }
         }
     }
 }
@@ -231,6 +240,14 @@ impl Options {
         match self.0.get(name) {
             Some(Setting::Flag(yes)) => *yes,
             other => panic!("option `{name}` is no declared flag: {other:?}"),
+        }
+    }
+
+    /// A [`Kind::Texts`].
+    pub fn texts(&self, name: &str) -> &[String] {
+        match self.0.get(name) {
+            Some(Setting::Texts(list)) => list,
+            other => panic!("option `{name}` is no declared list of texts: {other:?}"),
         }
     }
 

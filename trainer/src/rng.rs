@@ -19,6 +19,8 @@ pub enum Purpose {
     Augment = 5,
     /// Dropout masks of one step.
     Dropout = 6,
+    /// The augmentation of the sample that another one is mixed with.
+    Partner = 7,
     /// Which training samples a replica learns from.
     Shard = 9,
 }

@@ -18,10 +18,22 @@ fn json(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
 }
 
-/// Every file of a run but its evidence, which holds times, and its checkpoints.
+/// Every file of a run but its evidence, which holds times, and its checkpoints; without the shares of time that were
+/// waited for data.
 fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let files = json(&folder.join("evidence.json"))["files"].as_object().unwrap().clone();
-    files.keys().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect()
+    let mut files: BTreeMap<String, Vec<u8>> =
+        files.keys().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect();
+    let metrics = String::from_utf8(files["metrics.jsonl"].clone()).unwrap();
+    let lines = metrics.lines().map(|line| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        let share = line.as_object_mut().unwrap().remove("data_wait_share").unwrap();
+        assert!((0.0..=1.0).contains(&share.as_f64().unwrap()), "{share}");
+        format!("{line}\n")
+    });
+    let lines: String = lines.collect();
+    files.insert("metrics.jsonl".into(), lines.into_bytes());
+    files
 }
 
 fn assert_same(a: &Path, b: &Path) {

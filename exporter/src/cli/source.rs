@@ -49,6 +49,7 @@ pub fn open(args: &Args) -> Result<Opened> {
     if let Some(contract) = &target.contract {
         contract.check_model(&graph).map_err(|error| error.within(target.path.display()))?;
     }
+    let named = named.map(|named| named.read_as(target.contract.as_ref()));
     let data = named.as_ref().map(data::Source::open).transpose()?;
     if let (Some(contract), Some(data)) = (&target.contract, &data) {
         contract.check_data(data.description())?;
@@ -77,5 +78,5 @@ fn of_run(run: &Path) -> Result<Option<data::Source>> {
     let section = recipe.get("data").and_then(toml::Value::as_table).ok_or_else(|| refuse(&"no [data]"))?;
     let text = |key: &str| section.get(key).and_then(toml::Value::as_str);
     let format = text("format").ok_or_else(|| refuse(&"no format"))?;
-    Ok(Some(data::Source { format: format.into(), path: text("path").unwrap_or_default().into() }))
+    Ok(Some(data::Source { format: format.into(), path: text("path").unwrap_or_default().into(), reading: None }))
 }

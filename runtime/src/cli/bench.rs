@@ -67,7 +67,7 @@ fn prepare(args: &Bench, budget: Option<&Budget>, target: &Target) -> Result<Job
         return Err(Refusal::new(at, "data for accuracy_top1", "no --data", action));
     }
     if let Some(data) = &args.data {
-        let data = Source::parse(data)?.open()?;
+        let data = Source::parse(data)?.read_as(target.contract.as_ref()).open()?;
         match (&target.contract, &target.graph) {
             (Some(contract), graph) => {
                 let at = |e: Refusal| e.within(target.path.display());

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::stream::{Lines, Stream, quoted};
-use super::{Dataset, Description, Sample, Samples, Split};
+use super::{Dataset, Description, Reading, Sample, Samples, Split};
 use crate::error::{Refusal, Result};
 use crate::files;
 
@@ -21,7 +21,7 @@ const TEST_AT: usize = 2;
 struct Digits(Description);
 
 /// Opens the digits; the path is not used.
-pub(super) fn open(_path: &Path) -> Result<Box<dyn Dataset>> {
+pub(super) fn open(_path: &Path, _: Option<&Reading>) -> Result<Box<dyn Dataset>> {
     let mut description = Description {
         shape: vec![1, 8, 8],
         layout: "CHW".into(),
@@ -30,6 +30,7 @@ pub(super) fn open(_path: &Path) -> Result<Box<dyn Dataset>> {
         n_train: 0,
         n_test: 0,
         sha256: files::sha256(BYTES),
+        reading: None,
     };
     let mut sample = Sample::default();
     for (split, n) in [(Split::Train, &mut description.n_train), (Split::Test, &mut description.n_test)] {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::stream::{Stream, find, sha256};
-use super::{Dataset, Description, Sample, Samples, Split};
+use super::{Dataset, Description, Reading, Sample, Samples, Split};
 use crate::error::{Refusal, Result};
 use crate::graph::tensor::count;
 
@@ -31,7 +31,7 @@ struct Part {
 }
 
 /// Opens `folder` and checks all four files to their ends.
-pub(super) fn open(folder: &Path) -> Result<Box<dyn Dataset>> {
+pub(super) fn open(folder: &Path, _: Option<&Reading>) -> Result<Box<dyn Dataset>> {
     if !folder.is_dir() {
         let found = if folder.exists() { "a file" } else { "nothing" };
         let action = "name the folder that holds train-images-idx3-ubyte and its companions";
@@ -60,6 +60,7 @@ pub(super) fn open(folder: &Path) -> Result<Box<dyn Dataset>> {
         n_train: train.n,
         n_test: test.n,
         sha256: sha256(&[&train.images, &train.labels, &test.images, &test.labels])?,
+        reading: None,
     };
     Ok(Box::new(Idx { description, train, test }))
 }

@@ -3,14 +3,28 @@
 //! Opening a data set reads both parts once, so that what is wrong with a file is said before any work starts. Nothing
 //! is allocated on a file's word, and samples are never held together: a part is a stream that can be opened again.
 
+mod audio;
+mod cifar;
+mod csv;
 mod digits;
 mod idx;
+#[cfg(feature = "images")]
+mod images;
+mod labelled;
+mod npy;
+mod npz;
+mod reading;
 mod series;
 mod source;
 mod stream;
 pub mod table;
+mod tar;
 mod ucr;
+mod wav;
+mod zip;
 
+pub use audio::{AudioReading, Dct, Frames, Slope, Spectrum};
+pub use reading::{ArrayReading, ColumnsReading, ImageReading, LAYOUTS, Reading};
 pub use source::Source;
 pub use table::{FORMATS, Format};
 
@@ -51,6 +65,8 @@ pub struct Description {
     pub n_test: usize,
     /// SHA-256 over the bytes of the files as they are stored, training part first, so that evidence can name the data.
     pub sha256: String,
+    /// How its samples were made of files, where the format leaves it open: it becomes part of a contract.
+    pub reading: Option<Reading>,
 }
 
 /// A data set: its description, and each part as a stream that can be read again and again.

@@ -25,7 +25,7 @@ pub(super) enum Label {
 
 impl Label {
     /// Reads a label; `None` for a missing one.
-    fn parse(field: &str) -> Option<Self> {
+    pub(super) fn parse(field: &str) -> Option<Self> {
         let field = field.trim().trim_matches('"').trim();
         match field.parse::<f64>() {
             Ok(number) if number.is_nan() => None,

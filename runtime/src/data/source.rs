@@ -3,31 +3,50 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::{Dataset, FORMATS, Format};
+use super::{Dataset, FORMATS, Format, Reading};
+use crate::contract::Contract;
 use crate::error::{Refusal, Result};
 use crate::nearest::nearest;
 
 /// A data set's format and place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Source {
     /// A name of [`FORMATS`].
     pub format: String,
     /// A file or folder; empty for embedded data.
     pub path: PathBuf,
+    /// How its files become samples, where the format leaves it open and this is not what it does by itself.
+    pub reading: Option<Reading>,
 }
 
 impl Source {
     /// Parses `FORMAT:PATH` (`digits` alone for the embedded digits); an unknown format names the nearest known one.
     pub fn parse(text: &str) -> Result<Self> {
         let (format, path) = text.split_once(':').unwrap_or((text, ""));
-        let source = Self { format: format.into(), path: path.into() };
+        let source = Self { format: format.into(), path: path.into(), reading: None };
         source.row()?;
         Ok(source)
     }
 
     /// Opens the data set: reads and checks both parts once.
     pub fn open(&self) -> Result<Box<dyn Dataset>> {
-        (self.row()?.open)(&self.path)
+        let row = self.row()?;
+        if let Some(reading) = &self.reading {
+            reading.check()?;
+            if row.reading != Some(reading.kind()) {
+                let expected = row.reading.map_or("none".into(), |kind| format!("`{kind}`"));
+                let at = format!("input.reading for `{}`", row.name);
+                let action = "choose the data that the model was made for";
+                return Err(Refusal::new(at, expected, format!("`{}`", reading.kind()), action));
+            }
+        }
+        (row.open)(&self.path, self.reading.as_ref())
+    }
+
+    /// The same data, its files read as a model's contract says.
+    #[must_use]
+    pub fn read_as(self, contract: Option<&Contract>) -> Self {
+        Self { reading: contract.and_then(|contract| contract.input.reading.clone()), ..self }
     }
 
     /// The format's row, if the path is as it needs it.

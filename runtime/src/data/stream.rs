@@ -37,7 +37,8 @@ pub(super) fn sha256(paths: &[&Path]) -> Result<String> {
 pub(super) struct Stream {
     reader: Box<dyn BufRead>,
     at: String,
-    packed: bool,
+    /// What it is packed as.
+    packed: Option<&'static str>,
 }
 
 impl Stream {
@@ -58,12 +59,17 @@ impl Stream {
         }
         let reader: Box<dyn BufRead> =
             if packed { Box::new(BufReader::new(MultiGzDecoder::new(reader))) } else { Box::new(reader) };
-        Ok(Self { reader, at, packed })
+        Ok(Self { reader, at, packed: packed.then_some("gzip") })
     }
 
     /// Gzip bytes that are part of the program; `at` names them in messages.
     pub(super) fn embedded(at: &str, bytes: &'static [u8]) -> Self {
-        Self { reader: Box::new(BufReader::new(MultiGzDecoder::new(bytes))), at: at.into(), packed: true }
+        Self::of(Box::new(BufReader::new(MultiGzDecoder::new(bytes))), at.into(), "gzip")
+    }
+
+    /// What a reader gives that unpacks a file of some kind (gzip, zip).
+    pub(super) fn of(reader: Box<dyn BufRead>, at: String, packed: &'static str) -> Self {
+        Self { reader, at, packed: Some(packed) }
     }
 
     /// How messages name it.
@@ -102,14 +108,12 @@ impl Stream {
     }
 
     fn refuse(&self, error: &std::io::Error) -> Refusal {
-        if !self.packed {
-            return refuse_read(Path::new(&self.at), error);
-        }
+        let Some(packed) = self.packed else { return refuse_read(Path::new(&self.at), error) };
         let found = match error.kind() {
             ErrorKind::UnexpectedEof => "one that ends too early".to_string(),
             _ => error.to_string(),
         };
-        Refusal::new(&self.at, "an intact gzip file", found, "copy or download it again")
+        Refusal::new(&self.at, format!("an intact {packed} file"), found, "copy or download it again")
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::series::{Label, SeriesFile};
 use super::stream::{Stream, find, sha256};
-use super::{Dataset, Description, Sample, Samples, Split};
+use super::{Dataset, Description, Reading, Sample, Samples, Split};
 use crate::error::{Refusal, Result};
 
 const ENDINGS: [&str; 5] = [".ts", ".tsv", ".txt", ".csv", ""];
@@ -25,7 +25,7 @@ struct Ucr {
 }
 
 /// Opens `DIR/NAME`, or the folder that holds one such pair, and reads both files once.
-pub(super) fn open(path: &Path) -> Result<Box<dyn Dataset>> {
+pub(super) fn open(path: &Path, _: Option<&Reading>) -> Result<Box<dyn Dataset>> {
     let (train, test) = locate(path)?;
     let (classes, shape, n_train) = read_training(&train)?;
     let classes: BTreeMap<Label, usize> = classes.into_iter().enumerate().map(|(i, label)| (label, i)).collect();
@@ -47,6 +47,7 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn Dataset>> {
         n_train,
         n_test,
         sha256: sha256(&[&train, &test])?,
+        reading: None,
     };
     Ok(Box::new(Ucr { description, train, test, shape, classes }))
 }

@@ -28,7 +28,8 @@ pub fn measure(job: &Job) -> Result<Score> {
     };
     let mut backend = job.load(BATCH)?;
     let mut score = Score { right: 0, n: 0 };
-    predict(&mut *backend, contract, &*Source::parse(data)?.open()?, Split::Test, |label, predicted| {
+    let data = Source::parse(data)?.read_as(Some(contract)).open()?;
+    predict(&mut *backend, contract, &*data, Split::Test, |label, predicted| {
         score.right += u64::from(label == predicted);
         score.n += 1;
     })?;

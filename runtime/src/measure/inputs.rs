@@ -61,7 +61,7 @@ pub fn rotation(job: &Job, backend: &dyn Backend) -> Result<Vec<Vec<Tensor>>> {
     if ty.element != ElementType::F32 {
         return Err(Refusal::new("input", "f32, as the contract says", ty.element, "correct the contract"));
     }
-    let data = Source::parse(data)?.open()?;
+    let data = Source::parse(data)?.read_as(Some(contract)).open()?;
     contract.check_data(data.description())?;
     let mut samples = data.read(Split::Test)?;
     let mut sample = Sample::default();

@@ -3,21 +3,30 @@
 use std::fmt::Write as _;
 use std::io::Write;
 
+use kd_runtime::data::Reading;
 use kd_runtime::report::json;
 use kd_runtime::report::text::{grouped, number};
 use kd_runtime::{Refusal, Result, files};
 use serde::Serialize;
 
 use super::args::{Check, Format};
-use crate::data;
+use crate::data::{self, reading};
 use crate::recipe::precheck::{Forecast, precheck};
 use crate::recipe::{Recipe, TeacherSource, parse};
 use crate::teacher::{self, Network};
 use crate::zoo::Site;
 
 /// What `--no-data` takes a format's samples to be: shape and classes.
-static NOMINAL: &[(&str, &[usize], usize)] =
-    &[("digits", &[1, 8, 8], 10), ("idx", &[1, 28, 28], 10), ("ucr", &[1, 128], 2)];
+static NOMINAL: &[(&str, &[usize], usize)] = &[
+    ("cifar", &[3, 32, 32], 10),
+    ("csv", &[16], 2),
+    ("digits", &[1, 8, 8], 10),
+    ("idx", &[1, 28, 28], 10),
+    ("images", &[3, 224, 224], 10),
+    ("npz", &[1, 128], 2),
+    ("ucr", &[1, 128], 2),
+    ("wav", &[1, 49, 10], 12),
+];
 
 /// What is printed; schema `kd.check/1`.
 #[derive(Serialize)]
@@ -82,7 +91,13 @@ fn nominal(recipe: &Recipe) -> Result<Samples> {
         let found = format!("`{}`", recipe.data.format);
         Refusal::new("--no-data", format!("a format of {}", known.join(", ")), found, "check it with its data")
     })?;
-    Ok(Samples { shape: shape.to_vec(), classes, counts: None, sha256: None })
+    let shape = match recipe.data.read.as_ref().map(reading::build).transpose()? {
+        Some(Reading::Image(image)) => vec![image.channels, image.height, image.width],
+        Some(Reading::Audio(audio)) => audio.sample_shape().0,
+        Some(Reading::Columns(columns)) if !columns.features.is_empty() => vec![columns.features.len()],
+        _ => shape.to_vec(),
+    };
+    Ok(Samples { shape, classes, counts: None, sha256: None })
 }
 
 /// Opens the data and the teachers that exist.
@@ -184,6 +199,7 @@ mod tests {
         check(&["mnist-mlp.toml", "--no-data"]).expect("mnist-mlp");
         check(&["ucr-fcn.toml", "--no-data"]).expect("ucr-fcn");
         check(&["ucr-inception.toml", "--no-data"]).expect("ucr-inception");
+        check(&["resnet8-cifar10.toml", "--no-data"]).expect("resnet8-cifar10");
     }
 
     #[test]

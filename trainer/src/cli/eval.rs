@@ -41,7 +41,7 @@ struct Evaluation {
 pub(super) fn run(args: &Eval, out: &mut dyn Write) -> Result<()> {
     let precision = args.model.is_dir().then_some(Precision::Float);
     let target = Target::open(&args.model, precision, args.contract.as_deref())?;
-    let source = Source::parse(&args.data)?;
+    let source = Source::parse(&args.data)?.read_as(target.contract.as_ref());
     let data = source.open()?;
     let graph = target.graph.as_ref().map_err(Clone::clone)?;
     if let Some(node) = graph.nodes.iter().find(|node| node.op.def().is_quantization()) {

@@ -2,6 +2,8 @@
 //! seeded, augmented batches.
 
 pub mod augment;
+pub mod feed;
+pub mod reading;
 pub mod split;
 
 mod prepare;
@@ -56,10 +58,12 @@ pub struct Prepared {
 pub struct RawBatch {
     /// Raw values, augmented, one sample after another.
     pub values: Vec<f32>,
-    /// Classes.
+    /// Classes; of mixed samples that of the larger share.
     pub labels: Vec<usize>,
     /// Places of the samples among those they were gathered from.
     pub places: Vec<usize>,
+    /// Of mixed samples, one a sample: the class of the other one, and the share of [`RawBatch::labels`]. Else empty.
+    pub mixed: Vec<(usize, f32)>,
 }
 
 /// The order of an epoch: all samples, shuffled by seed and epoch.
@@ -69,7 +73,8 @@ pub fn order(n: usize, seed: u64, epoch: usize) -> Vec<usize> {
     places
 }
 
-/// Gathers the samples of these places and augments each with its own random numbers (seed, epoch, place).
+/// Gathers the samples of these places and augments each with its own random numbers (seed, epoch, place). One that is
+/// mixed with another takes any sample, augmented with numbers of its own by what stands before.
 pub fn load(
     samples: &Samples,
     places: &[usize],
@@ -82,9 +87,20 @@ pub fn load(
     if augment.is_empty() {
         return;
     }
+    let mut other = RawBatch::default();
     for (&place, raw) in places.iter().zip(batch.values.chunks_exact_mut(samples.elements)) {
         let mut rng = Rng::new(seed, Purpose::Augment, epoch as u64, place as u64);
-        augment.iter().for_each(|augment| augment.apply(raw, &mut rng));
+        for (i, kind) in augment.iter().enumerate() {
+            if !kind.mixes() {
+                kind.apply(raw, &mut rng);
+                continue;
+            }
+            samples.gather(&[rng.below(samples.len() as u64) as usize], &mut other);
+            let mut others = Rng::new(seed, Purpose::Partner, epoch as u64, place as u64);
+            augment[..i].iter().for_each(|before| before.apply(&mut other.values, &mut others));
+            let share = kind.mix(raw, &other.values, &mut rng);
+            batch.mixed.extend(other.labels.iter().map(|&label| (label, share)));
+        }
     }
 }
 
@@ -145,6 +161,7 @@ impl Samples {
         batch.labels.clear();
         batch.places.clear();
         batch.places.extend_from_slice(places);
+        batch.mixed.clear();
         for &place in places {
             batch.labels.push(self.labels[place]);
             let range = place * self.elements..(place + 1) * self.elements;

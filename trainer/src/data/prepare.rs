@@ -8,7 +8,7 @@ use kd_runtime::nearest::nearest;
 use kd_runtime::{Refusal, Result};
 
 use super::split::draw;
-use super::{Prepared, RawBatch, Samples};
+use super::{Prepared, RawBatch, Samples, reading};
 use crate::recipe::{Data, Normalize, Recipe};
 use crate::rng::Purpose;
 
@@ -23,7 +23,8 @@ pub fn prepare(recipe: &Recipe) -> Result<Prepared> {
 
 /// [`prepare`] of one section.
 pub(super) fn prepare_section(section: &Data, seed: u64) -> Result<Prepared> {
-    let data = Source { format: section.format.clone(), path: section.path.clone() }.open()?;
+    let reading = section.read.as_ref().map(reading::build).transpose()?;
+    let data = Source { format: section.format.clone(), path: section.path.clone(), reading }.open()?;
     let description = data.description().clone();
     check_room(&description)?;
     let excluded = excluded(section, &description)?;

@@ -13,6 +13,7 @@ pub(crate) fn digits() -> Data {
     Data {
         format: "digits".into(),
         path: "".into(),
+        read: None,
         normalize: Normalize::Unit,
         subset: 1.0,
         exclude_classes: vec![],

@@ -66,6 +66,33 @@ pub fn cross_entropy<T: Real>(
     T::from_f64(total) * factor
 }
 
+/// What [`cross_entropy`] lacks where samples are mixed: of each, `1 - share` of the target goes from its label to the
+/// other one's, so that the sum of both is `share · CE(label) + (1 - share) · CE(other)`.
+///
+/// * `logits`, `labels`, `d_logits` as there; the gradient is added. `mixed`: one a sample, other label and share.
+///
+/// Source: Zhang et al. 2018 (arXiv 1710.09412), the loss of mixup.
+pub fn mixed_targets<T: Real>(
+    logits: &[T],
+    labels: &[usize],
+    mixed: &[(usize, f32)],
+    classes: usize,
+    smoothing: T,
+    reduction: Reduction,
+    d_logits: &mut [T],
+) -> T {
+    let factor = T::from_f64(reduction.factor(labels.len(), classes)) * (T::ONE - smoothing);
+    let rows = logits.chunks_exact(classes).zip(d_logits.chunks_exact_mut(classes));
+    let mut total = 0.0;
+    for ((row, d_row), (&label, &(other, share))) in rows.zip(labels.iter().zip(mixed)) {
+        let moved = factor * T::from_f64(1.0 - f64::from(share));
+        total += (moved * (row[label] - row[other])).to_f64();
+        d_row[label] += moved;
+        d_row[other] -= moved;
+    }
+    T::from_f64(total)
+}
+
 struct CrossEntropy {
     student: [String; 1],
     smoothing: f32,
@@ -103,11 +130,46 @@ impl Loss for CrossEntropy {
     ) -> Result<f32> {
         let logits = student[0];
         let classes = super::columns(&self.student[0], logits, batch)?;
-        if let Some(&label) = batch.labels.iter().find(|&&label| label >= classes) {
+        let others = batch.mixed.iter().map(|(label, _)| label);
+        if let Some(&label) = batch.labels.iter().chain(others).find(|&&label| label >= classes) {
             let action = "give the network an output for every class";
             return Err(Refusal::new("label", format!("a class below {classes}"), label, action));
         }
         let d_logits = &mut *d_student[0];
-        Ok(cross_entropy(logits, batch.labels, classes, self.smoothing, Reduction::BatchMean, d_logits))
+        let (labels, smoothing, reduction) = (batch.labels, self.smoothing, Reduction::BatchMean);
+        let value = cross_entropy(logits, labels, classes, smoothing, reduction, d_logits);
+        Ok(value + mixed_targets(logits, labels, batch.mixed, classes, smoothing, reduction, d_logits))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mixed_sample_has_the_weighted_sum_of_both_losses_and_gradients() {
+        let logits = [0.3, -1.2, 2.0, 0.7, 0.1, -0.4, 1.5, -2.5, 0.0];
+        let (labels, mixed) = ([0, 2, 1], [(2, 0.75), (2, 0.5), (0, 1.0_f32)]);
+        for smoothing in [0.0, 0.1] {
+            let of = |labels: &[usize], row: usize| {
+                let mut d = [0.0; 3];
+                let z = &logits[3 * row..3 * row + 3];
+                (cross_entropy(z, labels, 3, smoothing, Reduction::BatchMean, &mut d), d)
+            };
+            let mut d = [0.0_f64; 9];
+            let mean = Reduction::BatchMean;
+            let value = cross_entropy(&logits, &labels, 3, smoothing, mean, &mut d)
+                + mixed_targets(&logits, &labels, &mixed, 3, smoothing, mean, &mut d);
+            let mut expected = 0.0;
+            for (row, (label, (other, share))) in labels.into_iter().zip(mixed).enumerate() {
+                let (first, second) = (of(&[label], row), of(&[other], row));
+                let mix = |a: f64, b: f64| (f64::from(share) * a + (1.0 - f64::from(share)) * b) / 3.0;
+                expected += mix(first.0, second.0);
+                for k in 0..3 {
+                    assert!((d[3 * row + k] - mix(first.1[k], second.1[k])).abs() < 1e-12);
+                }
+            }
+            assert!((value - expected).abs() < 1e-12, "{value} {expected}");
+        }
     }
 }

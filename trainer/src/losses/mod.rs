@@ -23,8 +23,10 @@ use crate::options::{Options, Spec};
 pub struct Batch<'a> {
     /// Samples.
     pub size: usize,
-    /// Classes of the samples.
+    /// Classes of the samples; of mixed ones that of the larger share.
     pub labels: &'a [usize],
+    /// Of mixed samples, one a sample: the class of the other one, and the share of the first. Else empty.
+    pub mixed: &'a [(usize, f32)],
     /// Places of the samples among the training samples: the rows of a memory.
     pub places: &'a [usize],
     /// Share of the training that is done, from 0 to below 1.

@@ -55,6 +55,7 @@ fn contract() -> Contract {
         n_train: 0,
         n_test: 0,
         sha256: String::new(),
+        reading: None,
     };
     Contract::for_data(&description, "x", "logits", Meaning::Logits)
 }
@@ -75,7 +76,7 @@ fn every_gradient_equals_central_differences() {
     let (size, contract) = (6, contract());
     let (labels, places) = ([0, 3, 1, 1, 2, 0], [4, 0, 7, 2, 1, 5]);
     let (student, teacher) = (network("resnet8", &[2, 3, 4], 1), network("resnet20", &[3, 4, 6], 2));
-    let batch = Batch { size, labels: &labels, places: &places, progress: 0.4 };
+    let batch = Batch { size, labels: &labels, mixed: &[], places: &places, progress: 0.4 };
     let mut failed = Vec::new();
     for method in METHODS {
         for options in variants(method) {
@@ -176,7 +177,7 @@ fn refuses_labels_and_rows_that_do_not_fit() {
     let mut loss = ce::task("logits", 0.0);
     let mut run = |size: usize, labels: &[usize], logits: &[f32]| {
         let mut d = vec![0.0; logits.len()];
-        let batch = Batch { size, labels, places: labels, progress: 0.0 };
+        let batch = Batch { size, labels, mixed: &[], places: labels, progress: 0.0 };
         loss.value(&batch, &[logits], &[], &mut [&mut d], &mut []).map_err(|refusal| refusal.to_string())
     };
     assert!(run(2, &[0, 1], &[0.0; 4]).is_ok());

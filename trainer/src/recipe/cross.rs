@@ -4,6 +4,7 @@ use kd_runtime::data::FORMATS;
 use kd_runtime::{Refusal, Result};
 
 use super::{Recipe, Scheme, Stage, Term};
+use crate::data::reading;
 use crate::losses::table::METHODS;
 
 /// Refuses a recipe that contradicts itself; `locate` makes the begin of a message from a path.
@@ -25,6 +26,18 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
             ));
         }
         _ => {}
+    }
+    if let (Some(read), Some(row)) = (&data.read, row) {
+        let reading = reading::build(read)?;
+        if row.reading != Some(reading.kind()) {
+            let fitting = reading::READINGS.iter().filter(|kind| Some(kind.kind) == row.reading);
+            let names: Vec<&str> = fitting.map(|kind| kind.name).collect();
+            let expected = match names[..] {
+                [] => format!("none for the format `{}`", row.name),
+                _ => format!("one of {} for the format `{}`", names.join(", "), row.name),
+            };
+            return Err(Refusal::new(locate("data.read"), expected, format!("`{}`", read.name), "correct it"));
+        }
     }
     if train.patience.is_some() && data.validation == 0.0 {
         let expected = "data.validation above 0, which patience looks at";

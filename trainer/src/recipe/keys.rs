@@ -3,6 +3,7 @@
 use kd_runtime::data::FORMATS;
 
 use crate::data::augment::table::AUGMENTATIONS;
+use crate::data::reading::READINGS;
 use crate::losses::table::METHODS;
 use crate::optim::schedule::SCHEDULES;
 use crate::optim::table::OPTIMIZERS;
@@ -95,6 +96,7 @@ table!(METHOD, "method", "method", METHODS);
 table!(OPTIMIZER, "optimizer", "kind", OPTIMIZERS);
 table!(SCHEDULE, "schedule", "kind", SCHEDULES);
 table!(AUGMENTATION, "augmentation", "kind", AUGMENTATIONS);
+table!(READING, "reading", "kind", READINGS);
 
 /// Names of the data formats.
 pub fn formats() -> Vec<&'static str> {
@@ -157,12 +159,24 @@ static RUN: &[Key] = &[
         count(1, 1, MOST_THREADS),
         "all cores of this machine",
     ),
+    optional(
+        "loaders",
+        "threads that load and augment batches ahead of the step (0: each step loads its own); the result does not depend on it",
+        count(1, 0, MOST_THREADS),
+        "a quarter of `threads`, at least 1",
+    ),
     key("precision", "of training", Kind::Choice { default: "f32", known: &["f32"] }),
 ];
 
 static DATA: &[Key] = &[
-    required("format", "a format of data: `digits`, `idx` or `ucr`"),
+    required("format", "a format of data, one of those below"),
     key("path", "file or folder, relative to the working directory; empty for embedded data", TEXT),
+    Key {
+        name: "read",
+        about: "how files become samples, where the format leaves it open",
+        form: Form::Entry(&READING),
+        left_out: LeftOut::Words("as the format does by itself"),
+    },
     key(
         "normalize",
         "scaling of raw values: `none`; `unit`, to 0..1 where the format knows its range; `standard`, then to mean 0 and \

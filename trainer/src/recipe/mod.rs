@@ -61,6 +61,8 @@ pub struct Run {
     pub device: Device,
     /// Threads; the result does not depend on it.
     pub threads: usize,
+    /// Threads that load batches ahead of the step; the result does not depend on it.
+    pub loaders: usize,
 }
 
 /// Where a run is computed.
@@ -79,6 +81,8 @@ pub struct Data {
     pub format: String,
     /// A file or folder, relative to the working directory; empty for embedded data.
     pub path: PathBuf,
+    /// How files become samples: an entry of `data::reading::READINGS`; none: as the format does by itself.
+    pub read: Option<Choice>,
     /// How raw values are scaled for networks that are made for this data.
     pub normalize: Normalize,
     /// Share of the training samples that is kept (stratified), above 0 and up to 1.

@@ -100,7 +100,8 @@ impl<'a> Sections<'a> {
         })?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = optional(&set, "threads", Options::count).unwrap_or(cores);
-        Ok(Run { name, seed: set.count("seed") as u64, device, threads })
+        let loaders = optional(&set, "loaders", Options::count).unwrap_or(threads.div_ceil(4));
+        Ok(Run { name, seed: set.count("seed") as u64, device, threads, loaders })
     }
 
     fn data(&self) -> Result<Data> {
@@ -125,6 +126,7 @@ impl<'a> Sections<'a> {
             None => Vec::new(),
         };
         Ok(Data {
+            read: entry(&keys, "read", section.keys)?,
             format,
             path: set.text("path").into(),
             normalize,

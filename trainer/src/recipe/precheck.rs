@@ -127,6 +127,7 @@ fn contract(site: &Site) -> Contract {
         n_train: 0,
         n_test: 0,
         sha256: String::new(),
+        reading: None,
     };
     Contract::for_data(&description, "x", LOGITS, Meaning::Logits)
 }

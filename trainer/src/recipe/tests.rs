@@ -95,9 +95,11 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("must_reach = 0.9", "must_reach = 90", "r.toml:9: teacher.must_reach: expected a number from 0 to 1, found `90`; correct it, or leave it out (any teacher will do)"),
         ("clip_norm = 5", "keep = \"best\"", "r.toml:15: train.keep: expected one of selected, last, found `\"best\"`; known are selected, last"),
         ("clip_norm = 5", "decay_norm_and_bias = 1", "r.toml:15: train.decay_norm_and_bias: expected true or false, found `1`; correct it, or leave it out for true"),
-        ("\"digits\"", "\"digit\"", "r.toml:2: data.format: expected a format (digits, idx, ucr), found `digit`; did you mean `digits`?"),
-        ("format = \"digits\"", "", "r.toml:1: data.format: expected a format of data: `digits`, `idx` or `ucr`, found nothing; set `format`"),
+        ("\"digits\"", "\"digit\"", "r.toml:2: data.format: expected a format (cifar, csv, digits, idx, images, npz, ucr, wav), found `digit`; did you mean `digits`?"),
+        ("format = \"digits\"", "", "r.toml:1: data.format: expected a format of data, one of those below, found nothing; set `format`"),
         ("format = \"digits\"", "format = \"digits\"\npath = \"x\"", "r.toml:3: data.path: expected no path for the format `digits`, found `x`; leave it out"),
+        ("format = \"digits\"", "format = \"wav\"\npath = \"x\"\nread = { kind = \"image\" }", "r.toml:4: data.read: expected one of log_mel, mfcc for the format `wav`, found `image`; correct it"),
+        ("format = \"digits\"", "format = \"digits\"\nread = { kind = \"array\" }", "r.toml:3: data.read: expected none for the format `digits`, found `array`; correct it"),
         ("format = \"digits\"", "format = \"ucr\"", "r.toml:1: data.path: expected a path: UCR and UEA series, tab, comma or .ts (.gz); PATH is DIR/NAME of NAME_TRAIN and NAME_TEST, or their folder, found none; set it"),
         ("format = \"digits\"", "format = \"digits\"\nsubset = 0", "r.toml:3: data.subset: expected a number above 0 and up to 1, found `0`; correct it, or leave it out for 1.0"),
         ("format = \"digits\"", "format = \"digits\"\nvalidation = 1", "r.toml:3: data.validation: expected a number from 0 to below 1, found `1`; correct it, or leave it out for 0.1"),
@@ -114,7 +116,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("[train]", "[compare]\nseeds = [1, 2, 1]\n[train]", "r.toml:13: compare.seeds: expected seeds that differ, found `1` twice; remove one"),
         ("[train]", "budget = 1\n[train]", "r.toml:12: student.budget: expected a key of architecture `mlp`, found `budget`; known are arch, hidden, dropout"),
         ("[data]", "budget = 1\n[data]", "r.toml:1: budget: expected a table of keys, found `1`; write it as [budget]"),
-        ("clip_norm = 5", "patience = 3\n[data.x]", "r.toml:16: data.x: expected a key of [data], found `x`; known are format, path, normalize, subset, exclude_classes, validation, augment"),
+        ("clip_norm = 5", "patience = 3\n[data.x]", "r.toml:16: data.x: expected a key of [data], found `x`; known are format, path, read, normalize, subset, exclude_classes, validation, augment"),
         ("", "[data]\n", "r.toml:21: expected TOML, found duplicate key; correct the recipe"),
         ("batch = 16", "batch = ", "r.toml:14: expected TOML, found string values must be quoted, expected literal string; correct the recipe"),
     ];
@@ -241,8 +243,17 @@ fn the_complete_recipe_reads_back_the_same() {
     *train = Train { epochs: 3, optimizer: train.optimizer.clone(), ..recipe.train.clone() };
     let text = recipe.to_toml();
     assert_eq!(parse(&text, "other.toml", &[]), Ok(recipe.clone()), "{text}");
+    let spoken = GOOD.replacen(
+        "\"digits\"",
+        "\"csv\"\npath = \"d\"\nread = { kind = \"columns\", features = [\"a\", \"b,\"] }",
+        1,
+    );
+    let recipe_of_columns = parse(&spoken, "r.toml", &[]).expect("a recipe");
+    let read = recipe_of_columns.data.read.as_ref().expect("a reading");
+    assert_eq!((read.name, read.options.texts("features")), ("columns", &["a".to_string(), "b,".into()][..]));
+    assert_eq!(parse(&recipe_of_columns.to_toml(), "r.toml", &[]), Ok(recipe_of_columns));
     for (section, key) in all_keys() {
-        let of_others = ["teacher.run", "teacher.onnx", "teacher.contract"];
+        let of_others = ["teacher.run", "teacher.onnx", "teacher.contract", "data.read"];
         let of_replicas = ["replicas", "burn_in_steps", "exchange_steps", "shards"].map(|key| format!("distill.{key}"));
         let name = format!("{section}.{key}");
         let given = !of_others.contains(&&*name) && !of_replicas.contains(&name);
@@ -258,7 +269,7 @@ fn the_fingerprint_changes_with_all_but_name_and_threads() {
         let overrides: Vec<String> = overrides.iter().map(ToString::to_string).collect();
         parse(GOOD, "good.toml", &overrides).expect("a recipe").fingerprint()
     };
-    assert_eq!(of(&[]), of(&["run.name=x", "run.threads=7"]));
+    assert_eq!(of(&[]), of(&["run.name=x", "run.threads=7", "run.loaders=0"]));
     for other in ["run.seed=2", "train.epochs=11", "distill.terms.0.temperature=3", "data.subset=0.5"] {
         assert_ne!(of(&[]), of(&[other]), "{other}");
     }
@@ -343,7 +354,7 @@ fn every_key_is_documented() {
             }
         }
     }
-    let tables = [&keys::ARCH, &keys::OPTIMIZER, &keys::SCHEDULE, &keys::AUGMENTATION];
+    let tables = [&keys::ARCH, &keys::OPTIMIZER, &keys::SCHEDULE, &keys::AUGMENTATION, &keys::READING];
     for table in tables {
         for row in (table.rows)() {
             let names = std::iter::once(row.name).chain(row.options.iter().map(|spec| spec.name));

@@ -181,6 +181,13 @@ fn setting(kind: &Kind, node: &Node, path: &str, action: String) -> Result<Setti
             false => Err(Refusal { action: suggest(text, known), ..refuse(node) }),
         },
         (Kind::Text { .. }, Value::Text(text)) => Ok(Setting::Text(text.clone())),
+        (Kind::Texts, Value::List(items)) if items.len() <= MOST_ELEMENTS => {
+            let text = |item: &Node| match &item.value {
+                Value::Text(text) => Ok(text.clone()),
+                _ => Err(refuse(item)),
+            };
+            items.iter().map(text).collect::<Result<_>>().map(Setting::Texts)
+        }
         _ => Err(refuse(node)),
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use kd_runtime::files;
 
-use super::keys::{ARCH, AUGMENTATION, METHOD, OPTIMIZER, SCHEDULE, Table};
+use super::keys::{ARCH, AUGMENTATION, METHOD, OPTIMIZER, READING, SCHEDULE, Table};
 use super::{Choice, Codistill, Device, Keep, Normalize, Recipe, Scheme, Shards, Stage, Teacher, TeacherSource, Term};
 use crate::options::Quoted;
 use crate::teacher::cache::Precision;
@@ -24,11 +24,11 @@ impl Recipe {
         files::sha256(self.to_toml().as_bytes())
     }
 
-    /// SHA-256 of what decides the result: all but the run's name and threads, which may change between resumes.
+    /// SHA-256 of what decides the result: all but the run's name, threads and loaders, which may change between resumes.
     pub fn fingerprint(&self) -> String {
         let mut same = self.clone();
         same.run.name = "any".into();
-        same.run.threads = 1;
+        (same.run.threads, same.run.loaders) = (1, 1);
         same.sha256()
     }
 
@@ -42,10 +42,14 @@ impl Recipe {
             Device::Cuda(n) => key(out, "device", format_args!("\"cuda:{n}\""))?,
         }
         key(out, "threads", run.threads)?;
+        key(out, "loaders", run.loaders)?;
         key(out, "precision", "\"f32\"")?;
         section(out, "[data]")?;
         key(out, "format", Quoted(&data.format))?;
         path(out, "path", Some(&data.path))?;
+        if let Some(read) = &data.read {
+            key(out, "read", inline(&READING, read))?;
+        }
         let normalize = match data.normalize {
             Normalize::None => "none",
             Normalize::Unit => "unit",

@@ -154,7 +154,7 @@ impl Evidence {
         starts: Vec<Start>,
         device: Device,
     ) -> Self {
-        let source = Source { format: recipe.data.format.clone(), path: recipe.data.path.clone() };
+        let source = Source { format: recipe.data.format.clone(), path: recipe.data.path.clone(), reading: None };
         let part = |samples| Part::of(samples, data.description.classes.len());
         Self {
             schema: SCHEMA,

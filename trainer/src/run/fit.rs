@@ -14,7 +14,8 @@ use super::monitor::Monitor;
 use super::replicas::Replica;
 use super::signals::Stop;
 use crate::data::augment::{self, Augment};
-use crate::data::{self, Prepared, RawBatch};
+use crate::data::feed::{self, Feed};
+use crate::data::{self, Prepared};
 use crate::exec::random::mix;
 use crate::optim::schedule::SCHEDULES;
 use crate::optim::table::OPTIMIZERS;
@@ -42,6 +43,8 @@ pub struct Job<'a> {
     pub seed: u64,
     /// Threads.
     pub threads: usize,
+    /// Threads that load batches ahead of the step; 0: each step loads its own.
+    pub loaders: usize,
     /// Its part where it is one of several that teach each other.
     pub replica: Option<Replica<'a>>,
     /// Folder of what its teachers said (made if needed).
@@ -69,6 +72,9 @@ pub struct Epoch {
     pub validation_loss: Option<f64>,
     /// Factor of the learning rate at the last step.
     pub lr_factor: f64,
+    /// Share of the time of its steps that went into waiting for batches: measured, unlike all else.
+    #[serde(default)]
+    pub data_wait_share: f64,
 }
 
 /// A trained network.
@@ -211,24 +217,39 @@ impl Run<'_> {
 
     /// Runs epoch number `done` (from 0).
     fn epoch(&mut self, done: usize, monitor: &mut dyn Monitor) -> Result<Epoch> {
+        let (samples, seed, augment) = (&self.job.data.train, self.job.seed, self.augment);
+        let batches = self.batches(done);
+        let view = self.learner.begin_epoch(done);
+        let load = |places: &[usize], batch: &mut data::RawBatch| {
+            data::load(samples, places, augment, seed, view, batch);
+            Ok(())
+        };
+        feed::with(self.job.loaders, &batches, &load, |feed| self.steps(done, batches.len(), feed, monitor))
+    }
+
+    /// The steps of epoch number `done`.
+    fn steps(
+        &mut self,
+        done: usize,
+        steps_per_epoch: usize,
+        feed: &mut Feed<'_>,
+        monitor: &mut dyn Monitor,
+    ) -> Result<Epoch> {
         let train = self.job.train;
         let failed = |refusal: Refusal| {
             refusal.within(format!("{}: epoch {}", self.job.name, done + 1)).with_exit(Exit::VerdictFailed)
         };
-        let batches = self.batches(done);
-        let view = self.learner.begin_epoch(done);
-        let steps_per_epoch = batches.len();
         let (mut samples, mut right) = (0, 0);
         let init_epochs = self.job.init_epochs();
         let init = done < init_epochs;
         let (epochs, before) = if init { (init_epochs, done) } else { (train.epochs, done - init_epochs) };
         let (mut loss, mut lr_factor) = (0.0, 0.0);
         let mut terms = vec![0.0; self.learner.term_names.len()];
-        let mut batch = RawBatch::default();
-        for (i, places) in batches.iter().enumerate() {
+        for i in 0..steps_per_epoch {
             let step = done * steps_per_epoch + i;
             let (steps, in_stage) = (steps_per_epoch * epochs, before * steps_per_epoch + i);
-            data::load(&self.job.data.train, places, self.augment, self.job.seed, view, &mut batch);
+            let batch = feed.take().map_err(failed)?;
+            let size = batch.labels.len();
             let at = At { init, step: in_stage, steps, steps_per_epoch };
             let seed = mix(mix(self.job.seed) ^ step as u64);
             if let Some(Replica { meeting, me, scheme, .. }) = &self.job.replica {
@@ -239,18 +260,19 @@ impl Run<'_> {
                 self.learner.listens = step >= scheme.burn_in_steps.unwrap_or(steps_per_epoch);
             }
             let values = self.learner.step(&batch, seed, at).map_err(failed)?;
+            feed.recycle(batch);
             if in_stage == 0 && !init {
                 self.learner.executor.check_gradients().map_err(failed)?;
             }
             lr_factor = self.update(at);
-            samples += places.len();
+            samples += size;
             right += values.right;
-            let n = places.len() as f64;
+            let n = size as f64;
             loss += values.loss * n;
             terms.iter_mut().zip(&values.terms).for_each(|(sum, value)| *sum += value * n);
             let names = self.learner.term_names.iter().map(String::as_str);
             let means: Vec<(&str, f64)> = names.zip(terms.iter().map(|sum| sum / samples as f64)).collect();
-            monitor.step(places.len(), &means, right as f64 / samples as f64);
+            monitor.step(size, &means, right as f64 / samples as f64);
             if let Some((signal, exit)) = self.stop.asked() {
                 let found = format!("{signal} after epoch {done} of {}", self.job.epochs());
                 return Err(
@@ -269,6 +291,7 @@ impl Run<'_> {
             validation_accuracy: None,
             validation_loss: None,
             lr_factor,
+            data_wait_share: feed.wait_share(),
         })
     }
 

@@ -37,6 +37,7 @@ pub fn metrics_line(name: &str, epoch: &Epoch) -> String {
         "validation_accuracy": epoch.validation_accuracy,
         "validation_loss": epoch.validation_loss,
         "lr_factor": epoch.lr_factor,
+        "data_wait_share": epoch.data_wait_share,
     });
     format!("{line}\n")
 }
@@ -132,11 +133,12 @@ impl Monitor for Terminal {
             let speed = self.samples_per_second();
             let eta_s = left as f64 / speed.max(1e-9);
             self.say(&format!(
-                "{}: epoch {}/{}  {terms}  train {}{validation}  {speed:.0} samples/s  ETA {eta_s:.0} s",
+                "{}: epoch {}/{}  {terms}  train {}{validation}  {speed:.0} samples/s  waited {}  ETA {eta_s:.0} s",
                 Shown(name),
                 epoch.epoch,
                 self.epochs,
-                percent(epoch.train_accuracy)
+                percent(epoch.train_accuracy),
+                percent(epoch.data_wait_share)
             ));
         }
         if last && let Some(bar) = self.bar.take() {

@@ -136,6 +136,7 @@ mod tests {
             validation_accuracy: None,
             validation_loss: Some(f64::NAN),
             lr_factor: 1.0,
+            data_wait_share: 0.0,
         };
         let html = render(&results, &[Curve { name: bad.into(), history: vec![epoch] }], &format!("[run]\n# {bad}\n"));
         assert!(!html.contains("<script") && !html.contains('\u{202e}') && !html.contains("NaN"), "{html}");

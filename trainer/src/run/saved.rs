@@ -16,6 +16,9 @@ use crate::recipe::Keep;
 /// The results of a run.
 pub const RESULTS: &str = "results.json";
 
+/// Keys that no result depends on.
+const FREE: [&str; 2] = ["run.threads", "run.loaders"];
+
 /// Writes `model.onnx`, `model.safetensors` and `contract.json` into a folder of the run.
 pub fn write_network(folder: &Folder, name: &str, graph: &Graph, contract: &Contract) -> Result<()> {
     folder.write(&format!("{name}/model.onnx"), &onnx::write(graph))?;
@@ -48,13 +51,13 @@ pub fn read_results(run: &Path) -> Result<Results> {
 }
 
 /// Refuses to go on in a folder whose resolved recipe is not `recipe`, naming the first key that differs. The number
-/// of threads may differ: no result depends on it.
+/// of threads and loaders may differ: no result depends on it.
 pub fn check_same_recipe(run: &Path, recipe: &str) -> Result<()> {
     let path = run.join(RECIPE);
     let before = keys(&path, &files::read_text(&path)?)?;
     let now = keys(&path, recipe)?;
     let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "nothing".into());
-    let differs = |key: &&String| *key != "run.threads" && before.get(*key) != now.get(*key);
+    let differs = |key: &&String| !FREE.contains(&&***key) && before.get(*key) != now.get(*key);
     match before.keys().chain(now.keys()).filter(differs).min() {
         None => Ok(()),
         Some(key) => {

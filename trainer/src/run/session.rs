@@ -179,6 +179,7 @@ impl Jobs<'_> {
             data: self.data,
             seed: replica.as_ref().map_or(seed, |replica| replicas::seed(seed, replica.me)),
             threads: self.recipe.run.threads,
+            loaders: self.recipe.run.loaders,
             replica,
             caches: &caches,
             checkpoints: &checkpoints,

@@ -154,7 +154,7 @@ impl Learner {
             d.resize(executor.value(*tap).len(), 0.0);
         }
         let progress = at.step as f64 / at.steps.max(1) as f64;
-        let seen = Batch { size: n, labels: &batch.labels, places: &batch.places, progress };
+        let seen = Batch { size: n, labels: &batch.labels, mixed: &batch.mixed, places: &batch.places, progress };
         let mut values = StepValues { terms: Vec::with_capacity(terms.len()), ..StepValues::default() };
         for wired in terms {
             let heard = *listens || wired.teacher.is_empty();

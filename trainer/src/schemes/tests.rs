@@ -49,6 +49,7 @@ fn contract() -> Contract {
         n_train: 0,
         n_test: 0,
         sha256: String::new(),
+        reading: None,
     };
     Contract::for_data(&description, "x", "logits", Meaning::Logits)
 }
@@ -120,7 +121,7 @@ fn batch() -> RawBatch {
     let noise = Stream::new(11, 0);
     let labels = vec![0, 3, 1, 2, 2];
     let values = (0..labels.len() * ELEMENTS).map(|i| 16.0 * noise.uniform(i)).collect();
-    RawBatch { values, labels, places: (0..5).collect() }
+    RawBatch { values, labels, mixed: Vec::new(), places: (0..5).collect() }
 }
 
 fn learner(student: &Graph, distill: &Distill, teachers: &[Network]) -> kd_runtime::Result<Learner> {
@@ -215,7 +216,12 @@ fn the_gradient_is_that_of_the_weighted_sum_of_all_terms() {
 fn a_second_step_of_another_size_does_not_see_the_first() {
     let distill = distill(1.0, vec![term("kd", 1.0, &[])]);
     let teachers = [teacher("mlp", 2, 0.5), teacher("cnn", 3, 0.5)];
-    let small = RawBatch { values: batch().values[..2 * ELEMENTS].to_vec(), labels: vec![0, 3], places: vec![0, 1] };
+    let small = RawBatch {
+        values: batch().values[..2 * ELEMENTS].to_vec(),
+        labels: vec![0, 3],
+        mixed: vec![],
+        places: vec![0, 1],
+    };
     let gradients = |batches: &[&RawBatch]| {
         let mut learner = learner(&network("mlp", 1), &distill, &teachers).unwrap();
         batches.iter().for_each(|batch| drop(learner.step(batch, 0, AT).unwrap()));
