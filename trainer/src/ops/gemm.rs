@@ -152,10 +152,12 @@ impl<T: Real> Kernel<T> for Gemm<T> {
 
     fn scratch(&self) -> ScratchSize {
         let lane = linear::lane::<T>(self.k, self.n).max(linear::lane::<T>(self.n, self.k));
-        let (shared, rows) = match self.is_plain() && self.reads_rows() {
-            true => (linear::shared::<T>([self.m, self.k]), linear::row_lane(self.m)),
-            false => (0, 0),
-        };
+        // A smaller batch may read rows where the planned one, with more samples than there are rows, does not.
+        let batches = 8..=self.m.min(self.n.saturating_sub(1));
+        let reading = batches.map(|m| Self { m, ..*self }).filter(|gemm| gemm.is_plain() && gemm.reads_rows());
+        let (shared, rows) = reading.fold((0, 0), |(shared, rows), gemm| {
+            (linear::shared::<T>([gemm.m, gemm.k]).max(shared), linear::row_lane(gemm.m).max(rows))
+        });
         ScratchSize { shared, lane: if self.is_plain() { lane.max(rows) } else { 0 } }
     }
 }

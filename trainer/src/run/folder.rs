@@ -124,7 +124,8 @@ fn inspect(path: &Path, existing: Existing) -> Result<State> {
     }
     let names = entries(path)?;
     let has = |name: &str| names.iter().any(|known| known == name);
-    let is_blank = names.iter().all(|name| name == LOCK);
+    // A kill may have come while the recipe was written.
+    let is_blank = names.iter().all(|name| name == LOCK || is_half_written(name));
     let files = format!("{} files and folders", names.len());
     match existing {
         Existing::Refuse => {
@@ -168,6 +169,11 @@ fn make(path: &Path) -> Result<Vec<PathBuf>> {
     Ok(made)
 }
 
+/// Whether a file's name is that of one which was not yet whole.
+fn is_half_written(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".tmp")
+}
+
 /// Removes what a kill left half-written: files under temporary names, in the folder and the folders in it.
 fn sweep(path: &Path) -> Result<()> {
     let mut left = vec![path.to_path_buf()];
@@ -178,7 +184,7 @@ fn sweep(path: &Path) -> Result<()> {
             let kind = entry.file_type().map_err(|e| refuse_write(&folder, &e))?;
             if kind.is_dir() {
                 left.push(entry.path());
-            } else if kind.is_file() && name.starts_with('.') && name.ends_with(".tmp") {
+            } else if kind.is_file() && is_half_written(&name) {
                 fs::remove_file(entry.path()).map_err(|e| refuse_write(&entry.path(), &e))?;
             }
         }
@@ -204,5 +210,30 @@ fn lock(path: &Path) -> Result<File> {
             Err(Refusal::new(path.display(), "a folder that no other run writes", "one that is in use", action))
         }
         Err(TryLockError::Error(e)) => Err(refuse_write(&at, &e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kill_while_the_recipe_is_written_leaves_a_folder_that_can_be_taken() {
+        let path = std::env::temp_dir().join(format!("kd-folder-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        for name in [LOCK, ".recipe.toml.7.tmp"] {
+            fs::write(path.join(name), "").expect("a file");
+        }
+        let mut folder = Folder::claim(&path, Existing::Resume).expect("claimed");
+        assert_eq!(folder.state(), State::New);
+        folder.begin("[run]").expect("begun");
+        let mut left = entries(&path).expect("entries");
+        left.sort();
+        assert_eq!(left, [LOCK, RECIPE]);
+        drop(folder);
+        fs::write(path.join("thesis.tex"), "").expect("a file");
+        fs::remove_file(path.join(RECIPE)).expect("removed");
+        assert!(Folder::claim(&path, Existing::Resume).is_err());
+        fs::remove_dir_all(&path).expect("removed");
     }
 }

@@ -213,3 +213,22 @@ fn scaling_the_input_is_not_trained() {
     let found: Vec<_> = executor.parameters().iter().map(|p| (p.name.as_str(), p.role)).collect();
     assert_eq!(found, [("p3", Role::Weight), ("p4", Role::BiasOrNorm)]);
 }
+
+#[test]
+fn every_batch_up_to_the_planned_one_has_its_memory() {
+    let mut net = Net::new("linear");
+    let x = net.stem(&[16]);
+    let (w, b) = (net.parameter(&[10, 16]), net.parameter(&[10]));
+    let gemm = ops::gemm::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+    let output = net.graph.apply(gemm, &[x, w, b], "logits");
+    let graph = net.finish(output);
+    let plan = |batch| Plan { batch, taps: vec![], backward: false, threads: 1 };
+    let mut large = Executor::<f32>::new(&graph, &plan(20)).unwrap();
+    for batch in 1..=20 {
+        let x = floats(1, batch * 3);
+        let mut own = Executor::<f32>::new(&graph, &plan(batch)).unwrap();
+        own.forward(&x, batch, Mode::Eval).unwrap();
+        large.forward(&x, batch, Mode::Eval).unwrap();
+        assert_eq!(large.value(output), own.value(output), "{batch}");
+    }
+}
