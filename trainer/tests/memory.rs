@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use kd_trainer::exec::{Executor, Mode, Plan};
 use kd_trainer::losses::ce::cross_entropy;
 use kd_trainer::losses::rows::Reduction;
-use kd_trainer::optim::{adamw, sgd};
+use kd_trainer::optim::{adamw, groups, sgd};
 use kd_trainer::options::Options;
 use kd_trainer::recipe::Choice;
 use kd_trainer::zoo::{self, Site, table::ARCHS};
@@ -46,7 +46,8 @@ fn two_thousand_steps_leave_no_memory_behind() {
         let plan = Plan { batch: 2, taps: Vec::new(), backward: true, threads: 2 };
         let mut executor = Executor::<f32>::new(&graph, &plan).unwrap();
         let options = if arch == "resnet8" { sgd::OPTIONS } else { adamw::OPTIONS };
-        let mut optimizer = build(&Options::defaults(options), executor.parameters(), true);
+        let mut optimizer =
+            build(&Options::defaults(options), executor.parameters(), &groups::rules(executor.parameters(), &[], true));
         let x: Vec<f32> = (0..2 * 64).map(|i| (i as f32 * 0.7).sin()).collect();
         let mut d_logits = vec![0.0; 2 * 3];
         let mut step = |seed: u64| {
@@ -54,7 +55,7 @@ fn two_thousand_steps_leave_no_memory_behind() {
             let logits = executor.tap("logits").unwrap();
             cross_entropy(executor.value(logits), &[0, 2], 3, 0.0, Reduction::BatchMean, &mut d_logits);
             executor.backward(&[(logits, &d_logits)]).unwrap();
-            executor.update(|parameters| optimizer.step(parameters, 1e-3));
+            executor.update(|parameters| optimizer.step(parameters, &[], 1e-3));
         };
         let held = || (BYTES.load(Ordering::Relaxed), BLOCKS.load(Ordering::Relaxed));
         (0..10).for_each(&mut step);

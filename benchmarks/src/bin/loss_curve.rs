@@ -12,7 +12,7 @@ use kd_trainer::data::augment;
 use kd_trainer::data::{self, RawBatch};
 use kd_trainer::exec::{Parameter, Role};
 use kd_trainer::optim::schedule::SCHEDULES;
-use kd_trainer::optim::table::OPTIMIZERS;
+use kd_trainer::optim::stepper::Stepper;
 use kd_trainer::recipe::Recipe;
 use kd_trainer::recipe::parse;
 use kd_trainer::schemes::At;
@@ -72,9 +72,7 @@ fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Pa
     let graph = zoo::build(&recipe.student, &site, recipe.run.seed)?;
     let (train, seed) = (&recipe.train, recipe.run.seed);
     let mut learner = Learner::new(&graph, &data.contract, train, None, recipe.run.threads, data.train.len(), seed)?;
-    let kind = OPTIMIZERS.iter().find(|kind| kind.name == train.optimizer.name).expect("a checked choice");
-    let mut optimizer =
-        (kind.build)(&train.optimizer.options, learner.executor.parameters(), train.decay_norm_and_bias);
+    let mut stepper = Stepper::new(train, &learner.executor);
     let schedule = SCHEDULES.iter().find(|kind| kind.name == train.schedule.name).expect("a checked choice");
     let augment = augment::build(&recipe.data.augment, &data.description.shape)?;
     let trained = |p: &&Parameter<f32>| p.role != Role::Statistic;
@@ -94,7 +92,7 @@ fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Pa
             let at = At { init: false, step, steps: steps_per_epoch * train.epochs, steps_per_epoch };
             let factor = (schedule.factor)(&train.schedule.options, at.step, at.steps, at.steps_per_epoch);
             ours.push(learner.step(&raw, 0, at)?.loss);
-            optimizer.step(learner.executor.parameters_mut(), factor);
+            stepper.step(learner.executor.parameters_mut(), &mut [], factor);
             factors.push(factor);
         }
         epoch += 1;

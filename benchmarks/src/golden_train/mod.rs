@@ -160,6 +160,7 @@ const FILES: &[(&str, Run)] = &[
     ("train/conv2d", operators::conv),
     ("train/cross_entropy", losses::cross_entropy),
     ("train/dropout", operators::dropout),
+    ("train/ema", optimizers::average),
     ("train/grad_clip", optimizers::grad_clip),
     ("train/gru", graphs::gru),
     ("train/layer_norm", operators::layer_norm),
@@ -169,6 +170,7 @@ const FILES: &[(&str, Run)] = &[
     ("train/optimisers", optimizers::optimizer),
     ("train/schedules", optimizers::schedule),
     ("train/softmax", operators::softmax),
+    ("distill/dot", optimizers::dot),
     ("distill/kd", losses::kd),
     ("distill/kd_total", losses::kd_total),
 ];

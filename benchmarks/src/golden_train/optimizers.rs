@@ -1,8 +1,8 @@
-//! Optimizers over twenty steps, clipping, learning rates.
+//! Optimizers over their steps, the moving average, clipping, learning rates.
 
 use kd_trainer::exec::{Parameter, Real, Role};
 use kd_trainer::optim::schedule::SCHEDULES;
-use kd_trainer::optim::{adamw, clip, sgd};
+use kd_trainer::optim::{adamw, average, clip, dot as dot_optimizer, sgd};
 use kd_trainer::options::{Options, Setting};
 
 use super::{Case, Failure, Outcome, compare};
@@ -44,6 +44,41 @@ fn optimize<T: Real>(case: &Case, tolerance: f64) -> Result<Outcome, Failure> {
     compare(case, "p", &found, tolerance).map(Outcome::Equal)
 }
 
+/// Two momenta; the case's momentum and delta are their mean and half their difference.
+pub fn dot(case: &Case) -> Result<Outcome, Failure> {
+    let number = |key: &str| case.hyper["params"][key].as_f64().ok_or_else(|| format!("no number `{key}`"));
+    let (momentum, delta) = (number("momentum")?, number("delta")?);
+    let step = dot_optimizer::Step {
+        lr: number("lr")?,
+        momenta: [momentum - delta, momentum + delta],
+        decay: number("weight_decay")?,
+    };
+    let mut p: Vec<f64> = case.get("p0")?.cast();
+    let (mut v_task, mut v_distill) = (vec![0.0; p.len()], vec![0.0; p.len()]);
+    let mut found = Vec::new();
+    for i in 0..number("steps")? as usize {
+        let [g_task, g_distill] = [case.get(&format!("g_task{i}"))?, case.get(&format!("g_kd{i}"))?];
+        let gradients = [&g_task.values[..], &g_distill.values[..]];
+        dot_optimizer::update(&mut p, gradients, [&mut v_task, &mut v_distill], &step);
+        found.extend_from_slice(&p);
+    }
+    let trajectory = compare(case, "out.trajectory", &found, 1e-12)?;
+    let velocities = [compare(case, "out.buf_task", &v_task, 1e-12)?, compare(case, "out.buf_kd", &v_distill, 1e-12)?];
+    Ok(Outcome::Equal(velocities.into_iter().fold(trajectory, f64::max)))
+}
+
+/// The moving average of twenty steps.
+pub fn average(case: &Case) -> Result<Outcome, Failure> {
+    let (decay, warmup) = (case.number("decay")?, case.flag("warmup"));
+    let mut mean: Vec<f64> = case.get("p0")?.cast();
+    let mut found = Vec::new();
+    for (t, p) in case.get("p")?.values.chunks_exact(mean.len()).enumerate() {
+        average::update(&mut mean, p, average::decay_at(decay, warmup, t + 1));
+        found.extend_from_slice(&mean);
+    }
+    compare(case, "ema", &found, 1e-12).map(Outcome::Equal)
+}
+
 pub fn grad_clip(case: &Case) -> Result<Outcome, Failure> {
     if case.text("kind") != "norm" {
         return Ok(Outcome::NotBuilt(format!("clipping by {}", case.text("kind"))));
@@ -53,7 +88,7 @@ pub fn grad_clip(case: &Case) -> Result<Outcome, Failure> {
         let (name, value) = (parameters.len().to_string(), vec![0.0; g.values.len()]);
         parameters.push(Parameter { name, shape: g.shape.clone(), role: Role::Weight, value, gradient: g.cast() });
     }
-    let norm = clip::global_norm(&mut parameters, case.number("max_norm")?);
+    let norm = clip::global_norm(&mut parameters, &mut [], case.number("max_norm")?);
     let mut worst = compare(case, "norm", &[norm], 1e-10)?;
     for (i, p) in parameters.iter().enumerate() {
         worst = worst.max(compare(case, &format!("out{i}"), &p.gradient, 1e-10)?);

@@ -7,7 +7,7 @@ use kd_trainer::exec::{Executor, Mode, Plan};
 use kd_trainer::losses::ce::cross_entropy;
 use kd_trainer::losses::kd::soft_targets;
 use kd_trainer::losses::rows::Reduction;
-use kd_trainer::optim::{Optimizer, adamw, sgd};
+use kd_trainer::optim::{Optimizer, adamw, groups, sgd};
 use kd_trainer::options::{Options, Setting};
 use kd_trainer::recipe::Choice;
 use kd_trainer::rng::{Purpose, Rng};
@@ -50,11 +50,12 @@ impl Ours {
     /// Plans the case.
     pub fn new(case: &Case, threads: usize) -> Result<Self> {
         let executor = executor(&case.student, case, true, threads)?;
+        let rules = groups::rules(executor.parameters(), &[], true);
         let optimizer = if case.work == Work::AdamW {
-            adamw::build(&Options::defaults(adamw::OPTIONS), executor.parameters(), true)
+            adamw::build(&Options::defaults(adamw::OPTIONS), executor.parameters(), &rules)
         } else {
             let options = Options::defaults(sgd::OPTIONS).with("lr", Setting::Number(0.01));
-            sgd::build(&options, executor.parameters(), true)
+            sgd::build(&options, executor.parameters(), &rules)
         };
         let live = case.work == Work::Distill { cached: false };
         let teacher = if live { Some(self::executor(&super::plain("resnet56"), case, false, threads)?) } else { None };
@@ -91,7 +92,7 @@ impl Ours {
             self.train()?;
         }
         let optimizer = &mut *self.optimizer;
-        self.executor.update(|parameters| optimizer.step(parameters, 1.0));
+        self.executor.update(|parameters| optimizer.step(parameters, &[], 1.0));
         Ok(start.elapsed().as_secs_f64() * 1e3)
     }
 

@@ -47,11 +47,18 @@ impl Lives {
     }
 }
 
-/// Plans the buffers. Step i runs forward at time i and backward at time 2n - i; `lens` are the roots' elements.
-pub fn plan<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>], lens: &[usize]) -> Layout {
+/// Plans the buffers. Step i runs forward at time i and backward at time 2n - i; `lens` are the roots' elements. With
+/// `repeats` what a backward pass reads outlives it, so that another one may follow.
+pub fn plan<T: Real>(
+    program: &Program<T>,
+    kernels: &[Option<Box<dyn Kernel<T>>>],
+    lens: &[usize],
+    repeats: bool,
+) -> Layout {
     let n = program.steps.len();
     let back = |i: usize| 2 * n - i;
     let end = 2 * n + 1;
+    let read_back = |i: usize| if repeats { end } else { back(i) };
     let values = program.root.len();
     let seen = {
         let mut seen = vec![false; values];
@@ -68,7 +75,7 @@ pub fn plan<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>
             let Some(root) = *root else { continue };
             lives.extend(lives.value[root], i);
             if program.backward && k < 64 && keeps.inputs >> k & 1 == 1 {
-                lives.extend(lives.value[root], back(i));
+                lives.extend(lives.value[root], read_back(i));
             }
         }
         let outputs: Vec<usize> =
@@ -97,7 +104,7 @@ pub fn plan<T: Real>(program: &Program<T>, kernels: &[Option<Box<dyn Kernel<T>>>
                 }
             }
             if program.backward && keeps.output {
-                lives.extend(lives.value[root], back(i));
+                lives.extend(lives.value[root], read_back(i));
             }
         }
         twins.push(gradients_of_inputs(program, i, lens, &mut lives, back(i)));

@@ -94,6 +94,16 @@ pub struct Executor<T: Real> {
 impl<T: Real> Executor<T> {
     /// Plans a validated graph with one f32 input `[N, …]`. Refuses, naming the node, what cannot be trained (or run).
     pub fn new(graph: &Graph, plan: &Plan) -> Result<Self> {
+        Self::planned(graph, plan, false)
+    }
+
+    /// As [`Executor::new`]; besides, [`Executor::backward_again`] may be called: what a backward pass reads is kept until
+    /// the next step, which takes more memory.
+    pub fn for_several_passes(graph: &Graph, plan: &Plan) -> Result<Self> {
+        Self::planned(graph, plan, true)
+    }
+
+    fn planned(graph: &Graph, plan: &Plan, repeats: bool) -> Result<Self> {
         if plan.batch == 0 || plan.threads == 0 {
             return Err(Refusal::new(
                 "plan",
@@ -107,7 +117,7 @@ impl<T: Real> Executor<T> {
             Refusal::new("threads", format!("{} threads", plan.threads), error, action)
                 .with_exit(kd_runtime::Exit::Lacking)
         })?;
-        let state = run::State::new(graph, plan)?;
+        let state = run::State::new(graph, plan, repeats)?;
         Ok(Self { threads, state })
     }
 
@@ -119,6 +129,11 @@ impl<T: Real> Executor<T> {
     /// The parameters, for the optimiser.
     pub fn parameters_mut(&mut self) -> &mut [Parameter<T>] {
         &mut self.state.parameters
+    }
+
+    /// How many of the parameters, from the first, are the graph's; adopted arrays follow.
+    pub fn network_parameters(&self) -> usize {
+        self.state.program.parameters.len()
     }
 
     /// Takes in arrays that no node reads: a loss's own. They follow the network's parameters, get room for a gradient where
@@ -183,6 +198,25 @@ impl<T: Real> Executor<T> {
         state.check_backward(d_taps)?;
         self.threads.run(|| state.backward(d_taps));
         Ok(())
+    }
+
+    /// As [`Executor::backward`], after it and for the same forward pass: gradients are overwritten, but a parameter that a
+    /// pass before had a gradient for stays reached. Refused unless it was planned.
+    pub fn backward_again(&mut self, d_taps: &[(ValueId, &[T])]) -> Result<()> {
+        if !self.state.repeats {
+            let found = "a plan for one";
+            return Err(Refusal::new("backward", "a plan for several backward passes", found, "plan for several"));
+        }
+        let before = self.state.reached.clone();
+        self.backward(d_taps)?;
+        self.state.reached.iter_mut().zip(before).for_each(|(reached, before)| *reached |= before);
+        Ok(())
+    }
+
+    /// For each of the graph's parameters whether the backward pass (or one before it for the same forward pass) had a
+    /// gradient for it.
+    pub fn reached(&self) -> &[bool] {
+        &self.state.reached
     }
 
     /// Names the first trainable parameter whose gradient of the last backward pass is missing (no tap that was given a

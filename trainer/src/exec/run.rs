@@ -34,6 +34,8 @@ pub struct State<T: Real> {
     pub parameters: Vec<Parameter<T>>,
     /// For each parameter whether the last backward pass wrote its gradient.
     pub reached: Vec<bool>,
+    /// Whether the layout bears several backward passes after a forward pass.
+    pub repeats: bool,
     layout: Layout,
     buffers: Vec<Buffer<T>>,
     scratch: Scratch<T>,
@@ -127,17 +129,18 @@ fn build<T: Real>(program: &Program<T>, bound: &[Option<Bound>], step: &Step) ->
 }
 
 impl<T: Real> State<T> {
-    /// Plans everything at the largest batch.
-    pub fn new(graph: &kd_runtime::graph::Graph, plan: &Plan) -> Result<Self> {
+    /// Plans everything at the largest batch; `repeats`: for several backward passes after a forward pass.
+    pub fn new(graph: &kd_runtime::graph::Graph, plan: &Plan, repeats: bool) -> Result<Self> {
         let (program, parameters) = Program::new(graph, plan)?;
         let mut bindings = Bindings::new(&program, plan.batch)?;
-        let layout = layout::plan(&program, &bindings.kernels, &bindings.lens);
+        let layout = layout::plan(&program, &bindings.kernels, &bindings.lens, repeats);
         bindings.place(&program, &layout);
         let needs = bindings.kernels.iter().flatten().map(|kernel| kernel.scratch());
         let (shared, lane) = needs.fold((0, 0), |(s, l), size| (s.max(size.shared), l.max(size.lane)));
         let targets = program.steps.iter().map(|step| step.inputs.iter().map(|_| Gradient::default()).collect());
         Ok(Self {
             reached: vec![false; parameters.len()],
+            repeats,
             buffers: layout.sizes.iter().map(|&size| Buffer::new(size)).collect(),
             scratch: Scratch {
                 shared: Buffer::new(shared),

@@ -1,6 +1,6 @@
 //! Adam with decoupled weight decay.
 
-use super::{Count, Optimizer, decays};
+use super::{Count, Optimizer, Rule};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::pointwise::PIECE;
 use crate::ops::kernels::rows::wide;
@@ -92,16 +92,16 @@ struct AdamW {
     betas: [f64; 2],
     epsilon: f64,
     decay: f64,
-    decay_norm_and_bias: bool,
+    rules: Vec<Rule>,
     count: Count,
-    /// Name, running mean and running square of each parameter; empty for statistics.
+    /// Name, running mean and running square of each parameter; empty where it is not stepped.
     moments: Vec<(String, Vec<f32>, Vec<f32>)>,
 }
 
 /// The optimizer `adamw`.
-pub fn build(options: &Options, parameters: &[Parameter<f32>], decay_norm_and_bias: bool) -> Box<dyn Optimizer> {
-    let moments = parameters.iter().map(|p| {
-        let len = if p.role.is_trained() { p.value.len() } else { 0 };
+pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
+    let moments = parameters.iter().zip(rules).map(|(p, rule)| {
+        let len = if rule.is_stepped { p.value.len() } else { 0 };
         (p.name.clone(), vec![0.0; len], vec![0.0; len])
     });
     Box::new(AdamW {
@@ -109,20 +109,20 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], decay_norm_and_bi
         betas: [options.number("beta1"), options.number("beta2")],
         epsilon: options.number("epsilon"),
         decay: options.number("weight_decay"),
-        decay_norm_and_bias,
+        rules: rules.to_vec(),
         count: Count::default(),
         moments: moments.collect(),
     })
 }
 
 impl Optimizer for AdamW {
-    fn step(&mut self, parameters: &mut [Parameter<f32>], lr_factor: f64) {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Vec<f32>], lr_factor: f64) {
         self.count.increase();
         let t = self.count.get();
-        for (p, (_, m, v)) in parameters.iter_mut().zip(&mut self.moments) {
-            if p.role.is_trained() {
-                let decay = if decays(p, self.decay_norm_and_bias) { self.decay } else { 0.0 };
-                let step = Step::new(self.lr * lr_factor, self.betas, self.epsilon, decay, t);
+        for ((p, rule), (_, m, v)) in parameters.iter_mut().zip(&self.rules).zip(&mut self.moments) {
+            if rule.is_stepped {
+                let lr = self.lr * lr_factor * rule.lr_factor;
+                let step = Step::new(lr, self.betas, self.epsilon, rule.decay(self.decay), t);
                 update(&mut p.value, &p.gradient, m, v, &step);
             }
         }

@@ -1,19 +1,23 @@
 //! What steps: optimizers, learning rates over time, clipping.
 
 pub mod adamw;
+pub mod average;
 pub mod clip;
+pub mod dot;
+pub mod groups;
 pub mod max_norm;
 pub mod schedule;
 pub mod sgd;
+pub mod stepper;
 pub mod table;
 #[cfg(test)]
 mod tests;
 
-use crate::exec::{Parameter, Role};
+use crate::exec::Parameter;
 use crate::options::{Options, Spec};
 
 /// Makes an optimizer; see [`OptimizerKind::build`].
-pub type Build = fn(&Options, &[Parameter<f32>], bool) -> Box<dyn Optimizer>;
+pub type Build = fn(&Options, &[Parameter<f32>], &[Rule]) -> Box<dyn Optimizer>;
 
 /// A row of the table of optimizers (`optim/table.rs`: `pub static OPTIMIZERS: &[OptimizerKind]`).
 pub struct OptimizerKind {
@@ -23,15 +27,38 @@ pub struct OptimizerKind {
     pub about: &'static str,
     /// Its options, without `kind`. Every one has `lr`, the learning rate at a schedule's factor of 1.
     pub options: &'static [Spec],
-    /// Makes the optimizer for these parameters from checked options. `decay_norm_and_bias`: whether weight decay also
-    /// acts on [`Role::BiasOrNorm`](crate::exec::Role).
+    /// Whether it wants the gradient of the task's loss apart from that of the other terms, which takes a second backward
+    /// pass.
+    pub splits: bool,
+    /// Makes the optimizer for these parameters, each with its rule, from checked options.
     pub build: Build,
+}
+
+/// How one parameter is stepped; see [`groups::rules`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// Whether it is stepped at all: neither a statistic nor frozen.
+    pub is_stepped: bool,
+    /// Times the learning rate.
+    pub lr_factor: f64,
+    /// Instead of the optimizer's weight decay.
+    pub weight_decay: Option<f64>,
+}
+
+impl Rule {
+    /// Its weight decay, where `own` is the optimizer's.
+    pub fn decay(&self, own: f64) -> f64 {
+        self.weight_decay.unwrap_or(own)
+    }
 }
 
 /// What changes parameters by their gradients.
 pub trait Optimizer {
-    /// One step with a learning rate of `lr_factor · lr`. Skips statistics.
-    fn step(&mut self, parameters: &mut [Parameter<f32>], lr_factor: f64);
+    /// One step with a learning rate of `lr_factor · lr`, times that of each parameter's rule.
+    ///
+    /// `task` is empty unless gradients are apart ([`OptimizerKind::splits`]): then it holds for each parameter the gradient
+    /// of the task's loss, empty where the task's loss has none, and the parameter's own is that of the other terms.
+    fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Vec<f32>], lr_factor: f64);
     /// All that a checkpoint must keep, by name, in a fixed order; the count of steps, where it matters, among it.
     fn state(&self) -> Vec<(String, &[f32])>;
     /// The same for writing, same names and order: a checkpoint is copied into it.
@@ -48,11 +75,6 @@ pub struct ScheduleKind {
     pub options: &'static [Spec],
     /// The factor of the learning rate at a step (from 0) of a run of so many steps and so many steps per epoch.
     pub factor: fn(&Options, step: usize, steps: usize, steps_per_epoch: usize) -> f64,
-}
-
-/// Whether weight decay acts on a parameter.
-fn decays(parameter: &Parameter<f32>, decay_norm_and_bias: bool) -> bool {
-    decay_norm_and_bias || parameter.role == Role::Weight
 }
 
 /// Steps done, kept in two floats (of 2^16 each) so that a checkpoint of floats holds it exactly.

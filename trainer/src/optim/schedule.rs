@@ -1,6 +1,7 @@
 //! The learning rate over time, as a factor of the optimizer's `lr`.
 //!
-//! Every schedule begins with a linear warm-up of `warmup_epochs` from `warmup_start` times its first factor.
+//! Every schedule begins with a linear warm-up of `warmup_epochs` from `warmup_start` times its first factor; `from` where it
+//! leaves 0.
 
 use super::ScheduleKind;
 use crate::options::{Kind, Options, Range, Spec};
@@ -10,6 +11,14 @@ pub static SCHEDULES: &[ScheduleKind] = &[
     ScheduleKind { name: "constant", about: "always 1", options: CONSTANT, factor: constant },
     ScheduleKind { name: "multistep", about: "times `gamma` at each milestone", options: MULTISTEP, factor: multistep },
     ScheduleKind { name: "cosine", about: "half a cosine from 1 to `least`", options: COSINE, factor: cosine },
+    ScheduleKind { name: "linear", about: "a straight line", options: LINEAR, factor: linear },
+    ScheduleKind { name: "until", about: "1, and 0 from an epoch on", options: UNTIL, factor: until },
+    ScheduleKind {
+        name: "from",
+        about: "0, and 1 from an epoch on, where its warm-up begins",
+        options: UNTIL,
+        factor: from,
+    },
     ScheduleKind { name: "one_cycle", about: "up from 1/`div`, then far down", options: ONE_CYCLE, factor: one_cycle },
 ];
 
@@ -41,6 +50,25 @@ static MULTISTEP: &[Spec] = &[
 ];
 static COSINE: &[Spec] = &[
     Spec { name: "least", about: "the last factor", kind: Kind::Number { default: 0.0, range: Range::Share } },
+    WARMUP_EPOCHS,
+    WARMUP_START,
+];
+static LINEAR: &[Spec] = &[
+    Spec {
+        name: "from",
+        about: "the factor at the begin",
+        kind: Kind::Number { default: 1.0, range: Range::NotNegative },
+    },
+    Spec { name: "to", about: "the factor at the end", kind: Kind::Number { default: 0.0, range: Range::NotNegative } },
+    WARMUP_EPOCHS,
+    WARMUP_START,
+];
+static UNTIL: &[Spec] = &[
+    Spec {
+        name: "epochs",
+        about: "epochs of the stage after which it changes; a fraction is allowed",
+        kind: Kind::Number { default: 10.0, range: Range::NotNegative },
+    },
     WARMUP_EPOCHS,
     WARMUP_START,
 ];
@@ -101,6 +129,27 @@ fn cosine(options: &Options, step: usize, steps: usize, steps_per_epoch: usize) 
     let (warm, factor) = warmup(options, step, steps_per_epoch);
     let share = (step as f64 - warm) / (steps as f64 - warm).max(1.0);
     factor.unwrap_or_else(|| along_cosine(1.0, options.number("least"), share.clamp(0.0, 1.0)))
+}
+
+fn linear(options: &Options, step: usize, steps: usize, steps_per_epoch: usize) -> f64 {
+    let (warm, factor) = warmup(options, step, steps_per_epoch);
+    let (from, to) = (options.number("from"), options.number("to"));
+    let share = ((step as f64 - warm) / (steps as f64 - warm).max(1.0)).clamp(0.0, 1.0);
+    factor.map_or(from + (to - from) * share, |factor| factor * from)
+}
+
+/// The step at which `until` and `from` change.
+fn change(options: &Options, steps_per_epoch: usize) -> usize {
+    (options.number("epochs") * steps_per_epoch as f64).round() as usize
+}
+
+fn until(options: &Options, step: usize, _steps: usize, steps_per_epoch: usize) -> f64 {
+    if step < change(options, steps_per_epoch) { warmup(options, step, steps_per_epoch).1.unwrap_or(1.0) } else { 0.0 }
+}
+
+fn from(options: &Options, step: usize, _steps: usize, steps_per_epoch: usize) -> f64 {
+    let since = step.checked_sub(change(options, steps_per_epoch));
+    since.map_or(0.0, |since| warmup(options, since, steps_per_epoch).1.unwrap_or(1.0))
 }
 
 /// Smith, Topin 2018 (arXiv 1708.07120), as torch's OneCycleLR; the momentum stays as it is.

@@ -1,6 +1,6 @@
 //! Stochastic gradient descent with momentum.
 
-use super::{Count, Optimizer, decays};
+use super::{Count, Optimizer, Rule};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::pointwise::PIECE;
 use crate::ops::kernels::rows::wide;
@@ -72,44 +72,46 @@ pub fn update<T: Real>(p: &mut [T], g: &[T], velocity: &mut [T], step: &Step<T>)
 
 struct Sgd {
     lr: f64,
+    decay: f64,
     step: Step<f32>,
-    decay_norm_and_bias: bool,
+    rules: Vec<Rule>,
     count: Count,
-    /// Name and velocity of each parameter; empty for statistics and without momentum.
+    /// Name and velocity of each parameter; empty where it is not stepped, and without momentum.
     velocities: Vec<(String, Vec<f32>)>,
 }
 
 /// The optimizer `sgd`.
-pub fn build(options: &Options, parameters: &[Parameter<f32>], decay_norm_and_bias: bool) -> Box<dyn Optimizer> {
+pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
     let momentum = options.number("momentum") as f32;
-    let velocities = parameters.iter().map(|p| {
-        let len = if momentum != 0.0 && p.role.is_trained() { p.value.len() } else { 0 };
+    let velocities = parameters.iter().zip(rules).map(|(p, rule)| {
+        let len = if momentum != 0.0 && rule.is_stepped { p.value.len() } else { 0 };
         (format!("velocity/{}", p.name), vec![0.0; len])
     });
     Box::new(Sgd {
         lr: options.number("lr"),
+        decay: options.number("weight_decay"),
         step: Step {
             lr: 0.0,
             momentum,
             dampening: options.number("dampening") as f32,
             nesterov: options.flag("nesterov"),
-            decay: options.number("weight_decay") as f32,
+            decay: 0.0,
             first: true,
         },
-        decay_norm_and_bias,
+        rules: rules.to_vec(),
         count: Count::default(),
         velocities: velocities.collect(),
     })
 }
 
 impl Optimizer for Sgd {
-    fn step(&mut self, parameters: &mut [Parameter<f32>], lr_factor: f64) {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Vec<f32>], lr_factor: f64) {
         let first = self.count.get() == 0;
         self.count.increase();
-        for (p, (_, velocity)) in parameters.iter_mut().zip(&mut self.velocities) {
-            if p.role.is_trained() {
-                let decay = if decays(p, self.decay_norm_and_bias) { self.step.decay } else { 0.0 };
-                let step = Step { lr: (self.lr * lr_factor) as f32, decay, first, ..self.step };
+        for ((p, rule), (_, velocity)) in parameters.iter_mut().zip(&self.rules).zip(&mut self.velocities) {
+            if rule.is_stepped {
+                let (lr, decay) = ((self.lr * lr_factor * rule.lr_factor) as f32, rule.decay(self.decay) as f32);
+                let step = Step { lr, decay, first, ..self.step };
                 update(&mut p.value, &p.gradient, velocity, &step);
             }
         }

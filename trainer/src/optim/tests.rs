@@ -1,5 +1,6 @@
 //! What optimizers, schedules and constraints keep.
 
+use super::groups::{Group, rules};
 use super::max_norm::constrain;
 use super::schedule::SCHEDULES;
 use super::table::OPTIMIZERS;
@@ -24,33 +25,42 @@ fn parameters() -> Vec<Parameter<f32>> {
     ]
 }
 
-fn run(optimizer: &mut dyn Optimizer, parameters: &mut [Parameter<f32>], steps: std::ops::Range<u64>) {
+/// Steps by gradients of noise; `task`: those of the task, apart.
+fn run(
+    optimizer: &mut dyn Optimizer,
+    parameters: &mut [Parameter<f32>],
+    task: &[Vec<f32>],
+    steps: std::ops::Range<u64>,
+) {
     for step in steps {
         let stream = Stream::new(11, step);
         for p in parameters.iter_mut() {
             p.gradient.iter_mut().enumerate().for_each(|(i, g)| *g = stream.uniform(i) - 0.5);
         }
-        optimizer.step(parameters, 1.0 / (step + 1) as f64);
+        optimizer.step(parameters, task, 1.0 / (step + 1) as f64);
     }
 }
 
 #[test]
 fn a_restored_state_goes_on_bit_for_bit() {
     for kind in OPTIMIZERS {
-        let nesterov = Options::defaults(kind.options);
+        let options = Options::defaults(kind.options);
         let (mut whole, mut parts) = (parameters(), parameters());
-        let mut optimizer = (kind.build)(&nesterov, &whole, true);
-        run(&mut *optimizer, &mut whole, 0..7);
-        let mut first = (kind.build)(&nesterov, &parts, true);
-        run(&mut *first, &mut parts, 0..4);
+        let rules = rules(&whole, &[], true);
+        // The bias has no gradient of the task.
+        let task = if kind.splits { vec![vec![0.1; 12], vec![], vec![]] } else { vec![] };
+        let mut optimizer = (kind.build)(&options, &whole, &rules);
+        run(&mut *optimizer, &mut whole, &task, 0..7);
+        let mut first = (kind.build)(&options, &parts, &rules);
+        run(&mut *first, &mut parts, &task, 0..4);
         let saved: Vec<(String, Vec<f32>)> = first.state().into_iter().map(|(n, v)| (n, v.to_vec())).collect();
         assert!(saved.len() > 2, "{}: {saved:?}", kind.name);
-        let mut second = (kind.build)(&nesterov, &parts, true);
+        let mut second = (kind.build)(&options, &parts, &rules);
         for ((name, to), (saved_name, from)) in second.state_mut().into_iter().zip(&saved) {
             assert_eq!(name, *saved_name);
             to.copy_from_slice(from);
         }
-        run(&mut *second, &mut parts, 4..7);
+        run(&mut *second, &mut parts, &task, 4..7);
         assert_eq!(whole, parts, "{}", kind.name);
     }
 }
@@ -61,13 +71,61 @@ fn decay_leaves_norms_and_biases_alone_if_asked_and_statistics_always() {
         let options = Options::defaults(kind.options).with("weight_decay", Setting::Number(0.1));
         for decay_all in [false, true] {
             let (before, mut after) = (parameters(), parameters());
-            let mut optimizer = (kind.build)(&options, &after, decay_all);
+            let mut optimizer = (kind.build)(&options, &after, &rules(&after, &[], decay_all));
             after.iter_mut().for_each(|p| p.gradient.fill(0.0));
-            optimizer.step(&mut after, 1.0);
+            optimizer.step(&mut after, &[], 1.0);
             let changed: Vec<bool> = before.iter().zip(&after).map(|(b, a)| b.value != a.value).collect();
             assert_eq!(changed, [true, false, decay_all], "{}", kind.name);
         }
     }
+}
+
+#[test]
+fn groups_scale_the_rate_replace_the_decay_and_freeze() {
+    let group = |pattern: &str| Group { pattern: pattern.into(), lr_factor: 1.0, weight_decay: None, frozen: false };
+    for kind in OPTIMIZERS {
+        let options = Options::defaults(kind.options).with("weight_decay", Setting::Number(0.0));
+        let after = |groups: &[Group], still: bool| {
+            let mut all = parameters();
+            let mut optimizer = (kind.build)(&options, &all, &rules(&all, groups, false));
+            if still {
+                all.iter_mut().for_each(|p| p.gradient.fill(0.0));
+            }
+            optimizer.step(&mut all, &[], 1.0);
+            [all[0].value.clone(), all[2].value.clone()]
+        };
+        let [w, b] = [parameters()[0].value.clone(), parameters()[2].value.clone()];
+        let plain = after(&[], false);
+        let slow = after(&[Group { lr_factor: 0.25, ..group("w") }, group("*")], false);
+        let close = |a: f32, b: f32| (a - b).abs() < 1e-6;
+        assert!((0..12).all(|i| close(slow[0][i] - w[i], 0.25 * (plain[0][i] - w[i]))), "{}: a quarter", kind.name);
+        assert_eq!(slow[1], plain[1], "{}: the first group that matches counts", kind.name);
+        let frozen = after(&[Group { frozen: true, ..group("?") }], false);
+        assert_eq!(frozen, [w.clone(), b.clone()], "{}", kind.name);
+        // A group's decay acts on biases whatever the recipe says of them.
+        let decayed = after(&[Group { weight_decay: Some(0.5), ..group("b") }], true);
+        assert!(decayed[0] == w && decayed[1] != b, "{}", kind.name);
+    }
+}
+
+#[test]
+fn without_a_gradient_of_the_task_dot_is_descent_with_the_mean_momentum() {
+    let kind = |name: &str| OPTIMIZERS.iter().find(|kind| kind.name == name).unwrap();
+    let numbers = [("lr", 0.05), ("momentum", 0.9), ("weight_decay", 0.01)];
+    let plain = numbers.iter().fold(Options::defaults(kind("sgd").options), |o, &(n, x)| o.with(n, Setting::Number(x)));
+    let numbers = [("lr", 0.05), ("task_momentum", 0.85), ("distill_momentum", 0.95), ("weight_decay", 0.01)];
+    let dot = numbers.iter().fold(Options::defaults(kind("dot").options), |o, &(n, x)| o.with(n, Setting::Number(x)));
+    let (mut a, mut b) = (parameters(), parameters());
+    let rules = rules(&a, &[], true);
+    let (mut sgd, mut dot) = ((kind("sgd").build)(&plain, &a, &rules), (kind("dot").build)(&dot, &b, &rules));
+    run(&mut *sgd, &mut a, &[], 0..4);
+    run(&mut *dot, &mut b, &[vec![], vec![], vec![]], 0..4);
+    let off = a
+        .iter()
+        .zip(&b)
+        .flat_map(|(a, b)| a.value.iter().zip(&b.value))
+        .fold(0.0_f32, |o, (a, b)| o.max((a - b).abs()));
+    assert!(off < 1e-6, "{off}");
 }
 
 #[test]
@@ -104,6 +162,15 @@ fn schedules_count_epochs() {
     assert!(found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-12), "{found:?}");
     assert!((factor("cosine", &|o| o, 25, 50, 10) - 0.5).abs() < 1e-12);
     assert_eq!(factor("cosine", &|o| o, 50, 50, 10), 0.0);
+    let epochs = |o: Options| o.with("epochs", Setting::Number(2.0)).with("warmup_epochs", Setting::Number(1.0));
+    let line = |o: Options| o.with("from", Setting::Number(0.2)).with("to", Setting::Number(2.2));
+    let at = |name: &str, options: &dyn Fn(Options) -> Options| {
+        [0, 5, 19, 20, 25, 30, 49].map(|step| factor(name, options, step, 50, 10))
+    };
+    let same = |found: [f64; 7], expected: [f64; 7]| found.iter().zip(expected).all(|(f, e)| (f - e).abs() < 1e-12);
+    assert!(same(at("until", &epochs), [0.1, 0.55, 1.0, 0.0, 0.0, 0.0, 0.0]), "{:?}", at("until", &epochs));
+    assert!(same(at("from", &epochs), [0.0, 0.0, 0.0, 0.1, 0.55, 1.0, 1.0]), "{:?}", at("from", &epochs));
+    assert!(same(at("linear", &line), [0.2, 0.4, 0.96, 1.0, 1.2, 1.4, 2.16]), "{:?}", at("linear", &line));
     // A run of one step, or shorter than its warm-up, has factors too.
     for kind in SCHEDULES {
         for steps in [1, 2] {
@@ -137,13 +204,18 @@ fn clipping_is_over_all_parameters_and_keeps_what_is_not_finite() {
     all[0].gradient[0] = 3.0;
     all[2].gradient.fill(0.0);
     all[2].gradient[1] = 4.0;
-    assert_eq!(clip::global_norm(&mut all, 10.0), 5.0);
+    assert_eq!(clip::global_norm(&mut all, &mut [], 10.0), 5.0);
     assert_eq!((all[0].gradient[0], all[2].gradient[1]), (3.0, 4.0));
-    clip::global_norm(&mut all, 1.0);
+    clip::global_norm(&mut all, &mut [], 1.0);
     assert!((all[0].gradient[0] - 0.6).abs() < 1e-6 && (all[2].gradient[1] - 0.8).abs() < 1e-6);
+    // Parts of one gradient are clipped by the norm of their sum: 0.6 + 2.4 = 3 and 0.8 + 3.2 = 4.
+    let mut task = vec![vec![0.0; 12], vec![], vec![0.0; 4]];
+    (task[0][0], task[2][1]) = (2.4, 3.2);
+    assert!((clip::global_norm(&mut all, &mut task, 2.5) - 5.0).abs() < 1e-5);
+    assert!((all[0].gradient[0] - 0.3).abs() < 1e-6 && (task[2][1] - 1.6).abs() < 1e-6);
     all[2].gradient[0] = f32::NAN;
-    assert!(clip::global_norm(&mut all, 0.1).is_nan());
-    assert!((all[0].gradient[0] - 0.6).abs() < 1e-6);
+    assert!(clip::global_norm(&mut all, &mut [], 0.1).is_nan());
+    assert!((all[0].gradient[0] - 0.3).abs() < 1e-6);
 }
 
 #[test]

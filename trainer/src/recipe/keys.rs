@@ -47,6 +47,8 @@ pub enum Form {
     Entries(&'static Table),
     /// The terms of a loss: entries of the methods, each with the keys of [`TERM`].
     Terms,
+    /// Groups of parameters, each with the keys of [`GROUP`].
+    Groups,
 }
 
 /// What holds when a key is left out.
@@ -132,9 +134,10 @@ const MOST_SEED: usize = usize::MAX >> 1;
 const MOST_EPOCHS: usize = 1_000_000;
 const MOST_BATCH: usize = 1 << 20;
 const MOST_THREADS: usize = 1024;
+const MOST_BATCHES: usize = 65_536;
 
 const EPOCHS: Key = key("epochs", "passes over the training samples", count(20, 1, MOST_EPOCHS));
-const BATCH: Key = key("batch", "samples of a step", count(64, 1, MOST_BATCH));
+const BATCH: Key = key("batch", "samples of a batch", count(64, 1, MOST_BATCH));
 const OPTIMIZER_KEY: Key = Key {
     name: "optimizer",
     about: "what steps, with its options: { kind = \"adamw\", lr = 1e-3 }",
@@ -247,6 +250,11 @@ static STUDENT: &[Key] = &[required("arch", "architecture; its options stand bes
 static TRAIN: &[Key] = &[
     EPOCHS,
     BATCH,
+    key(
+        "accumulate",
+        "batches of a step, whose gradient is the mean over all their samples; batch norm still sees one batch at a time",
+        count(1, 1, MOST_BATCHES),
+    ),
     OPTIMIZER_KEY,
     SCHEDULE_KEY,
     key("decay_norm_and_bias", "whether weight decay also acts on biases and normalizations", FLAG),
@@ -263,6 +271,20 @@ static TRAIN: &[Key] = &[
         number(0.0, Range::Positive),
         "no limit",
     ),
+    optional(
+        "ema",
+        "share of the moving average of the parameters that is kept each step; the average is evaluated and kept instead \
+         of the parameters",
+        number(0.0, Range::BelowOne),
+        "no average",
+    ),
+    key("ema_warmup", "whether step `t` keeps at most `(1 + t) / (10 + t)` of that average", FLAG),
+    Key {
+        name: "groups",
+        about: "what holds for the student's parameters by their names; the first group that matches counts",
+        form: Form::Groups,
+        left_out: LeftOut::Default,
+    },
     optional(
         "patience",
         "epochs without a better validation accuracy after which training ends",
@@ -309,12 +331,26 @@ static DISTILL: &[Key] = &[
         "epochs before those of `[train]` in which only the terms of the stage `init` count; schedules begin anew after them",
         count(0, 0, MOST_EPOCHS),
     ),
+    key(
+        "diagnose",
+        "whether the first step of each epoch also measures the 2-norm of each weighted term's gradient by the student's \
+         parameters: in metrics.jsonl, and relative to the task's on the line of progress",
+        Kind::Flag { default: false },
+    ),
     Key {
         name: "terms",
         about: "losses that are added to the task's, each with its options",
         form: Form::Terms,
         left_out: LeftOut::Default,
     },
+];
+
+/// Keys of each group of `train.groups`.
+pub static GROUP: &[Key] = &[
+    required("match", "names of parameters: `*` stands for any letters, `?` for any one"),
+    key("lr_factor", "times the learning rate", number(1.0, Range::NotNegative)),
+    optional("weight_decay", "instead of the optimizer's", number(0.0, Range::NotNegative), "the optimizer's"),
+    key("frozen", "whether they stay as they are", Kind::Flag { default: false }),
 ];
 
 /// Keys of each term, besides `method` and its options.
@@ -392,6 +428,7 @@ impl Key {
             Form::Texts => "a list of texts".into(),
             Form::Entry(table) => table.words(),
             Form::Entries(table) => format!("a list of {}s {{ {} = … }}", table.what, table.key),
+            Form::Groups => "a list of groups { match = … }".into(),
             Form::Terms => format!("a list of terms {{ {} = …, weight = … }}", METHOD.key),
         }
     }

@@ -17,6 +17,7 @@ pub(crate) use values::suggest;
 
 use std::path::PathBuf;
 
+use crate::optim::groups::Group;
 use crate::options::Options;
 use crate::teacher::CacheWish;
 
@@ -145,8 +146,10 @@ pub enum TeacherSource {
 pub struct Train {
     /// Passes over the training samples.
     pub epochs: usize,
-    /// Samples of a step.
+    /// Samples of a batch.
     pub batch: usize,
+    /// Batches of a step.
+    pub accumulate: usize,
     /// An entry of `optim::table::OPTIMIZERS`.
     pub optimizer: Choice,
     /// An entry of `optim::schedule::SCHEDULES`.
@@ -159,6 +162,12 @@ pub struct Train {
     pub clip_norm: Option<f64>,
     /// Largest 2-norm of the incoming weights of one unit; none: no limit.
     pub max_norm: Option<f64>,
+    /// Decay of the moving average of the parameters that is evaluated and kept instead of them; none: no average.
+    pub ema: Option<f64>,
+    /// Whether that average follows faster at first.
+    pub ema_warmup: bool,
+    /// What holds for parameters by their names; empty for the teachers that a recipe trains.
+    pub groups: Vec<Group>,
     /// Epochs without a better validation accuracy after which training ends; none: never.
     pub patience: Option<usize>,
     /// Which epoch's network is kept as the result.
@@ -183,6 +192,8 @@ pub struct Distill {
     pub init_epochs: usize,
     /// Factor of the task's cross-entropy.
     pub task_weight: f64,
+    /// Whether the gradient of each term is measured at the first step of each epoch.
+    pub diagnose: bool,
     /// What is handed over.
     pub terms: Vec<Term>,
 }

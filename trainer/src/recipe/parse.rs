@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use kd_runtime::error::Shown;
 use kd_runtime::{Refusal, Result, files};
 
-use super::keys::{self, ARCH, Form, METHOD, Section, TERM};
+use super::keys::{self, ARCH, Form, GROUP, METHOD, Section, TERM};
 use super::tree::{Node, Value};
 use super::values::{Keys, list, place, suggest, text};
 use super::{
     Choice, Codistill, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Shards, Stage, Teacher,
     TeacherSource, Term, Train, cross,
 };
+use crate::optim::groups::Group;
 use crate::options::Options;
 use crate::teacher::CacheWish;
 use crate::teacher::cache::Precision;
@@ -155,15 +156,26 @@ impl<'a> Sections<'a> {
     fn train(&self) -> Result<Train> {
         let (keys, section) = self.open("train")?;
         let set = keys.settings(section.keys)?;
+        let path = keys.path_of("groups");
+        let groups = match keys.get("groups") {
+            Some(node) => (list(node, &path, "a list of groups { match = … }")?.iter().enumerate())
+                .map(|(i, item)| group(Keys::open(item, &format!("{path}.{i}"))?))
+                .collect::<Result<_>>()?,
+            None => Vec::new(),
+        };
         Ok(Train {
             epochs: set.count("epochs"),
             batch: set.count("batch"),
+            accumulate: set.count("accumulate"),
             optimizer: required(entry(&keys, "optimizer", section.keys)?),
             schedule: required(entry(&keys, "schedule", section.keys)?),
             decay_norm_and_bias: set.flag("decay_norm_and_bias"),
             label_smoothing: set.number("label_smoothing"),
             clip_norm: optional(&set, "clip_norm", Options::number),
             max_norm: optional(&set, "max_norm", Options::number),
+            ema: optional(&set, "ema", Options::number),
+            ema_warmup: set.flag("ema_warmup"),
+            groups,
             patience: optional(&set, "patience", Options::count),
             keep: if set.text("keep") == "last" { Keep::Last } else { Keep::Selected },
         })
@@ -203,7 +215,13 @@ impl<'a> Sections<'a> {
                 Scheme::Offline
             }
         };
-        Ok(Distill { scheme, task_weight: set.number("task_weight"), init_epochs: set.count("init_epochs"), terms })
+        Ok(Distill {
+            scheme,
+            task_weight: set.number("task_weight"),
+            diagnose: set.flag("diagnose"),
+            init_epochs: set.count("init_epochs"),
+            terms,
+        })
     }
 
     fn compare(&self) -> Result<Compare> {
@@ -282,6 +300,7 @@ fn teacher(keys: Keys<'_>, train: &Train) -> Result<Teacher> {
                 batch: optional(&set, "batch", Options::count).unwrap_or(train.batch),
                 optimizer: entry(&keys, "optimizer", section.keys)?.unwrap_or_else(|| train.optimizer.clone()),
                 schedule: entry(&keys, "schedule", section.keys)?.unwrap_or_else(|| train.schedule.clone()),
+                groups: Vec::new(),
                 ..train.clone()
             },
         },
@@ -298,6 +317,18 @@ fn teacher(keys: Keys<'_>, train: &Train) -> Result<Teacher> {
     };
     let must_reach = optional(&set, "must_reach", Options::number);
     Ok(Teacher { source, must_reach, weight: set.number("weight"), cache })
+}
+
+fn group(keys: Keys<'_>) -> Result<Group> {
+    let known: Vec<&str> = GROUP.iter().map(|key| key.name).collect();
+    let keys = keys.only(&known, "a group")?;
+    let set = keys.settings(GROUP)?;
+    Ok(Group {
+        pattern: set.text("match").into(),
+        lr_factor: set.number("lr_factor"),
+        weight_decay: optional(&set, "weight_decay", Options::number),
+        frozen: set.flag("frozen"),
+    })
 }
 
 fn term(keys: Keys<'_>) -> Result<Term> {

@@ -21,10 +21,11 @@ use super::cross::needs_teacher;
 use super::values::suggest;
 use super::{Choice, Codistill, Recipe, Scheme, TeacherSource, Train};
 use crate::data::augment;
-use crate::exec::{Executor, Plan};
-use crate::losses::pair::{LOGITS, cut};
-use crate::optim::table::OPTIMIZERS;
-use crate::schemes::terms::{Extended, extend};
+use crate::exec::{Executor, Parameter, Plan};
+use crate::losses::pair::{LOGITS, cut, value_name};
+use crate::optim::groups::{self, Group};
+use crate::optim::stepper::Stepper;
+use crate::schemes::terms::{Extended, Passes, extend};
 use crate::teacher;
 use crate::zoo::{self, Site};
 
@@ -54,7 +55,7 @@ pub struct Network {
     pub int8_bytes: u64,
     /// Weights and activations that the engine holds to run the int8 model: the least that it needs.
     pub int8_memory_bytes: u64,
-    /// Parameters, gradients, activations and the optimizer's state while it is trained.
+    /// Parameters, gradients, activations and the optimizer's state while it is trained, and its teachers beside it.
     pub training_bytes: u64,
 }
 
@@ -94,10 +95,28 @@ pub fn precheck(recipe: &Recipe, site: &Site, given: &[&teacher::Network]) -> Re
         })?;
     }
     let deployed = cut(&graph, &contract.output.name, &contract.output.name)?;
-    let taps = terms.iter().flat_map(|term| term.loss.student_taps().to_vec()).collect();
-    let mut networks = vec![forecast(recipe, "student", &recipe.student, &recipe.train, (&deployed, &graph, taps))?];
+    let taught_by = given.iter().map(|network| (&network.graph, &*network.contract.output.name));
+    // All replicas train at once, each beside those that it listens to.
+    let copies = match recipe.distill.scheme {
+        Scheme::Codistill(Codistill { replicas, .. }) => replicas,
+        Scheme::Offline => 1,
+    };
+    let taught_by = taught_by.chain((1..copies).map(|_| (&student, LOGITS)));
+    let taught_by = taught_by.chain(built.iter().map(|(_, graph, ..)| (graph, LOGITS)));
+    let taught: Vec<&String> = taught.into_iter().flatten().collect();
+    let names = |graph, output| taught.iter().map(|tap| value_name(graph, output, tap).to_string()).collect();
+    let trained = Trained {
+        graph: &graph,
+        taps: terms.iter().flat_map(|term| term.loss.student_taps().to_vec()).collect(),
+        own: terms.iter().flat_map(|term| term.loss.own()).collect(),
+        passes: Passes::of(&recipe.train, distill),
+        teachers: taught_by.map(|(graph, output)| (graph, names(graph, output))).collect(),
+        is_whole: known,
+        copies,
+    };
+    let mut networks = vec![forecast(recipe, "student", &recipe.student, &recipe.train, &deployed, trained)?];
     for (name, graph, arch, train) in &built {
-        networks.push(forecast(recipe, name, arch, train, (graph, graph, Vec::new()))?);
+        networks.push(forecast(recipe, name, arch, train, graph, Trained::alone(graph, train))?);
     }
     let budget = recipe.budget.as_deref().map_or(Ok(Vec::new()), |path| judge(path, &networks[0]))?;
     Ok(Forecast { networks, budget })
@@ -132,15 +151,17 @@ fn contract(site: &Site) -> Contract {
     Contract::for_data(&description, "x", LOGITS, Meaning::Logits)
 }
 
-/// What a network costs: as it is kept, and as it is trained with these taps.
+/// What a network costs: as it is kept, and as it is trained.
 fn forecast(
     recipe: &Recipe,
     name: &str,
     arch: &Choice,
     train: &Train,
-    (graph, trained, taps): (&Graph, &Graph, Vec<String>),
+    graph: &Graph,
+    trained: Trained<'_>,
 ) -> Result<Network> {
-    let training_bytes = training_bytes(trained, taps, train, recipe.run.threads).map_err(|e| e.within(name))? as u64;
+    let needs = trained.needs(train, recipe.run.threads).map_err(|e| e.within(name))?;
+    let training_bytes = needs.check(train.batch, available_bytes()).map_err(|e| e.within(name))? as u64;
     let stats = graph.stats()?;
     let int8 = int8(graph)?;
     let engine = Engine::new(&int8, 1)?;
@@ -176,31 +197,104 @@ fn int8(graph: &Graph) -> Result<Graph> {
     Ok(quantize::quantize(&graph, &Calibration { ranges, samples: 1, method: "forecast" })?.graph)
 }
 
-/// Bytes of training a network; refused if they are more than this machine has left.
-fn training_bytes(graph: &Graph, taps: Vec<String>, train: &Train, threads: usize) -> Result<usize> {
-    let planned = |batch| Executor::<f32>::new(graph, &Plan { batch, taps: taps.clone(), backward: true, threads });
-    let row = OPTIMIZERS.iter().find(|row| row.name == train.optimizer.name);
-    // Buffers grow with the batch, parameters do not: two small plans, one after the other, tell what a large one would
-    // take.
-    let (one, state) = {
-        let executor = planned(1)?;
-        let state: usize = row.map_or(0, |row| {
-            let optimizer = (row.build)(&train.optimizer.options, executor.parameters(), train.decay_norm_and_bias);
-            optimizer.state().iter().map(|(_, values)| size_of_val(*values)).sum()
-        });
-        (executor.buffer_bytes(), state)
-    };
-    let each = planned(2)?.buffer_bytes().saturating_sub(one);
-    let needed = each.saturating_mul(train.batch - 1).saturating_add(one + state);
-    match available_bytes() {
-        Some(available) if needed > available => {
-            let expected = format!("training that fits the {} MiB that are free", available >> 20);
-            let found = format!("{} MiB with a batch of {}", needed >> 20, train.batch);
-            let action = "lower the batch, or use a machine with more memory";
-            Err(Refusal::new("memory", expected, found, action).with_exit(Exit::Lacking))
-        }
-        _ => Ok(needed),
+/// A network as it is trained.
+struct Trained<'a> {
+    /// With its adapters.
+    graph: &'a Graph,
+    /// Values that its losses read.
+    taps: Vec<String>,
+    /// Arrays of its losses.
+    own: Vec<Parameter<f32>>,
+    passes: Passes,
+    /// Who answers beside it, and the values that are read of it.
+    teachers: Vec<(&'a Graph, Vec<String>)>,
+    /// Whether all of its terms are there.
+    is_whole: bool,
+    /// How many are trained side by side.
+    copies: usize,
+}
+
+/// Bytes of training: with a batch of one sample, and of each further one.
+#[derive(Clone, Copy, Debug)]
+struct Needs {
+    one: usize,
+    each: usize,
+}
+
+impl<'a> Trained<'a> {
+    /// A network that learns from the labels.
+    fn alone(graph: &'a Graph, train: &Train) -> Self {
+        let passes = Passes::of(train, None);
+        Self { graph, taps: Vec::new(), own: Vec::new(), passes, teachers: Vec::new(), is_whole: true, copies: 1 }
     }
+
+    /// Bytes of training. Buffers grow with the batch, parameters do not: two small plans, one after the other, tell what a
+    /// large one would take.
+    fn needs(self, train: &Train, threads: usize) -> Result<Needs> {
+        let buffers = |batch| -> Result<(Executor<f32>, usize)> {
+            let plan = Plan { batch, taps: self.taps.clone(), backward: true, threads };
+            let executor = match self.passes.several() {
+                true => Executor::for_several_passes(self.graph, &plan)?,
+                false => Executor::new(self.graph, &plan)?,
+            };
+            let mut bytes = executor.buffer_bytes();
+            for (graph, taps) in &self.teachers {
+                let plan = Plan { batch, taps: taps.clone(), backward: false, threads };
+                bytes += Executor::<f32>::new(graph, &plan).map_err(|e| e.within("teacher"))?.buffer_bytes();
+            }
+            Ok((executor, bytes))
+        };
+        let (one, parameters) = {
+            let (mut executor, bytes) = buffers(1)?;
+            let network = executor.buffer_bytes();
+            executor.adopt(self.own);
+            if self.is_whole {
+                check_groups(&train.groups, executor.parameters())?;
+            }
+            let gradients: usize = executor.parameters().iter().map(|p| size_of_val(&p.gradient[..])).sum();
+            let (split, gathers) = (usize::from(self.passes.split), usize::from(train.accumulate > 1));
+            let state =
+                Stepper::new(train, &executor).state().iter().map(|(_, values)| size_of_val(*values)).sum::<usize>();
+            (bytes, state + gradients * (split + gathers * (1 + split)) + executor.buffer_bytes() - network)
+        };
+        let each = buffers(2)?.1.saturating_sub(one);
+        Ok(Needs { one: self.copies * (one + parameters), each: self.copies * each })
+    }
+}
+
+impl Needs {
+    /// Bytes with a batch; refused if they are more than this machine has left, naming the batch that would fit.
+    fn check(self, batch: usize, available: Option<usize>) -> Result<usize> {
+        let needed = self.each.saturating_mul(batch - 1).saturating_add(self.one);
+        let Some(available) = available.filter(|&available| needed > available) else { return Ok(needed) };
+        let expected = format!("training that fits the {} MiB that are free", available >> 20);
+        let found = format!("{} MiB with a batch of {batch}", needed >> 20);
+        let action = match available.checked_sub(self.one) {
+            Some(left) => {
+                format!("lower the batch to {}, or use a machine with more memory", 1 + left / self.each.max(1))
+            }
+            None => "use a machine with more memory: not even a batch of 1 fits".into(),
+        };
+        Err(Refusal::new("memory", expected, found, action).with_exit(Exit::Lacking))
+    }
+}
+
+/// Refuses a group that no parameter is in, and groups that leave nothing to train.
+fn check_groups(groups: &[Group], parameters: &[Parameter<f32>]) -> Result<()> {
+    let trained: Vec<&Parameter<f32>> = parameters.iter().filter(|p| p.role.is_trained()).collect();
+    for (i, group) in groups.iter().enumerate() {
+        if !trained.iter().any(|p| groups::matches(&group.pattern, &p.name)) {
+            let names: Vec<&str> = trained.iter().map(|p| p.name.as_str()).collect();
+            let at = format!("train.groups.{i}.match");
+            let found = format!("`{}`", kd_runtime::error::Shown(&group.pattern));
+            return Err(Refusal::new(at, "the name of a parameter", found, suggest(&group.pattern, &names)));
+        }
+    }
+    if !groups.is_empty() && groups::rules(parameters, groups, true).iter().all(|rule| !rule.is_stepped) {
+        let action = "leave some parameters out of the groups that are frozen";
+        return Err(Refusal::new("train.groups", "a parameter that is trained", "none", action));
+    }
+    Ok(())
 }
 
 /// The limits that a forecast can tell of, judged; refused if one cannot be met.
@@ -260,5 +354,46 @@ mod tests {
             let memory = (engine.arena_bytes() + engine.weights_bytes()) as u64;
             assert_eq!((written, memory), (forecast.int8_bytes, forecast.int8_memory_bytes), "{arch}");
         }
+    }
+    #[test]
+    fn too_large_a_batch_is_refused_with_the_one_that_fits() {
+        let needs = Needs { one: 1 << 20, each: 1000 };
+        assert_eq!(needs.check(1 << 20, None), Ok((1 << 20) + 1000 * ((1 << 20) - 1)));
+        let free = 3 << 20;
+        let refusal = needs.check(5000, Some(free)).expect_err("too much");
+        let expected = "memory: expected training that fits the 3 MiB that are free, found 5 MiB with a batch of 5000; lower \
+                        the batch to 2098, or use a machine with more memory";
+        assert_eq!((refusal.to_string().as_str(), refusal.exit), (expected, Exit::Lacking));
+        assert!(needs.check(2098, Some(free)).is_ok() && needs.check(2099, Some(free)).is_err());
+        let none = needs.check(1, Some(1000)).expect_err("too much").to_string();
+        assert!(none.ends_with("use a machine with more memory: not even a batch of 1 fits"), "{none}");
+    }
+
+    #[test]
+    fn what_training_needs_grows_with_what_is_switched_on() {
+        let bytes = |more: &str| {
+            let text = format!(
+                "[data]\nformat = \"digits\"\n[teacher]\narch = \"cnn\"\n[student]\narch = \"cnn\"\n[distill]\n\
+                 terms = [{{ method = \"kd\" }}]\n{more}"
+            );
+            let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
+            let networks =
+                precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, &[]).expect("a forecast").networks;
+            [networks[0].training_bytes, networks[1].training_bytes]
+        };
+        let [student, teacher] = bytes("");
+        let larger = [
+            "[train]\noptimizer = { kind = \"dot\" }",
+            "[train]\nema = 0.9",
+            "[train]\naccumulate = 2",
+            "[train]\nbatch = 65",
+            "diagnose = true",
+        ];
+        for more in larger {
+            let [found, alone] = bytes(more);
+            assert!(found > student, "{more}: {found}, {student}");
+            assert_eq!(alone == teacher, more == "diagnose = true", "{more}");
+        }
+        assert!(student > teacher, "the teacher answers beside it");
     }
 }

@@ -68,7 +68,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         // text replaced, by what, the whole message
         ("[distill]", "[destill]", "r.toml:16: destill: expected a key of a recipe, found `destill`; did you mean `distill`?"),
         ("batch =", "bacth =", "r.toml:14: train.bacth: expected a key of [train], found `bacth`; did you mean `batch`?"),
-        ("batch =", "zzz =", "r.toml:14: train.zzz: expected a key of [train], found `zzz`; known are epochs, batch, optimizer, schedule, decay_norm_and_bias, label_smoothing, clip_norm, max_norm, patience, keep"),
+        ("batch =", "zzz =", "r.toml:14: train.zzz: expected a key of [train], found `zzz`; known are epochs, batch, accumulate, optimizer, schedule, decay_norm_and_bias, label_smoothing, clip_norm, max_norm, ema, ema_warmup, groups, patience, keep"),
         ("\"mlp\"", "\"mpl\"", "r.toml:11: student.arch: expected an architecture, found `\"mpl\"`; did you mean `mlp`?"),
         ("arch = \"mlp\"", "", "r.toml:10: student.arch: expected an architecture (ARCHS), found nothing; name one with `arch`"),
         ("arch = \"mlp\"", "arch = \"mlp\"\nhiden = [1]", "r.toml:12: student.hiden: expected a key of architecture `mlp`, found `hiden`; did you mean `hidden`?"),
@@ -78,7 +78,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("lr = 0.5", "rl = 0.5", "r.toml:8: teacher.optimizer.rl: expected a key of optimizer `sgd`, found `rl`; did you mean `lr`?"),
         ("lr = 0.5", "lr = -1", "r.toml:8: teacher.optimizer.lr: expected a number above 0, found `-1`; correct it, or leave it out for 0.1"),
         ("lr = 0.5", "lr = nan", "r.toml:8: teacher.optimizer.lr: expected a number above 0, found `NaN`; correct it, or leave it out for 0.1"),
-        ("kind = \"sgd\", ", "", "r.toml:8: teacher.optimizer.kind: expected an optimizer (adamw, sgd), found nothing; name one with `kind`"),
+        ("kind = \"sgd\", ", "", "r.toml:8: teacher.optimizer.kind: expected an optimizer (adamw, dot, sgd), found nothing; name one with `kind`"),
         ("{ kind = \"sgd\", lr = 0.5 }", "\"sgd\"", "r.toml:8: teacher.optimizer: expected a table of keys, found `\"sgd\"`; write it as { … }"),
         ("\"translate\"", "\"tarnslate\"", "r.toml:3: data.augment.0.kind: expected an augmentation, found `\"tarnslate\"`; did you mean `translate`?"),
         ("\"kd\"", "\"dk\"", "r.toml:18: distill.terms.0.method: expected a method, found `\"dk\"`; did you mean `kd`?"),
@@ -94,6 +94,10 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("epochs = 3", "epochs = -3", "r.toml:7: teacher.epochs: expected a whole number from 1 to 1000000, found `-3`; correct it, or leave it out (that of `[train]`)"),
         ("must_reach = 0.9", "must_reach = 90", "r.toml:9: teacher.must_reach: expected a number from 0 to 1, found `90`; correct it, or leave it out (any teacher will do)"),
         ("clip_norm = 5", "keep = \"best\"", "r.toml:15: train.keep: expected one of selected, last, found `\"best\"`; known are selected, last"),
+        ("clip_norm = 5", "ema = 1", "r.toml:15: train.ema: expected a number from 0 to below 1, found `1`; correct it, or leave it out (no average)"),
+        ("clip_norm = 5", "groups = [{ lr_factor = 2 }]", "r.toml:15: train.groups.0.match: expected names of parameters: `*` stands for any letters, `?` for any one, found nothing; set `match`"),
+        ("clip_norm = 5", "groups = [{ match = \"a\", lr = 2 }]", "r.toml:15: train.groups.0.lr: expected a key of a group, found `lr`; known are match, lr_factor, weight_decay, frozen"),
+        ("clip_norm = 5", "groups = { match = \"a\" }", "r.toml:15: train.groups: expected a list of groups { match = … }, found a table; correct the recipe"),
         ("clip_norm = 5", "decay_norm_and_bias = 1", "r.toml:15: train.decay_norm_and_bias: expected true or false, found `1`; correct it, or leave it out for true"),
         ("\"digits\"", "\"digit\"", "r.toml:2: data.format: expected a format (cifar, csv, digits, idx, images, npz, ucr, wav), found `digit`; did you mean `digits`?"),
         ("format = \"digits\"", "", "r.toml:1: data.format: expected a format of data, one of those below, found nothing; set `format`"),
@@ -236,11 +240,15 @@ fn the_complete_recipe_reads_back_the_same() {
     recipe.data.subset = 0.1 + 0.2;
     recipe.train.max_norm = Some(1e-300);
     recipe.train.patience = Some(7);
+    recipe.train.ema = Some(0.999);
+    let group = Group { pattern: "a\"*".into(), lr_factor: 0.1, weight_decay: None, frozen: true };
+    recipe.train.groups = vec![Group { weight_decay: Some(1e-9), ..group.clone() }, group];
+    recipe.distill.diagnose = true;
     recipe.train.keep = Keep::Last;
     recipe.compare = Compare { baseline: false, seeds: vec![3, i64::MAX as u64] };
     recipe.budget = Some("budgets/pi4.toml".into());
     let TeacherSource::Arch { train, .. } = &mut recipe.teachers[0].source else { panic!("a teacher to train") };
-    *train = Train { epochs: 3, optimizer: train.optimizer.clone(), ..recipe.train.clone() };
+    *train = Train { epochs: 3, optimizer: train.optimizer.clone(), groups: Vec::new(), ..recipe.train.clone() };
     let text = recipe.to_toml();
     assert_eq!(parse(&text, "other.toml", &[]), Ok(recipe.clone()), "{text}");
     let spoken = GOOD.replacen(
@@ -346,7 +354,9 @@ fn every_key_is_documented() {
     let docs = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace").join("docs");
     let recipes = std::fs::read_to_string(docs.join("recipes.md")).expect("docs/recipes.md");
     let mut missing = Vec::new();
-    for (keys, name) in SECTIONS.iter().map(|s| (s.keys, s.name)).chain([(keys::TERM, "a term")]) {
+    for (keys, name) in
+        SECTIONS.iter().map(|s| (s.keys, s.name)).chain([(keys::TERM, "a term"), (keys::GROUP, "a group")])
+    {
         for key in keys {
             let row = format!("| `{}` | {} | {} | {} |", key.name, key.about, key.words(), key.default_words());
             if !recipes.contains(&row) {

@@ -7,6 +7,7 @@ use kd_runtime::files;
 
 use super::keys::{ARCH, AUGMENTATION, METHOD, OPTIMIZER, READING, SCHEDULE, Table};
 use super::{Choice, Codistill, Device, Keep, Normalize, Recipe, Scheme, Shards, Stage, Teacher, TeacherSource, Term};
+use crate::optim::groups::Group;
 use crate::options::Quoted;
 use crate::teacher::cache::Precision;
 
@@ -71,12 +72,16 @@ impl Recipe {
         section(out, "[train]")?;
         key(out, "epochs", train.epochs)?;
         key(out, "batch", train.batch)?;
+        key(out, "accumulate", train.accumulate)?;
         key(out, "optimizer", inline(&OPTIMIZER, &train.optimizer))?;
         key(out, "schedule", inline(&SCHEDULE, &train.schedule))?;
         key(out, "decay_norm_and_bias", train.decay_norm_and_bias)?;
         key(out, "label_smoothing", format_args!("{:?}", train.label_smoothing))?;
         number(out, "clip_norm", train.clip_norm)?;
         number(out, "max_norm", train.max_norm)?;
+        number(out, "ema", train.ema)?;
+        key(out, "ema_warmup", train.ema_warmup)?;
+        list(out, "groups", &train.groups.iter().map(inline_group).collect::<Vec<_>>())?;
         if let Some(patience) = train.patience {
             key(out, "patience", patience)?;
         }
@@ -96,6 +101,7 @@ impl Recipe {
         }
         key(out, "task_weight", format_args!("{:?}", distill.task_weight))?;
         key(out, "init_epochs", distill.init_epochs)?;
+        key(out, "diagnose", distill.diagnose)?;
         list(out, "terms", &distill.terms.iter().map(inline_term).collect::<Vec<_>>())?;
         section(out, "[compare]")?;
         key(out, "baseline", compare.baseline)?;
@@ -161,6 +167,12 @@ fn write_teacher(out: &mut String, teacher: &Teacher) -> fmt::Result {
 /// `{ kind = "adamw", lr = 0.001 }`.
 fn inline(table: &Table, choice: &Choice) -> String {
     format!("{{ {} }}", pairs(table, choice).join(", "))
+}
+
+fn inline_group(group: &Group) -> String {
+    let decay = group.weight_decay.map(|decay| format!("weight_decay = {decay:?}, ")).unwrap_or_default();
+    let (pattern, factor, frozen) = (Quoted(&group.pattern), group.lr_factor, group.frozen);
+    format!("{{ match = {pattern}, lr_factor = {factor:?}, {decay}frozen = {frozen} }}")
 }
 
 fn inline_term(term: &Term) -> String {

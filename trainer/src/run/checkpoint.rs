@@ -1,5 +1,5 @@
-//! The state of one network's training in one file that is replaced whole: parameters, those of the selected epoch, the
-//! optimizer, and the history; with a hash over all of it, and tied to what it belongs to by a fingerprint.
+//! The state of one network's training in one file that is replaced whole: parameters, those of the selected epoch, what
+//! steps them, and the history; with a hash over all of it, and tied to what it belongs to by a fingerprint.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::fit::Epoch;
 use crate::exec::Parameter;
-use crate::optim::Optimizer;
+use crate::optim::stepper::Stepper;
 
 /// The value of `schema`.
 const SCHEMA: &str = "kd.checkpoint/1";
@@ -71,12 +71,12 @@ impl View for Floats<'_> {
 /// All arrays by name.
 fn arrays<'a>(
     parameters: &'a [Parameter<f32>],
-    optimizer: &'a dyn Optimizer,
+    stepper: &'a Stepper,
     selected: &'a [Vec<f32>],
 ) -> BTreeMap<String, Floats<'a>> {
     let present = parameters.iter().map(|p| (format!("parameter/{}", p.name), Floats::new(&p.value)));
     let best = parameters.iter().zip(selected).map(|(p, v)| (format!("selected/{}", p.name), Floats::new(v)));
-    let state = optimizer.state().into_iter().map(|(name, v)| (format!("optimizer/{name}"), Floats::new(v)));
+    let state = stepper.state().into_iter().map(|(name, v)| (format!("optimizer/{name}"), Floats::new(v)));
     present.chain(best).chain(state).collect()
 }
 
@@ -104,10 +104,10 @@ pub fn write(
     path: &Path,
     fingerprint: &str,
     parameters: &[Parameter<f32>],
-    optimizer: &dyn Optimizer,
+    stepper: &Stepper,
     progress: &Progress,
 ) -> Result<()> {
-    let arrays = arrays(parameters, optimizer, &progress.selected);
+    let arrays = arrays(parameters, stepper, &progress.selected);
     let mut state = State {
         schema: SCHEMA.into(),
         fingerprint: fingerprint.into(),
@@ -126,13 +126,13 @@ fn refuse(path: &Path, expected: impl std::fmt::Display, found: impl std::fmt::D
     Refusal::new(path.display(), expected, found, "remove it to train this network again from the start")
 }
 
-/// Reads a checkpoint into the parameters and the optimizer, all or nothing. Refuses a damaged one, and one of another
+/// Reads a checkpoint into the parameters and the stepper, all or nothing. Refuses a damaged one, and one of another
 /// fingerprint.
 pub fn read(
     path: &Path,
     fingerprint: &str,
     parameters: &mut [Parameter<f32>],
-    optimizer: &mut dyn Optimizer,
+    stepper: &mut Stepper,
 ) -> Result<Progress> {
     let bytes = files::read(path)?;
     let whole = "a whole checkpoint";
@@ -169,11 +169,11 @@ pub fn read(
         parameters.iter().map(|p| take(format!("{group}/{}", p.name), p.value.len())).collect()
     };
     let (present, selected) = (of("parameter")?, of("selected")?);
-    let slots: Vec<(String, usize)> = optimizer.state().into_iter().map(|(name, v)| (name, v.len())).collect();
+    let slots: Vec<(String, usize)> = stepper.state().into_iter().map(|(name, v)| (name, v.len())).collect();
     let stored = slots.into_iter().map(|(name, len)| take(format!("optimizer/{name}"), len));
     let stored: Vec<Vec<f32>> = stored.collect::<Result<_>>()?;
     parameters.iter_mut().zip(present).for_each(|(p, value)| p.value = value);
-    optimizer.state_mut().into_iter().zip(stored).for_each(|((_, slot), value)| slot.copy_from_slice(&value));
+    stepper.state_mut().into_iter().zip(stored).for_each(|((_, slot), value)| slot.copy_from_slice(&value));
     let State { history, selected_epoch, finished, .. } = state;
     Ok(Progress { history, selected_epoch, selected, finished })
 }

@@ -18,8 +18,7 @@ use crate::data::feed::{self, Feed};
 use crate::data::{self, Prepared};
 use crate::exec::random::mix;
 use crate::optim::schedule::SCHEDULES;
-use crate::optim::table::OPTIMIZERS;
-use crate::optim::{Optimizer, clip, max_norm};
+use crate::optim::stepper::Stepper;
 use crate::recipe::{Data, Distill, Train};
 use crate::schemes::learner::Learner;
 use crate::schemes::{self, At};
@@ -75,6 +74,11 @@ pub struct Epoch {
     /// Share of the time of its steps that went into waiting for batches: measured, unlike all else.
     #[serde(default)]
     pub data_wait_share: f64,
+    /// The learning rate itself, without the factors of groups.
+    pub lr: f64,
+    /// The 2-norm of each weighted term's gradient by the student's parameters at the first step, the task's (`ce`) first;
+    /// empty unless the recipe asks for it.
+    pub gradients: Vec<(String, f64)>,
 }
 
 /// A trained network.
@@ -106,15 +110,12 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         job.data.train.len(),
         job.seed,
     )?;
-    let kind = OPTIMIZERS.iter().find(|kind| kind.name == job.train.optimizer.name);
-    let kind = kind.expect("a checked choice names a row");
-    let decay = job.train.decay_norm_and_bias;
-    let mut optimizer = (kind.build)(&job.train.optimizer.options, learner.executor.parameters(), decay);
+    let mut stepper = Stepper::new(job.train, &learner.executor);
     let augment = augment::build(&job.data_section.augment, &job.data.description.shape)?;
     let path = job.checkpoints.join("state.safetensors");
     let before = job.checkpoints.join("state.before.safetensors");
     let mut read = |path: &Path, learner: &mut Learner| {
-        checkpoint::read(path, job.fingerprint, learner.executor.parameters_mut(), &mut *optimizer)
+        checkpoint::read(path, job.fingerprint, learner.executor.parameters_mut(), &mut stepper)
     };
     let mut progress = Progress::default();
     let exists = |path: &Path| path.symlink_metadata().is_ok();
@@ -139,7 +140,7 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         if progress.history.is_empty() {
             let parameters = learner.executor.parameters();
             progress.selected = parameters.iter().map(|p| p.value.clone()).collect();
-            checkpoint::write(&path, job.fingerprint, parameters, &*optimizer, &progress)?;
+            checkpoint::write(&path, job.fingerprint, parameters, &stepper, &progress)?;
         }
     }
     if !progress.finished {
@@ -156,19 +157,22 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         };
         learner.keep_answers(job.caches, &feed, job.train.batch, &mut |text| monitor.note(text))?;
     }
-    let mut run = Run { job, learner: &mut learner, optimizer: &mut *optimizer, augment: &augment, stop };
+    let mut run = Run { job, learner: &mut learner, stepper: &mut stepper, augment: &augment, stop };
     while !progress.finished {
         let epoch = run.epoch(progress.history.len(), monitor)?;
+        run.swap_average();
         run.judge(&mut progress, epoch)?;
+        run.swap_average();
         if job.replica.is_some() && exists(&path) {
             // Kept until all replicas have written theirs of this epoch.
             fs::rename(&path, &before).map_err(|error| refuse_write(&before, &error))?;
         }
-        checkpoint::write(&path, job.fingerprint, run.learner.executor.parameters(), run.optimizer, &progress)?;
+        checkpoint::write(&path, job.fingerprint, run.learner.executor.parameters(), run.stepper, &progress)?;
         if let Some(epoch) = progress.history.last() {
             monitor.epoch(job.name, epoch);
         }
     }
+    run.swap_average();
     learner.check_teachers_unchanged()?;
     let last = learner.executor.to_graph();
     let parameters = learner.executor.parameters_mut();
@@ -194,7 +198,7 @@ impl Job<'_> {
 struct Run<'a> {
     job: &'a Job<'a>,
     learner: &'a mut Learner,
-    optimizer: &'a mut dyn Optimizer,
+    stepper: &'a mut Stepper,
     augment: &'a [Box<dyn Augment>],
     stop: &'a Stop,
 }
@@ -227,44 +231,51 @@ impl Run<'_> {
         feed::with(self.job.loaders, &batches, &load, |feed| self.steps(done, batches.len(), feed, monitor))
     }
 
-    /// The steps of epoch number `done`.
-    fn steps(
-        &mut self,
-        done: usize,
-        steps_per_epoch: usize,
-        feed: &mut Feed<'_>,
-        monitor: &mut dyn Monitor,
-    ) -> Result<Epoch> {
+    /// The steps of epoch number `done`, which has so many batches.
+    fn steps(&mut self, done: usize, batches: usize, feed: &mut Feed<'_>, monitor: &mut dyn Monitor) -> Result<Epoch> {
         let train = self.job.train;
         let failed = |refusal: Refusal| {
             refusal.within(format!("{}: epoch {}", self.job.name, done + 1)).with_exit(Exit::VerdictFailed)
         };
+        let steps_per_epoch = batches.div_ceil(train.accumulate);
         let (mut samples, mut right) = (0, 0);
         let init_epochs = self.job.init_epochs();
         let init = done < init_epochs;
         let (epochs, before) = if init { (init_epochs, done) } else { (train.epochs, done - init_epochs) };
-        let (mut loss, mut lr_factor) = (0.0, 0.0);
+        let (mut loss, mut lr_factor, mut gradients) = (0.0, 0.0, Vec::new());
         let mut terms = vec![0.0; self.learner.term_names.len()];
-        for i in 0..steps_per_epoch {
-            let step = done * steps_per_epoch + i;
-            let (steps, in_stage) = (steps_per_epoch * epochs, before * steps_per_epoch + i);
+        for i in 0..batches {
+            let (steps, in_stage) = (steps_per_epoch * epochs, before * steps_per_epoch + i / train.accumulate);
             let batch = feed.take().map_err(failed)?;
             let size = batch.labels.len();
             let at = At { init, step: in_stage, steps, steps_per_epoch };
-            let seed = mix(mix(self.job.seed) ^ step as u64);
+            let seed = mix(mix(self.job.seed) ^ (done * batches + i) as u64);
             if let Some(Replica { meeting, me, scheme, .. }) = &self.job.replica {
-                if i % scheme.exchange_steps == 0 {
+                if i % (train.accumulate * scheme.exchange_steps) == 0 {
                     let others = meeting.exchange(*me, self.learner.snapshot()).map_err(failed)?;
                     self.learner.hear(&others);
                 }
+                let step = done * steps_per_epoch + i / train.accumulate;
                 self.learner.listens = step >= scheme.burn_in_steps.unwrap_or(steps_per_epoch);
             }
             let values = self.learner.step(&batch, seed, at).map_err(failed)?;
             feed.recycle(batch);
-            if in_stage == 0 && !init {
-                self.learner.executor.check_gradients().map_err(failed)?;
+            if i == 0 {
+                if in_stage == 0 && !init {
+                    self.learner.executor.check_gradients().map_err(failed)?;
+                }
+                if self.job.distill.is_some_and(|(distill, _)| distill.diagnose) {
+                    gradients = self.learner.gradient_norms().map_err(failed)?;
+                }
             }
-            lr_factor = self.update(at);
+            let Learner { executor, task_gradients, .. } = &mut *self.learner;
+            self.stepper.gather(executor.parameters(), task_gradients, size);
+            if (i + 1) % train.accumulate == 0 || i + 1 == batches {
+                lr_factor = self.lr_factor(at);
+                let Learner { executor, task_gradients, .. } = &mut *self.learner;
+                let stepper = &mut *self.stepper;
+                executor.update(|parameters| stepper.step(parameters, task_gradients, lr_factor));
+            }
             samples += size;
             right += values.right;
             let n = size as f64;
@@ -292,27 +303,22 @@ impl Run<'_> {
             validation_loss: None,
             lr_factor,
             data_wait_share: feed.wait_share(),
+            lr: lr_factor * train.optimizer.options.number("lr"),
+            gradients,
         })
     }
 
-    /// Clips, steps, and keeps weights short; gives the factor of the learning rate.
-    fn update(&mut self, at: At) -> f64 {
+    /// Exchanges the parameters for their average, if there is one, or back.
+    fn swap_average(&mut self) {
+        self.stepper.swap_average(self.learner.executor.parameters_mut());
+    }
+
+    /// Factor of the learning rate.
+    fn lr_factor(&self, at: At) -> f64 {
         let train = self.job.train;
         let schedule = SCHEDULES.iter().find(|schedule| schedule.name == train.schedule.name);
         let schedule = schedule.expect("a checked choice names a row");
-        let factor = (schedule.factor)(&train.schedule.options, at.step, at.steps, at.steps_per_epoch);
-        let axes = self.learner.executor.unit_axes();
-        let optimizer = &mut *self.optimizer;
-        self.learner.executor.update(|parameters| {
-            if let Some(most) = train.clip_norm {
-                clip::global_norm(parameters, most as f32);
-            }
-            optimizer.step(parameters, factor);
-            if let Some(most) = train.max_norm {
-                max_norm::constrain(parameters, &axes, most as f32);
-            }
-        });
-        factor
+        (schedule.factor)(&train.schedule.options, at.step, at.steps, at.steps_per_epoch)
     }
 
     fn check_finite(&self) -> Result<()> {

@@ -137,6 +137,8 @@ mod tests {
             validation_loss: Some(f64::NAN),
             lr_factor: 1.0,
             data_wait_share: 0.0,
+            lr: 0.1,
+            gradients: Vec::new(),
         };
         let html = render(&results, &[Curve { name: bad.into(), history: vec![epoch] }], &format!("[run]\n# {bad}\n"));
         assert!(!html.contains("<script") && !html.contains('\u{202e}') && !html.contains("NaN"), "{html}");

@@ -13,8 +13,14 @@ use super::fit::{Epoch, Fitted, Job, fit};
 use super::monitor::Monitor;
 use super::signals::Stop;
 use crate::data::{Prepared, Samples, Values, augment};
+use crate::exec::{Executor, Plan};
+use crate::losses::table::METHODS;
+use crate::optim::groups::Group;
+use crate::optim::schedule::SCHEDULES;
 use crate::options::{Options, Setting};
-use crate::recipe::{Choice, Data, Keep, Normalize, Train};
+use crate::recipe::{Choice, Data, Distill, Keep, Normalize, Scheme, Stage, Term, Train};
+use crate::teacher::cache::Precision;
+use crate::teacher::{CacheWish, Network};
 use crate::zoo::{self, Site, table::ARCHS};
 
 struct Scratch(PathBuf);
@@ -101,6 +107,10 @@ fn train(optimizer: &str) -> Train {
         label_smoothing: 0.1,
         clip_norm: Some(1.0),
         max_norm: Some(3.0),
+        accumulate: 1,
+        ema: None,
+        ema_warmup: true,
+        groups: Vec::new(),
         patience: None,
         keep: Keep::Selected,
     }
@@ -132,6 +142,7 @@ struct Setup {
     section: Data,
     graph: Graph,
     train: Train,
+    distill: Option<(Distill, Vec<Network>)>,
     threads: usize,
     loaders: usize,
     fingerprint: &'static str,
@@ -140,7 +151,46 @@ struct Setup {
 impl Setup {
     fn new(optimizer: &str) -> Self {
         let (data, section) = (prepared(), section());
-        Self { data, section, graph: network(), train: train(optimizer), threads: 1, loaders: 1, fingerprint: "f" }
+        let train = train(optimizer);
+        Self { data, section, graph: network(), train, distill: None, threads: 1, loaders: 1, fingerprint: "f" }
+    }
+
+    /// Everything that `[train]` and `[distill]` can switch on.
+    fn with_everything() -> Self {
+        let mut setup = Self::new("dot");
+        let first = setup.parameters().into_iter().next().unwrap();
+        let group =
+            |pattern: &str| Group { pattern: pattern.into(), lr_factor: 0.5, weight_decay: None, frozen: false };
+        setup.train.groups = vec![Group { frozen: true, ..group(&first) }, group("*")];
+        setup.train.groups[1].weight_decay = Some(1e-3);
+        (setup.train.ema, setup.train.accumulate, setup.train.batch) = (Some(0.9), 2, 5);
+        let arch = ARCHS.iter().find(|arch| arch.name == "mlp").unwrap();
+        let site = Site { input: vec![1, 8, 8], classes: 3 };
+        let teacher = Network {
+            name: "mlp".into(),
+            graph: zoo::build(&named(arch.name, arch.options), &site, 5).unwrap(),
+            contract: setup.data.contract.clone(),
+            sha256: String::new(),
+            weight: 1.0,
+            cache: CacheWish { wanted: true, views: 2, precision: Precision::F16 },
+            notes: vec![],
+        };
+        let kd = METHODS.iter().find(|method| method.name == "kd").unwrap();
+        let late = SCHEDULES.iter().find(|kind| kind.name == "from").unwrap();
+        let options = Options::defaults(late.options).with("epochs", Setting::Number(1.5));
+        let term = |stage, schedule| Term { method: named(kd.name, kd.options), weight: 0.5, stage, schedule };
+        let terms = vec![term(Stage::Both, None), term(Stage::Main, Some(Choice { name: late.name, options }))];
+        let distill = Distill { scheme: Scheme::Offline, task_weight: 0.8, init_epochs: 1, diagnose: true, terms };
+        setup.distill = Some((distill, vec![teacher]));
+        setup
+    }
+
+    /// Names of the network's parameters that are trained.
+    fn parameters(&self) -> Vec<String> {
+        let plan = Plan { batch: 1, taps: vec![], backward: true, threads: 1 };
+        let executor = Executor::<f32>::new(&self.graph, &plan).unwrap();
+        let trained = executor.parameters().iter().filter(|p| p.role.is_trained());
+        trained.map(|p| p.name.clone()).collect()
     }
 
     /// Trains until the end or so many steps (0: no limit).
@@ -152,7 +202,7 @@ impl Setup {
             graph: &self.graph,
             train: &self.train,
             data_section: &self.section,
-            distill: None,
+            distill: self.distill.as_ref().map(|(distill, teachers)| (distill, &teachers[..])),
             data: &self.data,
             seed: 3,
             threads: self.threads,
@@ -182,7 +232,7 @@ fn same(a: &Fitted, b: &Fitted, about: &str) {
 
 #[test]
 fn training_that_is_stopped_anywhere_and_goes_on_gives_the_same_bits() {
-    for optimizer in ["sgd", "adamw"] {
+    for optimizer in ["sgd", "adamw", "dot"] {
         let setup = Setup::new(optimizer);
         let whole = setup.whole();
         assert!(whole.history.last().unwrap().loss < whole.history[0].loss, "{optimizer} learns");
@@ -198,6 +248,100 @@ fn training_that_is_stopped_anywhere_and_goes_on_gives_the_same_bits() {
         same(&again.unwrap(), &whole, "read back");
         assert!(epochs.is_empty(), "nothing is trained again");
     }
+}
+
+#[test]
+fn with_everything_switched_on_training_resumes_bit_for_bit_on_any_threads() {
+    let setup = Setup::with_everything();
+    let whole = setup.whole();
+    assert_eq!(whole.history.len(), 6);
+    let measured = |epoch: &Epoch| epoch.gradients.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let (init, main) = (measured(&whole.history[0]), measured(&whole.history[1]));
+    assert_eq!((init, main), (vec!["kd".to_string()], vec!["ce".into(), "kd".into(), "kd.2".into()]));
+    assert_eq!(whole.history[1].gradients[2].1, 0.0, "its schedule begins later");
+    assert!(whole.history[5].gradients[2].1 > 0.0);
+    for threads in [1, 2] {
+        let setup = Setup { threads, ..Setup::with_everything() };
+        let scratch = Scratch::new(&format!("everything-{threads}"));
+        // An epoch has 7 batches: these stop within and between steps.
+        for steps in [3, 9, 1, 8] {
+            assert_eq!(setup.fit(&scratch.0, steps).0.err().unwrap().exit, Exit::Terminated);
+        }
+        same(&setup.fit(&scratch.0, 0).0.unwrap(), &whole, &format!("{threads} threads"));
+    }
+    let initializer = |graph: &Graph, name: &str| graph.initializers[&graph.find(name).unwrap()].clone();
+    let changed = |name: &&String| initializer(&whole.last, name) != initializer(&setup.graph, name);
+    let names = setup.parameters();
+    assert_eq!(
+        names.iter().filter(changed).collect::<Vec<_>>(),
+        names[1..].iter().collect::<Vec<_>>(),
+        "one is frozen"
+    );
+
+    // Measuring changes nothing else.
+    let mut plain = Setup::with_everything();
+    plain.distill.as_mut().unwrap().0.diagnose = false;
+    let mut plain = plain.whole();
+    plain.history.iter_mut().zip(&whole.history).for_each(|(epoch, with)| epoch.gradients = with.gradients.clone());
+    same(&plain, &whole, "measured or not");
+}
+
+/// Largest difference of two networks' arrays, relative to the largest element of each.
+fn difference(a: &Graph, b: &Graph) -> f32 {
+    let floats = |graph: &Graph| -> Vec<Vec<f32>> {
+        graph.initializers.values().filter_map(|tensor| tensor.get::<f32>()).map(<[f32]>::to_vec).collect()
+    };
+    let arrays = floats(a).into_iter().zip(floats(b));
+    let off = |(a, b): (Vec<f32>, Vec<f32>)| {
+        let largest = a.iter().fold(1e-6_f32, |most, x| most.max(x.abs()));
+        a.iter().zip(&b).fold(0.0_f32, |off, (a, b)| off.max((a - b).abs())) / largest
+    };
+    arrays.map(off).fold(0.0, f32::max)
+}
+
+#[test]
+fn batches_of_one_step_equal_one_batch_of_all_their_samples() {
+    let arch = ARCHS.iter().find(|arch| arch.name == "mlp").unwrap();
+    let site = Site { input: vec![1, 8, 8], classes: 3 };
+    let of = |batch: usize, accumulate: usize| {
+        let mut setup = Setup::with_everything();
+        setup.graph = zoo::build(&named(arch.name, arch.options), &site, 1).unwrap();
+        (setup.train.batch, setup.train.accumulate, setup.train.groups) = (batch, accumulate, vec![]);
+        setup.whole()
+    };
+    // 34 samples: the last step of an epoch has 2 of them, in one batch.
+    let (large, small) = (of(8, 1), of(4, 2));
+    assert_eq!(large.history.len(), small.history.len());
+    assert!(difference(&large.last, &small.last) < 1e-4, "{}", difference(&large.last, &small.last));
+    assert!(difference(&large.last, &of(4, 1).last) > 1e-2, "unlike twice as many steps");
+}
+
+#[test]
+fn the_average_is_what_is_judged_and_kept() {
+    let mut setup = Setup::new("sgd");
+    (setup.train.epochs, setup.train.batch) = (1, 34);
+    let raw = setup.whole();
+    (setup.train.ema, setup.train.ema_warmup) = (Some(0.25), false);
+    let scratch = Scratch::new("average");
+    let averaged = setup.fit(&scratch.0, 0).0.unwrap();
+    let mut expected = raw.last.clone();
+    for (id, tensor) in &mut expected.initializers {
+        let first = setup.graph.initializers[id].clone();
+        let (Some(first), Some(last)) = (first.get::<f32>(), tensor.get_mut::<f32>()) else { continue };
+        last.iter_mut().zip(first).for_each(|(last, first)| *last = 0.25 * first + 0.75 * *last);
+    }
+    assert!(difference(&expected, &averaged.last) < 1e-6, "{}", difference(&expected, &averaged.last));
+    assert!(difference(&expected, &raw.last) > 1e-3);
+    assert_eq!(averaged.last, averaged.selected);
+    let judge = |graph| crate::teacher::evaluate(graph, &setup.data.contract, &setup.data.validation, 34, 1).unwrap();
+    assert_eq!(averaged.history[0].validation_loss, Some(judge(&averaged.last).loss));
+    // Training itself went on with the parameters: the checkpoint holds both.
+    let bytes = fs::read(scratch.0.join("state.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let name = &setup.parameters()[0];
+    let [raw_now, average] =
+        [format!("parameter/{name}"), format!("optimizer/average/{name}")].map(|n| file.tensor(&n).unwrap());
+    assert_ne!(raw_now.data(), average.data());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! One network that learns: from the labels, from what frozen teachers say of the same batch, and from itself.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 
 use kd_runtime::contract::Contract;
@@ -9,13 +11,16 @@ use kd_runtime::{Refusal, Result};
 use super::At;
 use super::meeting::Snapshot;
 use super::teachers::{Feed, Taught, Teachers};
-use super::terms::{Extended, Term, extend, only};
+use super::terms::{Extended, Passes, Term, extend, only};
 use crate::data::{RawBatch, scale};
 use crate::exec::{Executor, Mode, Plan};
 use crate::losses::pair::cut;
 use crate::losses::{Batch, Tap};
 use crate::recipe::{Distill, Train};
 use crate::teacher::{Network, largest, same_network};
+
+/// The place of the task's loss among the terms, where it has a weight.
+const TASK: Range<usize> = 0..1;
 
 /// A network that learns.
 pub struct Learner {
@@ -28,6 +33,12 @@ pub struct Learner {
     pub exits: Vec<Tap>,
     /// Whether terms that read a teacher count: a replica that burns in does not listen to the others.
     pub listens: bool,
+    /// Where the optimizer wants it apart: for each parameter the gradient of the task's loss at the last step (empty where
+    /// it has none); the executor's is then that of the other terms. Else empty.
+    pub task_gradients: Vec<Vec<f32>>,
+    passes: Passes,
+    /// For each parameter whether it is the student's, and no adapter's or loss's.
+    is_student: Vec<bool>,
     contract: Contract,
     terms: Vec<Wired>,
     teachers: Teachers,
@@ -44,8 +55,10 @@ struct Wired {
     student: Vec<usize>,
     d_student: Vec<Vec<f32>>,
     teacher: Vec<Taught>,
+    /// Its factor at the last step, where it took part.
+    weight: Option<f64>,
     /// Places of its own arrays among the executor's parameters.
-    own: std::ops::Range<usize>,
+    own: Range<usize>,
 }
 
 /// Values of one step.
@@ -75,6 +88,8 @@ impl Learner {
         let networks = distill.map_or(&[][..], |(_, networks)| networks);
         networks.iter().try_for_each(|network| check_teacher(network, graph, contract))?;
         let recipe = distill.map(|(distill, _)| distill);
+        let passes = Passes::of(train, recipe);
+        let student: BTreeSet<&str> = graph.initializers.keys().map(|&id| graph.value(id).name.as_str()).collect();
         let Extended { graph, exits, terms } =
             extend(graph, contract, recipe, train.label_smoothing, only(networks), samples, seed)?;
         if terms.is_empty() {
@@ -83,7 +98,9 @@ impl Learner {
         }
         let mut taps: Vec<String> = vec![contract.output.name.clone()];
         taps.extend(terms.iter().flat_map(|term| term.loss.student_taps()).cloned());
-        let mut executor = Executor::new(&graph, &Plan { batch: train.batch, taps, backward: true, threads })?;
+        let plan = Plan { batch: train.batch, taps, backward: true, threads };
+        let mut executor =
+            if passes.several() { Executor::for_several_passes(&graph, &plan) } else { Executor::new(&graph, &plan) }?;
         let taught: Vec<&str> = terms.iter().flat_map(|term| term.loss.teacher_taps()).map(String::as_str).collect();
         let mut teachers = Teachers::new(networks, &taught, train.batch, threads)?;
         let mut taps: Vec<(ValueId, Vec<f32>)> = Vec::new();
@@ -104,11 +121,28 @@ impl Learner {
             }
             let first = executor.adopt(term.loss.own());
             let own = first..executor.parameters().len();
-            wired.push(Wired { term, d_student: vec![Vec::new(); student.len()], student, teacher, own });
+            let d_student = vec![Vec::new(); student.len()];
+            wired.push(Wired { term, d_student, student, teacher, weight: None, own });
         }
         let output = executor.tap(&contract.output.name)?;
-        let (contract, x) = (contract.clone(), Vec::new());
-        Ok(Self { executor, term_names, exits, listens: true, contract, terms: wired, teachers, taps, output, x })
+        let is_student = executor.parameters().iter().map(|p| student.contains(&*p.name)).collect();
+        let task_gradients = if passes.split { vec![Vec::new(); executor.parameters().len()] } else { Vec::new() };
+        let (contract, terms, x) = (contract.clone(), wired, Vec::new());
+        Ok(Self {
+            executor,
+            term_names,
+            exits,
+            listens: true,
+            task_gradients,
+            passes,
+            is_student,
+            contract,
+            terms,
+            teachers,
+            taps,
+            output,
+            x,
+        })
     }
 
     /// Keeps in `folder` what teachers that wish it say of all samples, and asks them no more. Remarks go to `note`.
@@ -149,16 +183,13 @@ impl Learner {
         if *listens {
             teachers.answer(batch)?;
         }
-        for (tap, d) in taps.iter_mut() {
-            d.clear();
-            d.resize(executor.value(*tap).len(), 0.0);
-        }
         let progress = at.step as f64 / at.steps.max(1) as f64;
         let seen = Batch { size: n, labels: &batch.labels, mixed: &batch.mixed, places: &batch.places, progress };
         let mut values = StepValues { terms: Vec::with_capacity(terms.len()), ..StepValues::default() };
         for wired in terms {
             let heard = *listens || wired.teacher.is_empty();
-            let Some(weight) = wired.term.factor(at).filter(|_| heard) else {
+            wired.weight = wired.term.factor(at).filter(|_| heard);
+            let Some(weight) = wired.weight else {
                 values.terms.push(0.0);
                 executor.parameters_mut()[wired.own.clone()].iter_mut().for_each(|own| own.gradient.fill(0.0));
                 continue;
@@ -170,16 +201,79 @@ impl Learner {
             }
             values.terms.push(value);
             values.loss += weight * value;
-            for (&place, d_term) in wired.student.iter().zip(&wired.d_student) {
-                let sums = taps[place].1.iter_mut().zip(d_term);
-                sums.for_each(|(sum, d)| *sum += weight as f32 * d);
-            }
         }
         let rows = executor.value(*output).chunks_exact((executor.value(*output).len() / n.max(1)).max(1));
         values.right = rows.zip(&batch.labels).filter(|(row, label)| largest(row) == **label).count();
-        let d_taps: Vec<(ValueId, &[f32])> = taps.iter().map(|(tap, d)| (*tap, &d[..])).collect();
-        executor.backward(&d_taps)?;
+        let all = 0..self.terms.len();
+        let takes_part = |terms: &[Wired]| terms.iter().any(|wired| wired.weight.is_some());
+        if self.passes.split && takes_part(&self.terms[TASK]) && takes_part(&self.terms[TASK.end..]) {
+            self.backward(TASK, false)?;
+            self.keep_task_gradients();
+            self.backward(TASK.end..all.end, true)?;
+        } else {
+            self.task_gradients.iter_mut().for_each(Vec::clear);
+            self.backward(all, false)?;
+        }
         Ok(values)
+    }
+
+    /// From the gradients of some terms, weighted, to those of the parameters; `again`: not the first time for a step.
+    fn backward(&mut self, terms: Range<usize>, again: bool) -> Result<()> {
+        let Self { executor, taps, .. } = self;
+        let mut is_read = vec![false; taps.len()];
+        for wired in &self.terms[terms] {
+            for (&place, d_term) in wired.student.iter().zip(&wired.d_student) {
+                let (tap, sum) = &mut taps[place];
+                if !std::mem::replace(&mut is_read[place], true) {
+                    sum.clear();
+                    sum.resize(executor.value(*tap).len(), 0.0);
+                }
+                if let Some(weight) = wired.weight {
+                    sum.iter_mut().zip(d_term).for_each(|(sum, d)| *sum += weight as f32 * d);
+                }
+            }
+        }
+        let read = taps.iter().zip(is_read).filter(|(_, is_read)| *is_read);
+        let d_taps: Vec<(ValueId, &[f32])> = read.map(|((tap, d), _)| (*tap, &d[..])).collect();
+        if again { executor.backward_again(&d_taps) } else { executor.backward(&d_taps) }
+    }
+
+    /// Sets the gradients of the last backward pass aside.
+    fn keep_task_gradients(&mut self) {
+        let Self { executor, task_gradients, .. } = self;
+        let reached = executor.reached();
+        for (i, (kept, p)) in task_gradients.iter_mut().zip(executor.parameters()).enumerate() {
+            kept.clear();
+            if reached.get(i) == Some(&true) {
+                kept.extend_from_slice(&p.gradient);
+            }
+        }
+    }
+
+    /// The 2-norm, over the student's own parameters, of the gradient that each term has with its weight, of the batch of
+    /// the last step; without terms that did not take part. Changes nothing that training depends on. Refused unless the
+    /// recipe asks for it (`distill.diagnose`), and where one is not finite.
+    pub fn gradient_norms(&mut self) -> Result<Vec<(String, f64)>> {
+        let kept: Vec<Vec<f32>> = self.executor.parameters().iter().map(|p| p.gradient.clone()).collect();
+        let mut norms = Vec::with_capacity(self.terms.len());
+        for i in 0..self.terms.len() {
+            if self.terms[i].weight.is_none() {
+                continue;
+            }
+            self.backward(i..i + 1, true)?;
+            let own =
+                self.executor.parameters().iter().zip(&self.is_student).filter(|(p, own)| **own && p.role.is_trained());
+            let squares: f64 = own.flat_map(|(p, _)| &p.gradient).map(|&g| f64::from(g) * f64::from(g)).sum();
+            let norm = squares.sqrt();
+            if !norm.is_finite() {
+                let (place, action) =
+                    (format!("term `{}`", self.terms[i].term.name), "lower the learning rate or check the data");
+                return Err(Refusal::new(place, "a finite gradient", norm, action));
+            }
+            norms.push((self.terms[i].term.name.clone(), norm));
+        }
+        self.executor.parameters_mut().iter_mut().zip(kept).for_each(|(p, gradient)| p.gradient = gradient);
+        Ok(norms)
     }
 
     /// The network with its present parameters, without adapters that its output does not need.

@@ -8,7 +8,8 @@ use super::At;
 use crate::losses::table::METHODS;
 use crate::losses::{Loss, Pair, Tap, ce};
 use crate::optim::schedule::SCHEDULES;
-use crate::recipe::{self, Choice, Distill, Stage};
+use crate::optim::table::OPTIMIZERS;
+use crate::recipe::{self, Choice, Distill, Stage, Train};
 use crate::teacher::Network;
 
 /// One loss in the sum.
@@ -66,6 +67,31 @@ pub fn extend(
     }
     let (graph, exits) = pair.into_parts();
     Ok(Extended { graph, exits, terms })
+}
+
+/// How often a step goes backward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passes {
+    /// The task's gradient is wanted apart from that of the other terms, and there are both.
+    pub split: bool,
+    /// Each term's gradient is measured at times.
+    pub diagnose: bool,
+}
+
+impl Passes {
+    /// What a recipe wants.
+    pub fn of(train: &Train, distill: Option<&Distill>) -> Self {
+        let splits = OPTIMIZERS.iter().any(|kind| kind.name == train.optimizer.name && kind.splits);
+        Self {
+            split: splits && distill.is_some_and(|distill| distill.task_weight > 0.0 && !distill.terms.is_empty()),
+            diagnose: distill.is_some_and(|distill| distill.diagnose),
+        }
+    }
+
+    /// Whether a step may go backward more than once.
+    pub fn several(self) -> bool {
+        self.split || self.diagnose
+    }
 }
 
 /// The teacher whose inner values can be read: the only one.

@@ -91,6 +91,10 @@ fn train(label_smoothing: f64) -> Train {
         label_smoothing,
         clip_norm: None,
         max_norm: None,
+        accumulate: 1,
+        ema: None,
+        ema_warmup: true,
+        groups: Vec::new(),
         patience: None,
         keep: Keep::Last,
     }
@@ -113,7 +117,7 @@ fn temperature(t: f64) -> (&'static str, Setting) {
 }
 
 fn distill(task_weight: f64, terms: Vec<Term>) -> Distill {
-    Distill { scheme: Scheme::Offline, task_weight, init_epochs: 0, terms }
+    Distill { scheme: Scheme::Offline, task_weight, init_epochs: 0, diagnose: false, terms }
 }
 
 /// Raw values of 0 to 16, as the contract expects.
@@ -210,6 +214,63 @@ fn the_gradient_is_that_of_the_weighted_sum_of_all_terms() {
         let expected_f32: Vec<f32> = expected.gradient.iter().map(|&g| g as f32).collect();
         assert_close(&found.gradient, &expected_f32, &expected.name);
     }
+}
+
+/// The gradients of a learner.
+fn gradients(learner: &Learner) -> Vec<Vec<f32>> {
+    learner.executor.parameters().iter().map(|p| p.gradient.clone()).collect()
+}
+
+#[test]
+fn the_gradients_of_task_and_terms_are_apart_where_the_optimizer_wants_them() {
+    let (student, teachers) = (network("cnn", 1), [teacher("mlp", 2, 1.0)]);
+    let terms = || vec![term("kd", 2.0, &[temperature(4.0)]), term("kd", 0.5, &[temperature(1.5)])];
+    let gradients_of = |optimizer: &str, distill: &Distill| {
+        let kinds = crate::optim::table::OPTIMIZERS.iter().map(|kind| (kind.name, kind.options));
+        let train = Train { optimizer: choice(kinds, optimizer), ..train(0.1) };
+        let mut learner = Learner::new(&student, &contract(), &train, Some((distill, &teachers)), 2, 9, 1).unwrap();
+        let values = learner.step(&batch(), 0, AT).unwrap();
+        learner.executor.check_gradients().unwrap();
+        (values, learner.task_gradients.clone(), gradients(&learner))
+    };
+    let (values, task, others) = gradients_of("dot", &distill(0.7, terms()));
+    let (whole, none, sum) = gradients_of("sgd", &distill(0.7, terms()));
+    assert!(values == whole && none.is_empty(), "the step's values are the same");
+    let (_, none, only_task) = gradients_of("dot", &distill(0.7, vec![]));
+    assert!(none.is_empty(), "one side alone is not split");
+    let (_, none, only_terms) = gradients_of("dot", &distill(0.0, terms()));
+    assert!(none.is_empty() && task.len() == others.len());
+    for (i, task) in task.iter().enumerate().filter(|(i, _)| !sum[*i].is_empty()) {
+        assert!(*task == only_task[i] && others[i] == only_terms[i], "{i}");
+        let both: Vec<f32> = task.iter().zip(&others[i]).map(|(a, b)| a + b).collect();
+        assert_close(&both, &sum[i], "their sum");
+    }
+}
+
+#[test]
+fn measuring_the_terms_gradients_changes_nothing() {
+    let (student, teachers) = (network("cnn", 1), [teacher("mlp", 2, 1.0)]);
+    let terms = || vec![term("kd", 2.0, &[temperature(4.0)])];
+    let learner = |distill: &Distill| {
+        let mut learner =
+            Learner::new(&student, &contract(), &train(0.1), Some((distill, &teachers)), 2, 9, 1).unwrap();
+        learner.step(&batch(), 0, AT).unwrap();
+        learner
+    };
+    let mut measured = learner(&Distill { diagnose: true, ..distill(0.7, terms()) });
+    let norms = measured.gradient_norms().unwrap();
+    let mut plain = learner(&distill(0.7, terms()));
+    assert_eq!(measured.executor.parameters(), plain.executor.parameters(), "gradients and running statistics");
+    assert!(plain.gradient_norms().is_err(), "it was not planned for");
+    let norm = |distill: &Distill| {
+        let squares = gradients(&learner(distill)).into_iter().flatten().map(|g| f64::from(g) * f64::from(g));
+        squares.sum::<f64>().sqrt()
+    };
+    let [(ce, ce_norm), (kd, kd_norm)] = &norms[..] else { panic!("{norms:?}") };
+    assert_eq!((&**ce, &**kd), ("ce", "kd"));
+    let (expected_ce, expected_kd) = (norm(&distill(0.7, vec![])), norm(&distill(0.0, terms())));
+    assert!((ce_norm / expected_ce - 1.0).abs() < 1e-6, "{ce_norm} {expected_ce}");
+    assert!((kd_norm / expected_kd - 1.0).abs() < 1e-6, "{kd_norm} {expected_kd}");
 }
 
 #[test]

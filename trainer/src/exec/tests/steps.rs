@@ -5,7 +5,7 @@ use kd_runtime::graph::{Graph, Tensor};
 use kd_runtime::ops::{self, window::Window};
 
 use super::super::{Executor, Mode, Plan, Role};
-use super::{Net, noise};
+use super::{Net, cases, noise};
 
 /// Convolutions, normalisation, a shortcut, dropout and a linear layer.
 fn network() -> Graph {
@@ -212,6 +212,54 @@ fn scaling_the_input_is_not_trained() {
     let executor = Executor::<f32>::new(&graph, &Plan { batch: 2, taps: vec![], backward: true, threads: 1 }).unwrap();
     let found: Vec<_> = executor.parameters().iter().map(|p| (p.name.as_str(), p.role)).collect();
     assert_eq!(found, [("p3", Role::Weight), ("p4", Role::BiasOrNorm)]);
+}
+
+#[test]
+fn further_backward_passes_see_the_same_forward_pass() {
+    let (mut failed, mut changed, mut tried) = (Vec::new(), 0, 0);
+    let graphs = cases::all().into_iter().map(|case| (format!("{} ({})", case.op, case.about), case.graph));
+    for (name, graph) in graphs.chain([("network".to_string(), network())]) {
+        let plan = Plan { batch: 3, taps: vec![], backward: true, threads: 1 };
+        let mut once = Executor::<f64>::new(&graph, &plan).unwrap();
+        let mut often = Executor::<f64>::for_several_passes(&graph, &plan).unwrap();
+        let (x, output) = (noise(1, 9), graph.outputs[0]);
+        let mode = Mode::Train { seed: 5 };
+        once.forward(&x, 3, mode).unwrap();
+        often.forward(&x, 3, mode).unwrap();
+        let n = once.value(output).len();
+        let (first, second) = (noise(2, n), noise(3, n));
+        once.backward(&[(output, &first)]).unwrap();
+        often.backward(&[(output, &first)]).unwrap();
+        let same = once.parameters() == often.parameters();
+        often.backward_again(&[(output, &second)]).unwrap();
+        (changed, tried) = (changed + usize::from(once.parameters() != often.parameters()), tried + 1);
+        often.backward_again(&[(output, &first)]).unwrap();
+        if !(same && once.parameters() == often.parameters()) {
+            failed.push(name);
+        }
+        let refused = once.backward_again(&[(output, &first)]).unwrap_err().to_string();
+        assert!(refused.starts_with("backward: expected a plan for several backward passes"), "{refused}");
+    }
+    assert!(failed.is_empty(), "{failed:?}");
+    // A value less itself has no gradient, whatever comes from above.
+    assert!(changed + 2 > tried, "{changed} of {tried} passes left another gradient");
+}
+
+#[test]
+fn what_one_of_several_passes_reaches_stays_reached() {
+    let graph = network();
+    let plan = plan(3, 1);
+    let mut executor = Executor::<f64>::for_several_passes(&graph, &plan).unwrap();
+    let (stage, logits) = (executor.tap("stage1").unwrap(), executor.tap("logits").unwrap());
+    executor.forward(&noise(1, 9), 3, Mode::Train { seed: 5 }).unwrap();
+    let (d_stage, d_logits) = (noise(2, executor.value(stage).len()), noise(3, executor.value(logits).len()));
+    executor.backward(&[(stage, &d_stage)]).unwrap();
+    assert!(executor.check_gradients().is_err(), "the last layer is not reached");
+    executor.backward(&[(logits, &d_logits)]).unwrap();
+    executor.backward_again(&[(stage, &d_stage)]).unwrap();
+    executor.check_gradients().unwrap();
+    let last = executor.parameters().last().unwrap();
+    assert!(last.gradient.iter().all(|&g| g == 0.0), "but it has no gradient in the last pass");
 }
 
 #[test]
