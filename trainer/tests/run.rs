@@ -63,6 +63,13 @@ fn a_run_leaves_a_folder_that_adds_up_and_that_eval_confirms() {
         assert!(text.contains(part), "{part}: {text}");
     }
 
+    assert!(String::from_utf8_lossy(&done.stderr).contains("kd-train: peak memory "));
+    for network in ["teacher", "student", "baseline"] {
+        let files = fs::read_dir(output.join("tensorboard").join(network)).unwrap();
+        let names: Vec<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        assert!(matches!(&names[..], [one] if one.starts_with("events.out.tfevents.")), "{names:?}");
+    }
+
     let evidence = json(&output.join("evidence.json"));
     let names: Vec<&str> = evidence["files"].as_object().unwrap().keys().map(String::as_str).collect();
     #[rustfmt::skip]
@@ -72,8 +79,8 @@ fn a_run_leaves_a_folder_that_adds_up_and_that_eval_confirms() {
         "teacher/contract.json", "teacher/model.onnx", "teacher/model.safetensors",
     ];
     assert_eq!(names, expected);
-    for (name, bytes) in contents(&output) {
-        assert_eq!(evidence["files"][&name], sha256(&bytes), "{name}");
+    for name in expected {
+        assert_eq!(evidence["files"][name], sha256(&fs::read(output.join(name)).unwrap()), "{name}");
     }
     assert_eq!(evidence["recipe_sha256"], evidence["files"]["recipe.toml"]);
     assert_eq!(evidence["data"]["test"]["n"], 359);
@@ -127,27 +134,54 @@ fn seeds_are_trained_one_by_one_and_the_same_seed_gives_the_same_bytes() {
     assert_eq!(arm["last"]["mean"].as_f64(), Some(accuracies.iter().sum::<f64>() / 2.0));
 }
 
-/// Kills (SIGKILL) at random moments; `KD_KILLS` says how many, 3 if it is not set.
-#[test]
-fn a_run_that_is_killed_and_resumed_equals_one_that_was_not() {
+/// Kills (SIGKILL) at random moments; `KD_KILLS` says how many, 3 if it is not set. Starts take 1 and 2 threads in turns.
+fn killed_and_resumed_equals_whole(name: &str, more: &[&str]) {
     let kills: u32 = std::env::var("KD_KILLS").map_or(3, |n| n.parse().unwrap());
-    let scratch = Scratch::new("kill");
+    let scratch = Scratch::new(name);
     let recipe = scratch.recipe(TINY);
     let (whole, killed) = (scratch.path("whole"), scratch.path("killed"));
     let start = Instant::now();
-    assert_eq!(run(&recipe, &whole, &[]).status.code(), Some(0));
+    let done = run(&recipe, &whole, more);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
     let share = start.elapsed() / kills;
     let mut bits = u64::from(std::process::id());
-    for _ in 0..kills {
-        let mut child = support::start(&recipe, &killed, &["--resume"]);
+    let cores = std::thread::available_parallelism().unwrap().get();
+    for i in 0..kills {
+        // recipe.toml is that of the first start.
+        let begun = killed.join("recipe.toml").exists();
+        let threads = format!("run.threads={}", if begun { (1 + i as usize % 2).min(cores) } else { 1 });
+        let mut child = support::start(&recipe, &killed, &[more, &["--resume", &threads]].concat());
         bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         sleep(share.mul_f64((bits >> 40) as f64 / f64::from(1 << 24)));
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let end = run(&recipe, &killed, &["--resume"]);
+    let end = run(&recipe, &killed, &[more, &["--resume"]].concat());
     assert_eq!(end.status.code(), Some(0), "{}", String::from_utf8_lossy(&end.stderr));
     assert_same(&whole, &killed);
+}
+
+#[test]
+fn a_run_that_is_killed_and_resumed_equals_one_that_was_not() {
+    killed_and_resumed_equals_whole("kill", &[]);
+}
+
+#[test]
+fn a_run_with_everything_switched_on_that_is_killed_and_resumed_equals_one_that_was_not() {
+    let everything = [
+        "train.optimizer={ kind = \"dot\" }",
+        "train.accumulate=2",
+        "train.batch=20",
+        "train.ema=0.95",
+        "train.clip_norm=5",
+        "train.max_norm=3",
+        "train.groups=[{ match = \"*\", lr_factor = 0.5, weight_decay = 1e-4 }]",
+        "distill.diagnose=true",
+        "distill.terms.0.schedule={ kind = \"from\", epochs = 2, warmup_epochs = 2 }",
+        "data.augment=[{ kind = \"translate\" }]",
+        "teacher.cache_views=2",
+    ];
+    killed_and_resumed_equals_whole("everything", &everything);
 }
 
 #[test]

@@ -42,9 +42,13 @@ pub struct Evidence {
     pub seeds: Vec<u64>,
     /// Largest resident size of the last process, in MiB; `null` where the system cannot tell.
     pub peak_mib: Option<f64>,
-    /// SHA-256 of every other file of the run folder, without checkpoints.
+    /// SHA-256 of every other file of the run folder, without those in [`UNLISTED`].
     pub files: BTreeMap<String, String>,
 }
+
+/// Folders that evidence does not list: what only a resumption needs, what teachers said (each cache is checked when it is
+/// opened), and TensorBoard's files, which hold times.
+pub const UNLISTED: [&str; 3] = ["checkpoints", "cache", "tensorboard"];
 
 /// The program.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -214,7 +218,7 @@ pub fn add_start(folder: &Folder, command_line: Vec<String>) -> Result<Vec<Start
     Ok(record.starts)
 }
 
-/// SHA-256 of the folder's files and those of its folders, without evidence, lock and checkpoints.
+/// SHA-256 of the folder's files and those of its folders, without evidence and lock, and without [`UNLISTED`].
 fn files_of(folder: &Path) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     let mut left = vec![String::new()];
@@ -224,7 +228,7 @@ fn files_of(folder: &Path) -> Result<BTreeMap<String, String>> {
             let entry = entry.map_err(|e| files::refuse_read(&path, &e))?;
             let name = format!("{under}{}", entry.file_name().to_string_lossy());
             if entry.path().is_dir() {
-                if name != "checkpoints" {
+                if !UNLISTED.contains(&&*name) {
                     left.push(format!("{name}/"));
                 }
             } else if name != EVIDENCE && name != LOCK {

@@ -16,5 +16,6 @@ pub mod session;
 pub mod signals;
 pub mod table;
 mod teachers;
+mod tensorboard;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! What a person sees of a run: bars on a terminal, plain lines otherwise; and `metrics.jsonl`.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::{IsTerminal, Write, stderr};
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use kd_runtime::error::Shown;
 use serde_json::{Map, json};
 
 use super::fit::Epoch;
+use super::tensorboard::Events;
 
 /// Is told how training goes.
 pub trait Monitor: Send {
@@ -27,7 +29,9 @@ pub trait Monitor: Send {
 pub fn metrics_line(name: &str, epoch: &Epoch) -> String {
     let terms: Map<String, serde_json::Value> =
         epoch.terms.iter().map(|(name, value)| (name.clone(), json!(value))).collect();
-    let line = json!({
+    let gradients: Map<String, serde_json::Value> =
+        epoch.gradients.iter().map(|(name, norm)| (name.clone(), json!(norm))).collect();
+    let mut line = json!({
         "schema": "kd.metrics/1",
         "network": name,
         "epoch": epoch.epoch,
@@ -38,16 +42,22 @@ pub fn metrics_line(name: &str, epoch: &Epoch) -> String {
         "validation_loss": epoch.validation_loss,
         "lr_factor": epoch.lr_factor,
         "data_wait_share": epoch.data_wait_share,
+        "lr": epoch.lr,
     });
+    if !gradients.is_empty() {
+        line["gradient_norms"] = gradients.into();
+    }
     format!("{line}\n")
 }
 
 /// Plain lines come at most so often (but for a network's first and last epoch).
 const BETWEEN_LINES: Duration = Duration::from_secs(2);
 
-/// Shows progress on standard error and appends to `metrics.jsonl`.
+/// Shows progress on standard error, appends to `metrics.jsonl` and writes the event files of TensorBoard beside it.
 pub struct Terminal {
     metrics: PathBuf,
+    /// Of each network that is trained, from its first epoch of this start on.
+    events: BTreeMap<String, Events>,
     bar: Option<ProgressBar>,
     epochs: usize,
     epoch: usize,
@@ -61,7 +71,17 @@ impl Terminal {
     /// With the path of metrics.jsonl, whose folder need not be there yet.
     pub fn new(metrics: PathBuf) -> Self {
         let began = Instant::now();
-        Self { metrics, bar: None, epochs: 0, epoch: 0, samples: 0, done: 0, began, last_line: None }
+        Self {
+            metrics,
+            events: BTreeMap::new(),
+            bar: None,
+            epochs: 0,
+            epoch: 0,
+            samples: 0,
+            done: 0,
+            began,
+            last_line: None,
+        }
     }
 
     fn say(&self, line: &str) {
@@ -71,6 +91,21 @@ impl Terminal {
                 // A terminal that went away is no reason to stop training.
                 let _ = writeln!(stderr(), "{line}");
             }
+        }
+    }
+
+    /// Appends to the network's event file, which its first epoch makes.
+    fn write_events(&mut self, name: &str, epoch: &Epoch) {
+        let folder = self.metrics.with_file_name("tensorboard").join(name.replace(' ', "-"));
+        let speed = self.samples_per_second();
+        let events = match self.events.remove(name) {
+            Some(events) => Ok(events),
+            None => Events::create(&folder),
+        };
+        match events.and_then(|mut events| events.write(epoch, speed).map(|()| events)) {
+            Ok(events) => drop(self.events.insert(name.to_string(), events)),
+            // It shows what metrics.jsonl holds.
+            Err(error) => self.say(&format!("{}: {error}", folder.display())),
         }
     }
 
@@ -87,10 +122,20 @@ fn shown(terms: impl Iterator<Item = (String, f64)>) -> String {
     terms.map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join("  ")
 }
 
+/// How large the terms' gradients were beside the task's: `  gradients kd 0.42 of ce`.
+fn shown_gradients(gradients: &[(String, f64)]) -> String {
+    let Some(((task, norm), others)) = gradients.split_first().filter(|(_, others)| !others.is_empty()) else {
+        return String::new();
+    };
+    let shares = others.iter().map(|(name, other)| format!("{name} {:.3}", other / norm));
+    format!("  gradients {} of {task}", shares.collect::<Vec<_>>().join(" "))
+}
+
 impl Monitor for Terminal {
     fn begin(&mut self, name: &str, epoch: usize, epochs: usize, samples: usize) {
         (self.epoch, self.epochs, self.samples, self.done) = (epoch, epochs, samples, 0);
         (self.began, self.last_line) = (Instant::now(), None);
+        self.events.remove(name);
         if stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(Some((epochs * samples) as u64), ProgressDrawTarget::stderr());
             let style = ProgressStyle::with_template("{prefix} {wide_bar} {percent}% {msg} ETA {eta}");
@@ -122,6 +167,7 @@ impl Monitor for Terminal {
             // The lines are also in the checkpoint, from which the file is made again at the end.
             self.say(&format!("{}: {error}", self.metrics.display()));
         }
+        self.write_events(name, epoch);
         let last = epoch.epoch == self.epochs;
         let due = self.last_line.is_none_or(|at| at.elapsed() >= BETWEEN_LINES);
         if self.bar.is_none() && (due || last) {
@@ -129,11 +175,12 @@ impl Monitor for Terminal {
             let terms = shown(epoch.terms.iter().cloned());
             let validation =
                 epoch.validation_accuracy.map(|a| format!("  validation {}", percent(a))).unwrap_or_default();
+            let gradients = shown_gradients(&epoch.gradients);
             let left = (self.epochs - epoch.epoch.min(self.epochs)) * self.samples;
             let speed = self.samples_per_second();
             let eta_s = left as f64 / speed.max(1e-9);
             self.say(&format!(
-                "{}: epoch {}/{}  {terms}  train {}{validation}  {speed:.0} samples/s  waited {}  ETA {eta_s:.0} s",
+                "{}: epoch {}/{}  {terms}{gradients}  train {}{validation}  {speed:.0} samples/s  waited {}  ETA {eta_s:.0} s",
                 Shown(name),
                 epoch.epoch,
                 self.epochs,

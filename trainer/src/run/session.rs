@@ -118,14 +118,18 @@ impl Session<'_> {
     }
 
     /// Writes what is left of the folder; the evidence, which makes it complete, at last.
-    fn finish(&self, results: &Results, mut evidence: Evidence) -> Result<()> {
+    fn finish(&mut self, results: &Results, mut evidence: Evidence) -> Result<()> {
         // What was appended while training ran may hold an epoch twice after a kill.
         self.folder.write("metrics.jsonl", report::metrics(&self.curves).as_bytes())?;
         self.folder.write(saved::RESULTS, json::pretty(results).as_bytes())?;
         let html = report::render(results, &self.curves, &self.recipe.to_toml());
         self.folder.write("report.html", html.as_bytes())?;
         evidence.end(&self.folder)?;
-        self.folder.write(folder::EVIDENCE, json::pretty(&evidence).as_bytes())
+        self.folder.write(folder::EVIDENCE, json::pretty(&evidence).as_bytes())?;
+        if let Some(peak) = evidence.peak_mib {
+            self.note(&format!("peak memory {peak:.0} MiB"));
+        }
+        Ok(())
     }
 }
 
