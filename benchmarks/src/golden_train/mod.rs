@@ -3,10 +3,12 @@
 //! Each file holds cases of one primitive: tensors `caseN.NAME` and hyper-parameters as JSON. f64 cases are computed in
 //! f64, f32 cases in f32. What the trainer does not have yet is listed, not skipped in silence.
 
+mod distill;
 mod graphs;
 mod losses;
 mod operators;
 mod optimizers;
+mod relations;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -171,8 +173,41 @@ const FILES: &[(&str, Run)] = &[
     ("train/schedules", optimizers::schedule),
     ("train/softmax", operators::softmax),
     ("distill/dot", optimizers::dot),
-    ("distill/kd", losses::kd),
-    ("distill/kd_total", losses::kd_total),
+];
+
+/// A distillation loss computed in f64 and in f32.
+macro_rules! both {
+    ($file:literal, $loss:path) => {
+        ($file, |case| distill::in_f64(case, $loss), |case| distill::in_f32(case, $loss))
+    };
+}
+
+/// The files of distillation losses.
+const DISTILL: &[(&str, Run, Run)] = &[
+    both!("distill/byot", distill::byot),
+    both!("distill/cc", relations::cc),
+    both!("distill/cc_paper", relations::cc_paper),
+    both!("distill/codistill", distill::codistill),
+    both!("distill/crd", relations::crd),
+    both!("distill/dist", distill::dist),
+    both!("distill/dkd", distill::dkd),
+    both!("distill/ensemble_kd", distill::ensemble_kd),
+    both!("distill/kd", distill::kd),
+    both!("distill/kd_total", distill::kd_total),
+    both!("distill/label_smoothing", distill::label_smoothing),
+    both!("distill/logit_std_kd", distill::logit_std_kd),
+    both!("distill/mlkd_align", distill::mlkd),
+    both!("distill/mse_logits", distill::mse_logits),
+    both!("distill/nkd", distill::nkd),
+    both!("distill/ofa", distill::ofa),
+    both!("distill/pkt", relations::pkt),
+    both!("distill/rkd", relations::rkd),
+    both!("distill/rkd_a", relations::rkd_a),
+    both!("distill/rkd_d", relations::rkd_d),
+    both!("distill/sp", relations::sp),
+    both!("distill/srrl", distill::srrl),
+    both!("distill/tfkd_reg", distill::tf_kd),
+    both!("distill/wsld", distill::wsld),
 ];
 
 /// Compares every case of every file below `golden` (which holds `train` and `distill`); a line's name and outcome each.
@@ -194,12 +229,16 @@ pub fn run(golden: &Path) -> Vec<(String, Outcome)> {
                     continue;
                 }
             };
-            let Some((_, run)) = FILES.iter().find(|(file, _)| *file == name) else {
+            let alone = FILES.iter().filter(|row| row.0 == name).map(|row| (row.1, ""));
+            let twice = DISTILL.iter().filter(|row| row.0 == name).flat_map(|row| [(row.1, ""), (row.2, " in f32")]);
+            let runs: Vec<(Run, &str)> = alone.chain(twice).collect();
+            if runs.is_empty() {
                 lines.push((name, Outcome::NotBuilt(format!("{} cases", cases.len()))));
                 continue;
-            };
+            }
             for (i, case) in cases.iter().enumerate() {
-                lines.push((format!("{name}/{i}"), run(case).unwrap_or_else(Outcome::Differs)));
+                let all = runs.iter().map(|(run, suffix)| (format!("{name}/{i}{suffix}"), run(case)));
+                lines.extend(all.map(|(line, outcome)| (line, outcome.unwrap_or_else(Outcome::Differs))));
             }
         }
     }

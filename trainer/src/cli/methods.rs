@@ -42,7 +42,8 @@ What a term of `[distill]` can be; made by `kd-train methods --format markdown`.
 an option says otherwise; nothing flows into the teacher; teachers are in eval mode and never changed. Every term has a
 `weight`, a `stage` and may have a `schedule` for its weight ([recipes.md](recipes.md)). A tap is the name of a value of the
 network: `logits`, `features`, `stage1`, `stage1.pre` (before its activation); `stages` and `stages.pre` mean all stages,
-paired from the deepest up.
+paired from the deepest up. Where samples are mixed (mixup), `ce` has both classes; other methods that read labels have that of
+the larger share.
 ";
 
 /// Prints what was asked for.

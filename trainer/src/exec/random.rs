@@ -24,11 +24,16 @@ impl Stream {
         }
     }
 
+    /// 64 bits, number `i`.
+    #[inline]
+    pub fn bits(self, i: u64) -> u64 {
+        mix(self.key.wrapping_add(i.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    }
+
     /// Number `i`, uniform in [0, 1) on a grid of 2⁻²⁴ (exact in f32).
     #[inline]
     pub fn uniform(self, i: usize) -> f32 {
-        let bits = mix(self.key.wrapping_add((i as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-        (bits >> 40) as f32 * (1.0 / 16_777_216.0)
+        (self.bits(i as u64) >> 40) as f32 * (1.0 / 16_777_216.0)
     }
 }
 

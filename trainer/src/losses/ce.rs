@@ -1,8 +1,9 @@
 //! Cross-entropy with the true classes.
 
-use kd_runtime::{Refusal, Result};
+use kd_runtime::Result;
 
 use super::rows::{Reduction, log_sum_exp};
+use super::taps::check_labels;
 use super::{Batch, Knowledge, Loss, Method, Pair};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
@@ -12,9 +13,11 @@ pub static METHOD: Method = Method {
     name: "ce",
     about: "cross-entropy with the true classes",
     knowledge: Knowledge::Task,
-    formula: "`-Σ_k q_k log p_k` with `p = softmax(logits)` and `q = (1 - label_smoothing)·[k = label] + label_smoothing / classes`, \
-        in nats. It is also the task's loss, whose factor is `distill.task_weight` and whose smoothing is \
-        `train.label_smoothing`; as a term it serves a second output.",
+    formula: "`-Σ_k q_k log p_k` with `p = softmax(logits)` and `q = (1 - label_smoothing)·[k = label] + label_smoothing / \
+        classes`, in nats. With `spread = \"others\"` the other classes alone share label_smoothing \
+        (Teacher-free-KD): the same at `label_smoothing · classes / (classes - 1)`. It is also the task's loss, \
+        whose factor is `distill.task_weight` and whose smoothing is `train.label_smoothing`; as a term it serves a \
+        second output.",
     source: "smoothing: Szegedy et al. 2016 (arXiv 1512.00567) §7",
     options: OPTIONS,
     build,
@@ -28,6 +31,11 @@ pub static OPTIONS: &[Spec] = &[
         about: "share of the target that is spread evenly over all classes, the true one included",
         kind: Kind::Number { default: 0.0, range: Range::BelowOne },
     },
+    Spec {
+        name: "spread",
+        about: "whether `all` classes share label_smoothing, or the `others` than the true one",
+        kind: Kind::Choice { default: "all", known: &["all", "others"] },
+    },
 ];
 
 /// `-Σ_k q_k log p_k` with `p = softmax(logits)` and `q = (1 - smoothing) · [k = label] + smoothing / classes`, in nats;
@@ -37,7 +45,7 @@ pub static OPTIONS: &[Spec] = &[
 /// * `d_logits`: overwritten with `(p - q) / batch`.
 ///
 /// Source: the smoothing of Szegedy et al. 2016 (arXiv 1512.00567) §7, as torch's `label_smoothing`; some code spreads
-/// it over the other `classes - 1` classes only, which is the same loss at another smoothing.
+/// it over the other `classes - 1` classes only, which is the same loss at another smoothing: [`of_others`].
 pub fn cross_entropy<T: Real>(
     logits: &[T],
     labels: &[usize],
@@ -93,9 +101,16 @@ pub fn mixed_targets<T: Real>(
     T::from_f64(total)
 }
 
+/// The smoothing over all classes that is one over the others alone: `q = (1 - smoothing)` at the label and
+/// `smoothing / (classes - 1)` elsewhere.
+pub fn of_others<T: Real>(smoothing: T, classes: usize) -> T {
+    smoothing * T::from_usize(classes) / T::from_usize(classes.max(2) - 1)
+}
+
 struct CrossEntropy {
     student: [String; 1],
     smoothing: f32,
+    others_alone: bool,
 }
 
 /// The method `ce`.
@@ -103,12 +118,13 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     Ok(Box::new(CrossEntropy {
         student: [pair.student(options.text("student"))?.name],
         smoothing: options.number("label_smoothing") as f32,
+        others_alone: options.text("spread") == "others",
     }))
 }
 
 /// The task's own loss on this output.
 pub fn task(output: &str, smoothing: f64) -> Box<dyn Loss> {
-    Box::new(CrossEntropy { student: [output.to_string()], smoothing: smoothing as f32 })
+    Box::new(CrossEntropy { student: [output.to_string()], smoothing: smoothing as f32, others_alone: false })
 }
 
 impl Loss for CrossEntropy {
@@ -130,13 +146,10 @@ impl Loss for CrossEntropy {
     ) -> Result<f32> {
         let logits = student[0];
         let classes = super::columns(&self.student[0], logits, batch)?;
-        let others = batch.mixed.iter().map(|(label, _)| label);
-        if let Some(&label) = batch.labels.iter().chain(others).find(|&&label| label >= classes) {
-            let action = "give the network an output for every class";
-            return Err(Refusal::new("label", format!("a class below {classes}"), label, action));
-        }
+        check_labels(batch, classes)?;
+        let smoothing = if self.others_alone { of_others(self.smoothing, classes) } else { self.smoothing };
         let d_logits = &mut *d_student[0];
-        let (labels, smoothing, reduction) = (batch.labels, self.smoothing, Reduction::BatchMean);
+        let (labels, reduction) = (batch.labels, Reduction::BatchMean);
         let value = cross_entropy(logits, labels, classes, smoothing, reduction, d_logits);
         Ok(value + mixed_targets(logits, labels, batch.mixed, classes, smoothing, reduction, d_logits))
     }

@@ -1,10 +1,11 @@
 //! Soft targets.
 
-use kd_runtime::{Refusal, Result};
+use kd_runtime::Result;
 
-use super::rows::{REDUCTIONS, Reduction, log_sum_exp};
-use super::{Batch, Knowledge, Loss, Method, Pair};
-use crate::exec::{Parameter, Real};
+use super::rows::{AVERAGES, Average, REDUCTIONS, Reduction, divergence, log_softmax};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
+use super::{Knowledge, Loss, Method, Pair};
+use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `kd`.
@@ -12,13 +13,17 @@ pub static METHOD: Method = Method {
     name: "kd",
     about: "soft targets (Hinton et al. 2015)",
     knowledge: Knowledge::Response,
-    formula: "`temperature² · KL(p_teacher ‖ p_student)` with `p = softmax(logits / temperature)`, in nats. Gradient by the student's \
-        logits: `temperature · (p_student - p_teacher) / batch`. With several teachers, `p_teacher` is the weighted mean of their \
-        probabilities at that temperature.\n\n\
-        Other code differs: RepDistiller's and mdistiller's `0.1 CE + 0.9 KD` is `task_weight = 0.1`, `weight = 0.9`; a seed \
-        paper's literal sums are `reduction = \"sum\"`, `tau2 = false`; `KLDivLoss()` at its default (Teacher-free-KD, DeiT) is \
-        `reduction = \"mean\"`, which weighs the term by 1/classes; KD4TSC and AB_distillation leave out temperature² \
-        (`tau2 = false`).",
+    formula: "`temperature² · KL(p_teacher ‖ p_student)` with `p = softmax(logits / temperature)`, in nats. Gradient by \
+        the student's logits: `temperature · (p_student - p_teacher) / batch`. With several teachers, `p_teacher` is \
+        the weighted mean of their probabilities at that temperature, or the softmax of the weighted mean of their \
+        logits (`average = \"logits\"`).\n\n\
+        Other code differs: RepDistiller's and mdistiller's `0.1 CE + 0.9 KD` is `task_weight = 0.1`, `weight = \
+        0.9`; a seed paper's literal sums are `reduction = \"sum\"`, `tau2 = false`; `KLDivLoss()` at its default \
+        (Teacher-free-KD, DeiT) is `reduction = \"mean\"`, which weighs the term by 1/classes; KD4TSC and \
+        AB_distillation leave out temperature² (`tau2 = false`).\n\n\
+        `standardize` replaces the logits of both sides by their z-scores, `(z - mean) / (std + 1e-7)` over the \
+        classes with the unbiased deviation (logit standardization: Sun et al. 2024, arXiv 2403.01427; there \
+        temperature 2, weight 9 beside 0.1 CE). A row of equal logits gets no gradient.",
     source: "Hinton, Vinyals, Dean 2015 (arXiv 1503.02531) §2",
     options: OPTIONS,
     build,
@@ -26,8 +31,8 @@ pub static METHOD: Method = Method {
 
 /// Options of the method `kd`.
 pub static OPTIONS: &[Spec] = &[
-    Spec { name: "student", about: "tap with the student's logits", kind: Kind::Text { default: "logits" } },
-    Spec { name: "teacher", about: "tap with the teacher's logits", kind: Kind::Text { default: "logits" } },
+    STUDENT_LOGITS,
+    TEACHER_LOGITS,
     Spec {
         name: "temperature",
         about: "what both logits are divided by",
@@ -42,6 +47,16 @@ pub static OPTIONS: &[Spec] = &[
         name: "tau2",
         about: "whether to multiply by temperature², so that weights compare across temperatures",
         kind: Kind::Flag { default: true },
+    },
+    Spec {
+        name: "standardize",
+        about: "whether logits are replaced by their z-scores over the classes",
+        kind: Kind::Flag { default: false },
+    },
+    Spec {
+        name: "average",
+        about: "what is averaged over several teachers",
+        kind: Kind::Choice { default: "probabilities", known: AVERAGES },
     },
 ];
 
@@ -70,67 +85,70 @@ pub fn soft_targets<T: Real>(
     let scale = T::from_f64(reduction.factor(batch, classes)) * if tau2 { temperature * temperature } else { T::ONE };
     let rows =
         student.chunks_exact(classes).zip(teacher.chunks_exact(classes)).zip(d_student.chunks_exact_mut(classes));
+    let (mut log_s, mut log_t) = (Vec::with_capacity(classes), Vec::with_capacity(classes));
     let mut total = 0.0;
     for ((student, teacher), d_row) in rows {
-        let (shift_s, shift_t) = (log_sum_exp(student, inverse), log_sum_exp(teacher, inverse));
-        let mut value = T::ZERO;
-        for ((d, &s), &t) in d_row.iter_mut().zip(student).zip(teacher) {
-            let (log_s, log_t) = (s * inverse - shift_s, t * inverse - shift_t);
-            let (p_s, p_t) = (log_s.exp(), log_t.exp());
-            if p_t != T::ZERO {
-                value += p_t * (log_t - log_s);
-            }
-            *d = (p_s - p_t) * inverse * scale;
+        log_softmax(student, inverse, &mut log_s);
+        log_softmax(teacher, inverse, &mut log_t);
+        total += divergence(&log_s, &log_t).to_f64();
+        for ((d, &s), &t) in d_row.iter_mut().zip(&log_s).zip(&log_t) {
+            *d = (s.exp() - t.exp()) * inverse * scale;
         }
-        total += value.to_f64();
     }
     T::from_f64(total) * scale
 }
 
-struct SoftTargets {
-    student: [String; 1],
-    teacher: [String; 1],
-    temperature: f32,
-    reduction: Reduction,
-    tau2: bool,
+/// Replaces each row of `logits` by its z-scores `(z - mean) / (std + 1e-7)`, with the unbiased deviation (`classes - 1`);
+/// gives each row's deviation. Sun et al. 2024 (arXiv 2403.01427) eq. 9.
+pub fn standardize<T: Real>(logits: &mut [T], classes: usize) -> Vec<T> {
+    let rows = logits.chunks_exact_mut(classes);
+    let standardized = rows.map(|row| {
+        let mean = row.iter().fold(T::ZERO, |sum, &z| sum + z) / T::from_usize(classes);
+        row.iter_mut().for_each(|z| *z -= mean);
+        let squares = row.iter().fold(T::ZERO, |sum, &z| sum + z * z);
+        let deviation = (squares / T::from_usize(classes.max(2) - 1)).sqrt();
+        row.iter_mut().for_each(|z| *z = *z / (deviation + T::from_f64(EPSILON)));
+        deviation
+    });
+    standardized.collect()
+}
+
+/// What is added to a deviation.
+const EPSILON: f64 = 1e-7;
+
+/// Turns gradients by z-scores into those by the logits: `(d - mean(d)) / (std + ε) - z · Σ d z / ((classes - 1) std)`. A row
+/// of equal logits has no direction to change in: 0.
+pub fn standardize_backward<T: Real>(scores: &[T], deviations: &[T], classes: usize, d: &mut [T]) {
+    let rows = scores.chunks_exact(classes).zip(d.chunks_exact_mut(classes)).zip(deviations);
+    for ((scores, d), &deviation) in rows {
+        if deviation == T::ZERO {
+            d.fill(T::ZERO);
+            continue;
+        }
+        let mean = d.iter().fold(T::ZERO, |sum, &d| sum + d) / T::from_usize(classes);
+        let along = scores.iter().zip(&*d).fold(T::ZERO, |sum, (&z, &d)| sum + z * d);
+        let along = along / (T::from_usize(classes.max(2) - 1) * deviation);
+        let inverse = T::ONE / (deviation + T::from_f64(EPSILON));
+        d.iter_mut().zip(scores).for_each(|(d, &z)| *d = (*d - mean) * inverse - z * along);
+    }
 }
 
 /// The method `kd`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    Ok(Box::new(SoftTargets {
-        student: [pair.student(options.text("student"))?.name],
-        teacher: [options.text("teacher").to_string()],
-        temperature: options.number("temperature") as f32,
-        reduction: Reduction::of(options.text("reduction")),
-        tau2: options.flag("tau2"),
-    }))
-}
-
-impl Loss for SoftTargets {
-    fn student_taps(&self) -> &[String] {
-        &self.student
-    }
-
-    fn teacher_taps(&self) -> &[String] {
-        &self.teacher
-    }
-
-    fn value(
-        &mut self,
-        batch: &Batch<'_>,
-        student: &[&[f32]],
-        teacher: &[&[f32]],
-        d_student: &mut [&mut [f32]],
-        _own: &mut [Parameter<f32>],
-    ) -> Result<f32> {
-        let (student, teacher) = (student[0], teacher[0]);
-        let classes = super::columns(&self.student[0], student, batch)?;
-        let taught = super::columns(&self.teacher[0], teacher, batch)?;
-        if classes != taught {
-            let action = "give student and teacher the same classes";
-            return Err(Refusal::new("kd", format!("{classes} teacher logits a sample"), taught, action));
+    let (temperature, tau2) = (options.number("temperature") as f32, options.flag("tau2"));
+    let reduction = Reduction::of(options.text("reduction"));
+    let average = Average::of(options.text("average"));
+    let z_scores = options.flag("standardize");
+    answers(options, pair, average, move |seen, d| {
+        let classes = seen.columns[0];
+        if !z_scores {
+            return soft_targets(seen.student, seen.teacher, classes, temperature, reduction, tau2, d);
         }
-        let d_student = &mut *d_student[0];
-        Ok(soft_targets(student, teacher, classes, self.temperature, self.reduction, self.tau2, d_student))
-    }
+        let (mut student, mut teacher) = (seen.student.to_vec(), seen.teacher.to_vec());
+        let deviations = standardize(&mut student, classes);
+        standardize(&mut teacher, classes);
+        let value = soft_targets(&student, &teacher, classes, temperature, reduction, tau2, d);
+        standardize_backward(&student, &deviations, classes, d);
+        value
+    })
 }

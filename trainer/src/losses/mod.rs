@@ -3,17 +3,45 @@
 //! A method is a pure function over rows of floats ([`Real`](crate::exec::Real), so that tests compare it in f64), a
 //! [`Loss`] that calls it on the taps of a step, and a [`Method`], its row in the table.
 
+pub mod byot;
+pub mod cc;
 pub mod ce;
+pub mod codistill;
+pub mod crd;
+pub mod cs_kd;
+pub mod dist;
+pub mod dkd;
+pub mod embed;
 pub mod kd;
+pub mod mlkd;
+pub mod mse_logits;
+pub mod nkd;
+pub mod ofa;
 pub mod pair;
+pub mod pkt;
+pub mod ps_kd;
+pub mod relation;
+pub mod rkd_a;
+pub mod rkd_d;
 pub mod rows;
+pub mod sp;
+pub mod srrl;
 pub mod table;
+pub mod taps;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_own;
+#[cfg(test)]
+mod tests_relations;
+pub mod tf_kd;
+pub mod wsld;
 
 use kd_runtime::{Refusal, Result};
 
 pub use pair::{Pair, Tap};
+
+use rows::Average;
 
 use crate::exec::Parameter;
 use crate::options::{Options, Spec};
@@ -43,6 +71,10 @@ pub trait Loss {
     /// side, a variance), else its memory. They lie in checkpoints and are never exported.
     fn own(&self) -> Vec<Parameter<f32>> {
         Vec::new()
+    }
+    /// What several teachers' answers are together, where it reads logits.
+    fn average(&self) -> Average {
+        Average::default()
     }
     /// The value (mean over the batch unless its doc says otherwise), not yet weighted. `d_student[i]`, of the length of
     /// `student[i]`, is overwritten with the gradient of the value, as is the gradient of each of `own` that is trained.

@@ -86,10 +86,16 @@ impl<'a> Pair<'a> {
         self.teacher(LOGITS).map(|_| self.teacher.map(|(graph, _)| graph).expect("there is a teacher"))
     }
 
+    /// Values of the student: names with commas between, or [`STAGES`] for all its stages, from the shallowest. A network
+    /// without stages has its `features` instead.
+    pub fn student_taps(&self, names: &str) -> Result<Vec<Tap>> {
+        listed(&self.student, names, |name| self.student(name))
+    }
+
     /// Values of both, one beside the other: each side names taps with commas between, or [`STAGES`] (`stages.pre`) for
     /// all its stages, which are paired from the deepest up. A network without stages has its `features` instead.
     pub fn taps(&self, student: &str, teacher: &str) -> Result<Vec<(Tap, Tap)>> {
-        let mut ours = listed(&self.student, student, |name| self.student(name))?;
+        let mut ours = self.student_taps(student)?;
         let mut theirs = match self.teacher {
             Some((graph, _)) => listed(graph, teacher, |name| self.teacher(name))?,
             None => vec![self.teacher(teacher)?],

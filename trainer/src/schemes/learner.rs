@@ -117,7 +117,7 @@ impl Learner {
                 }
             }
             for name in term.loss.teacher_taps() {
-                teacher.push(teachers.taught(networks, name, term.temperature)?);
+                teacher.push(teachers.taught(networks, name, term.temperature, term.loss.average())?);
             }
             let first = executor.adopt(term.loss.own());
             let own = first..executor.parameters().len();

@@ -12,7 +12,7 @@ use crate::data::augment::Augment;
 use crate::data::{self, RawBatch, Samples, scale};
 use crate::exec::{Executor, Mode, Plan};
 use crate::losses::pair::{LOGITS, value_name};
-use crate::losses::rows::log_sum_exp;
+use crate::losses::rows::Average;
 use crate::schemes::meeting::Snapshot;
 use crate::teacher::cache::{Cache, Key, fingerprint};
 use crate::teacher::{CacheWish, Network, log_probability, parameters_sha256};
@@ -79,12 +79,14 @@ struct Source {
     is_probability: bool,
 }
 
-/// Logits made of answers: the logarithm of one teacher's probabilities, or what stands for several teachers at a
-/// temperature T: `T · ln Σ w_i softmax(z_i / T)`, whose softmax at T is the weighted mean of the softened answers.
+/// Logits made of answers: the logarithm of one teacher's probabilities, or what stands for several teachers: the mean of
+/// their logits, or at a temperature T `T · ln Σ w_i softmax(z_i / T)`, whose softmax at T is the weighted mean of the
+/// softened answers.
 struct Soft {
     /// One a member.
     sources: Vec<Source>,
     temperature: f64,
+    average: Average,
     values: Vec<f32>,
     /// Logits of one row of one member, and the mean of a row.
     row: Vec<f32>,
@@ -99,8 +101,14 @@ impl Teachers {
         Ok(Self { members, soft: Vec::new(), epoch: 0 })
     }
 
-    /// How a term reads the value `name` at its temperature. `networks` are those it was planned with.
-    pub(super) fn taught(&mut self, networks: &[Network], name: &str, temperature: f64) -> Result<Taught> {
+    /// How a term reads the value `name`, several teachers as one at its temperature. `networks` are those it was planned with.
+    pub(super) fn taught(
+        &mut self,
+        networks: &[Network],
+        name: &str,
+        temperature: f64,
+        average: Average,
+    ) -> Result<Taught> {
         let source = |(network, member): (&Network, &Member)| -> Result<Source> {
             let Network { graph, contract, .. } = network;
             let value = value_name(graph, &contract.output.name, name);
@@ -116,7 +124,9 @@ impl Teachers {
         match sources[..] {
             [] => Err(Refusal::new("distill.terms", "a teacher", "none", "add [teacher]")),
             [only] if !only.is_probability => Ok(Taught::Value(only.tap)),
-            _ if sources.iter().all(|source| source.is_answer) => Ok(Taught::Soft(self.soften(sources, temperature))),
+            _ if sources.iter().all(|source| source.is_answer) => {
+                Ok(Taught::Soft(self.soften(sources, temperature, average)))
+            }
             _ => {
                 let expected = "`logits`, the only value that several teachers have a mean of";
                 Err(Refusal::new("distill.terms: teacher", expected, format!("`{name}`"), "keep one teacher"))
@@ -125,11 +135,12 @@ impl Teachers {
     }
 
     /// The place of these logits; terms that read the same at the same temperature share them.
-    fn soften(&mut self, sources: Vec<Source>, temperature: f64) -> usize {
-        let known = self.soft.iter().position(|soft| soft.sources == sources && soft.temperature == temperature);
-        known.unwrap_or_else(|| {
+    fn soften(&mut self, sources: Vec<Source>, temperature: f64, average: Average) -> usize {
+        let is_same =
+            |soft: &Soft| soft.sources == sources && soft.temperature == temperature && soft.average == average;
+        self.soft.iter().position(is_same).unwrap_or_else(|| {
             let (values, row, mean) = (Vec::new(), Vec::new(), Vec::new());
-            self.soft.push(Soft { sources, temperature, values, row, mean });
+            self.soft.push(Soft { sources, temperature, average, values, row, mean });
             self.soft.len() - 1
         })
     }
@@ -354,7 +365,6 @@ impl Soft {
         let [(first, source), ..] = &*members.iter().zip(&self.sources).collect::<Vec<_>>() else { return };
         let classes = first.elements[source.tap].max(1);
         let rows = first.value(source.tap).len() / classes;
-        let inverse = 1.0 / self.temperature;
         for i in 0..rows {
             self.mean.clear();
             self.mean.resize(classes, 0.0);
@@ -362,13 +372,10 @@ impl Soft {
                 let answer = &member.value(source.tap)[i * classes..][..classes];
                 self.row.clear();
                 self.row.extend(answer.iter().map(|&v| if source.is_probability { log_probability(v) } else { v }));
-                let shift = f64::from(log_sum_exp(&self.row, inverse as f32));
-                for (mean, &z) in self.mean.iter_mut().zip(&self.row) {
-                    *mean += member.weight * (f64::from(z) * inverse - shift).exp();
-                }
+                self.average.add(&mut self.mean, &self.row, member.weight, self.temperature);
             }
-            let logits = self.mean.iter().map(|mean| (self.temperature * mean.max(f64::MIN_POSITIVE).ln()) as f32);
-            self.values.extend(logits);
+            self.average.finish(&mut self.mean, self.temperature);
+            self.values.extend(self.mean.iter().map(|&logit| logit as f32));
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::exec::random::Stream;
 use crate::exec::{Executor, Mode, Plan};
 use crate::losses::ce::cross_entropy;
 use crate::losses::kd::soft_targets;
-use crate::losses::rows::{Reduction, log_sum_exp};
+use crate::losses::rows::{Average, Reduction, log_sum_exp};
 use crate::losses::table::METHODS;
 use crate::optim::schedule::SCHEDULES;
 use crate::options::{Options, Setting};
@@ -323,12 +323,17 @@ fn several_teachers_are_the_weighted_mean_of_their_softened_answers() {
         rows.flat_map(|(row, shift)| row.iter().map(move |z| (z / t - shift).exp())).collect()
     };
     for t in [1.0, 4.0] {
-        let taught = teachers.taught(&networks, "logits", t).unwrap();
+        let taught = teachers.taught(&networks, "logits", t, Average::Probabilities).unwrap();
+        let mean = teachers.taught(&networks, "logits", t, Average::Logits).unwrap();
         teachers.answer(&batch).unwrap();
         let logits: Vec<f64> = teachers.value(taught).iter().map(|&z| f64::from(z)).collect();
         let found = softened(&logits, t);
-        let each: Vec<Vec<f64>> =
-            networks.iter().map(|n| softened(&answers(&n.graph, &n.contract, &batch), t)).collect();
+        let raw: Vec<Vec<f64>> = networks.iter().map(|n| answers(&n.graph, &n.contract, &batch)).collect();
+        let each: Vec<Vec<f64>> = raw.iter().map(|logits| softened(logits, t)).collect();
+        for (i, found) in teachers.value(mean).iter().enumerate() {
+            let expected = 0.25 * raw[0][i] + 0.75 * raw[1][i];
+            assert!((f64::from(*found) - expected).abs() < 1e-5, "logits at {i}: {found}, expected {expected}");
+        }
         assert_eq!(found.len(), 5 * CLASSES);
         for (i, found) in found.iter().enumerate() {
             let expected = 0.25 * each[0][i] + 0.75 * each[1][i];
@@ -443,4 +448,25 @@ fn answers_that_are_kept_teach_bit_for_bit_as_those_given_live() {
 
 fn augmentation(name: &str) -> Choice {
     choice(crate::data::augment::table::AUGMENTATIONS.iter().map(|kind| (kind.name, kind.options)), name)
+}
+
+#[test]
+fn adapters_and_arrays_of_losses_learn_and_are_not_kept() {
+    let student = network("cnn", 1);
+    let negatives = ("negatives", Setting::Count(8));
+    let rep = ("form", Setting::Text("rep".into()));
+    for (method, options) in
+        [("byot", vec![]), ("ofa", vec![]), ("srrl", vec![]), ("crd", vec![negatives]), ("cc", vec![rep])]
+    {
+        let distill = distill(0.0, vec![term(method, 1.0, &options)]);
+        let mut learner = learner(&student, &distill, &[teacher("mlp", 2, 1.0)]).unwrap();
+        learner.step(&batch(), 0, AT).unwrap();
+        let parameters = learner.executor.parameters();
+        let added = parameters.iter().filter(|p| p.name.starts_with("adapter.0") && p.role.is_trained());
+        let idle: Vec<&str> =
+            added.clone().filter(|p| p.gradient.iter().all(|g| *g == 0.0)).map(|p| p.name.as_str()).collect();
+        assert!(added.count() >= 2 && idle.is_empty(), "{method}: {idle:?}");
+        let kept = learner.network().unwrap().stats().unwrap().parameters;
+        assert_eq!(kept, student.stats().unwrap().parameters, "{method}");
+    }
 }

@@ -1,0 +1,138 @@
+//! Soft targets that lean on the label, at every stage of the student.
+
+use kd_runtime::{Refusal, Result};
+
+use super::pair::STAGES;
+use super::rows::{log_softmax, weighted_cross_entropy};
+use super::taps::{TEACHER_LOGITS, check_labels};
+use super::{Batch, Knowledge, Loss, Method, Pair, columns};
+use crate::exec::{Parameter, Real};
+use crate::options::{Kind, Options, Range, Spec};
+use crate::zoo::layers::Conv;
+
+/// The row of `ofa`.
+pub static METHOD: Method = Method {
+    name: "ofa",
+    about: "one for all: every stage answers, for unlike networks (Hao et al. 2023)",
+    knowledge: Knowledge::Response,
+    formula: "sum over the student's logits and those of a projector behind each stage of `-mean_b Σ_k ((p_teacher + \
+        y)^exponent - y) · ln p_student`, with y 1 at the label, else 0, and `p = softmax(logits / temperature)` of \
+        both. An exponent above 1 leans on the true class. A projector is a 3x3 convolution, batch norm and ReLU, \
+        the mean over places and a linear layer; of a vector, a linear layer. As published: exponent 1 to 1.5, \
+        stages 1 to 4.",
+    source: "Hao et al. 2023 (arXiv 2310.19444) eq. 6-8",
+    options: OPTIONS,
+    build,
+};
+
+/// Options of the method `ofa`.
+pub static OPTIONS: &[Spec] = &[
+    Spec { name: "student", about: "tap with the student's logits", kind: Kind::Text { default: "logits" } },
+    TEACHER_LOGITS,
+    Spec {
+        name: "at",
+        about: "taps of the student that get a projector, with commas between, or all `stages`",
+        kind: Kind::Text { default: STAGES },
+    },
+    Spec {
+        name: "exponent",
+        about: "of the teacher's probability, the true class's with 1 added",
+        kind: Kind::Number { default: 1.0, range: Range::Positive },
+    },
+    Spec {
+        name: "temperature",
+        about: "what both logits are divided by",
+        kind: Kind::Number { default: 1.0, range: Range::Positive },
+    },
+];
+
+/// `-mean_b Σ_k ((p_t + y)^exponent - y) ln p_s` of logits `[batch, classes]`; both at the temperature. `d_student` is
+/// overwritten. Hao et al. 2023 (arXiv 2310.19444) eq. 6.
+pub fn adapted_target<T: Real>(
+    student: &[T],
+    teacher: &[T],
+    labels: &[usize],
+    temperature: T,
+    exponent: T,
+    d_student: &mut [T],
+) -> T {
+    let classes = student.len() / labels.len().max(1);
+    let (inverse, share) = (T::ONE / temperature, T::ONE / T::from_usize(labels.len()));
+    let rows =
+        student.chunks_exact(classes).zip(teacher.chunks_exact(classes)).zip(d_student.chunks_exact_mut(classes));
+    let (mut log_s, mut log_t) = (Vec::new(), Vec::new());
+    let mut total = 0.0;
+    for (((student, teacher), d), &label) in rows.zip(labels) {
+        log_softmax(student, inverse, &mut log_s);
+        log_softmax(teacher, inverse, &mut log_t);
+        for (k, log) in log_t.iter_mut().enumerate() {
+            *log = if k == label {
+                (exponent * (T::ONE + log.exp()).ln()).exp() - T::ONE
+            } else {
+                (exponent * *log).exp()
+            };
+        }
+        total += weighted_cross_entropy(&log_s, &log_t, inverse, share, d).to_f64();
+    }
+    T::from_f64(total) * share
+}
+
+struct Stages {
+    /// Logits of the projectors, then of the student.
+    student: Vec<String>,
+    teacher: [String; 1],
+    temperature: f32,
+    exponent: f32,
+}
+
+fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
+    let classes = pair.classes;
+    let mut student = Vec::new();
+    for (i, stage) in pair.student_taps(options.text("at"))?.iter().enumerate() {
+        let tap = pair.adapt(stage, |net, prefix| {
+            let name = format!("{prefix}.projector{}", i + 1);
+            if let [channels, _, ..] = net.tail.shape[..] {
+                net.conv_norm_relu(&name, &Conv::square(channels, 3, 1))?;
+                net.global_average(&format!("{name}.features"));
+            }
+            net.linear(&format!("{name}.logits"), classes)
+        })?;
+        student.push(tap.name);
+    }
+    student.push(pair.student(options.text("student"))?.name);
+    let teacher = [options.text("teacher").to_string()];
+    let (temperature, exponent) = (options.number("temperature") as f32, options.number("exponent") as f32);
+    Ok(Box::new(Stages { student, teacher, temperature, exponent }))
+}
+
+impl Loss for Stages {
+    fn student_taps(&self) -> &[String] {
+        &self.student
+    }
+
+    fn teacher_taps(&self) -> &[String] {
+        &self.teacher
+    }
+
+    fn value(
+        &mut self,
+        batch: &Batch<'_>,
+        student: &[&[f32]],
+        teacher: &[&[f32]],
+        d_student: &mut [&mut [f32]],
+        _own: &mut [Parameter<f32>],
+    ) -> Result<f32> {
+        let classes = columns(&self.teacher[0], teacher[0], batch)?;
+        check_labels(batch, classes)?;
+        let mut total = 0.0;
+        for ((name, logits), d) in self.student.iter().zip(student).zip(d_student) {
+            if columns(name, logits, batch)? != classes {
+                let expected = format!("{classes} logits a sample, as of the teacher");
+                let action = "give student and teacher the same classes";
+                return Err(Refusal::new(format!("tap `{name}`"), expected, logits.len() / batch.size, action));
+            }
+            total += adapted_target(logits, teacher[0], batch.labels, self.temperature, self.exponent, d);
+        }
+        Ok(total)
+    }
+}

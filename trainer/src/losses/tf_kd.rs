@@ -1,0 +1,101 @@
+//! A hand-made teacher.
+
+use kd_runtime::Result;
+
+use super::kd::soft_targets;
+use super::rows::{REDUCTIONS, Reduction};
+use super::taps::check_labels;
+use super::{Batch, Knowledge, Loss, Method, Pair, columns};
+use crate::exec::{Parameter, Real};
+use crate::options::{Kind, Options, Range, Spec};
+
+/// The row of `tf_kd`.
+pub static METHOD: Method = Method {
+    name: "tf_kd",
+    about: "teacher-free: a hand-made teacher (Yuan et al. 2020)",
+    knowledge: Knowledge::Own,
+    formula: "`KL(q ‖ softmax(z_student))` with `q = softmax(u / temperature)`, u `correct` at the label and the rest of 1 \
+        spread evenly over the other classes. The student's logits are not divided. The mean is over batch · \
+        classes, as the authors' `KLDivLoss()` has it: their `alpha` and `multiplier` are `task_weight = 1 - alpha`, \
+        `weight = alpha · multiplier` (0.1 and 1 to 100).",
+    source: "Yuan et al. 2020 (arXiv 1909.11723) eq. 9-11",
+    options: OPTIONS,
+    build,
+};
+
+/// Options of the method `tf_kd`.
+pub static OPTIONS: &[Spec] = &[
+    Spec { name: "student", about: "tap with the logits", kind: Kind::Text { default: "logits" } },
+    Spec {
+        name: "correct",
+        about: "what the hand-made teacher gives the true class, before it is divided by the temperature",
+        kind: Kind::Number { default: 0.99, range: Range::PositiveShare },
+    },
+    Spec {
+        name: "temperature",
+        about: "what the hand-made teacher's numbers are divided by",
+        kind: Kind::Number { default: 20.0, range: Range::Positive },
+    },
+    Spec {
+        name: "reduction",
+        about: "sum over classes, then mean over the batch (`batchmean`), `sum` over both, or `mean` over both",
+        kind: Kind::Choice { default: "mean", known: REDUCTIONS },
+    },
+];
+
+/// `KL(q ‖ softmax(student))` with the hand-made q, of logits `[batch, classes]`. `d_student` is overwritten. Yuan et al. 2020
+/// (arXiv 1909.11723) eq. 9-11.
+pub fn hand_made<T: Real>(
+    student: &[T],
+    labels: &[usize],
+    correct: T,
+    temperature: T,
+    reduction: Reduction,
+    d_student: &mut [T],
+) -> T {
+    let classes = student.len() / labels.len().max(1);
+    let rest = (T::ONE - correct) / T::from_usize(classes.max(2) - 1);
+    let mut teacher = vec![rest / temperature; student.len()];
+    for (row, &label) in teacher.chunks_exact_mut(classes).zip(labels) {
+        row[label] = correct / temperature;
+    }
+    soft_targets(student, &teacher, classes, T::ONE, reduction, false, d_student)
+}
+
+struct HandMade {
+    student: [String; 1],
+    correct: f32,
+    temperature: f32,
+    reduction: Reduction,
+}
+
+fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
+    Ok(Box::new(HandMade {
+        student: [pair.student(options.text("student"))?.name],
+        correct: options.number("correct") as f32,
+        temperature: options.number("temperature") as f32,
+        reduction: Reduction::of(options.text("reduction")),
+    }))
+}
+
+impl Loss for HandMade {
+    fn student_taps(&self) -> &[String] {
+        &self.student
+    }
+
+    fn teacher_taps(&self) -> &[String] {
+        &[]
+    }
+
+    fn value(
+        &mut self,
+        batch: &Batch<'_>,
+        student: &[&[f32]],
+        _teacher: &[&[f32]],
+        d_student: &mut [&mut [f32]],
+        _own: &mut [Parameter<f32>],
+    ) -> Result<f32> {
+        check_labels(batch, columns(&self.student[0], student[0], batch)?)?;
+        Ok(hand_made(student[0], batch.labels, self.correct, self.temperature, self.reduction, d_student[0]))
+    }
+}

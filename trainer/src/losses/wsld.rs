@@ -1,0 +1,82 @@
+//! Soft targets weighted by how much more the student errs than the teacher.
+
+use kd_runtime::Result;
+
+use super::rows::{Average, log_softmax, weighted_cross_entropy};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
+use super::{Knowledge, Loss, Method, Pair};
+use crate::exec::Real;
+use crate::options::{Kind, Options, Range, Spec};
+
+/// The row of `wsld`.
+pub static METHOD: Method = Method {
+    name: "wsld",
+    about: "soft labels weighted sample by sample (Zhou et al. 2021)",
+    knowledge: Knowledge::Response,
+    formula: "`temperature² · mean_b w_b · H(p_teacher, p_student)` at the temperature, with `w = 1 - exp(-CE_student / \
+        (CE_teacher + 1e-7))` of the cross-entropies with the label at temperature 1. Nothing flows through w. As \
+        published: `weight = 2.5`, temperature 2 (ImageNet); 2.25 and 4 in cls_KD; CE beside it.",
+    source: "Zhou et al. 2021 (arXiv 2102.00650) eq. 11",
+    options: OPTIONS,
+    build,
+};
+
+/// Options of the method `wsld`.
+pub static OPTIONS: &[Spec] = &[
+    STUDENT_LOGITS,
+    TEACHER_LOGITS,
+    Spec {
+        name: "temperature",
+        about: "what both logits are divided by",
+        kind: Kind::Number { default: 2.0, range: Range::Positive },
+    },
+];
+
+/// `w_b = 1 - exp(-CE_student / (CE_teacher + 1e-7))` of each sample. Zhou et al. 2021 (arXiv 2102.00650) eq. 10.
+pub fn weights<T: Real>([student, teacher]: [&[T]; 2], labels: &[usize]) -> Vec<T> {
+    let classes = student.len() / labels.len().max(1);
+    let mut log = Vec::new();
+    let mut task = |row: &[T], label: usize| {
+        log_softmax(row, T::ONE, &mut log);
+        -log[label]
+    };
+    let rows = student.chunks_exact(classes).zip(teacher.chunks_exact(classes)).zip(labels);
+    rows.map(|((student, teacher), &label)| {
+        let ratio = task(student, label) / (task(teacher, label) + T::from_f64(1e-7));
+        T::ONE - (-(ratio.max(T::ZERO))).exp()
+    })
+    .collect()
+}
+
+/// `temperature² · mean_b w_b · H(p_teacher, p_student)` of logits `[batch, classes]` and given weights. `d_student` is
+/// overwritten. Zhou et al. 2021 (arXiv 2102.00650) eq. 11.
+pub fn weighted_soft_labels<T: Real>(
+    student: &[T],
+    teacher: &[T],
+    weights: &[T],
+    temperature: T,
+    d_student: &mut [T],
+) -> T {
+    let classes = student.len() / weights.len().max(1);
+    let inverse = T::ONE / temperature;
+    let scale = temperature * temperature / T::from_usize(weights.len());
+    let rows =
+        student.chunks_exact(classes).zip(teacher.chunks_exact(classes)).zip(d_student.chunks_exact_mut(classes));
+    let (mut log_s, mut log_t) = (Vec::new(), Vec::new());
+    let mut total = 0.0;
+    for (((student, teacher), d), &weight) in rows.zip(weights) {
+        log_softmax(student, inverse, &mut log_s);
+        log_softmax(teacher, inverse, &mut log_t);
+        log_t.iter_mut().for_each(|log| *log = log.exp());
+        total += (weight * weighted_cross_entropy(&log_s, &log_t, inverse, weight * scale, d)).to_f64();
+    }
+    T::from_f64(total) * scale
+}
+
+fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
+    let temperature = options.number("temperature") as f32;
+    answers(options, pair, Average::default(), move |seen, d| {
+        let weights = weights([seen.student, seen.teacher], seen.batch.labels);
+        weighted_soft_labels(seen.student, seen.teacher, &weights, temperature, d)
+    })
+}
