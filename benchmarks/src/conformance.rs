@@ -189,11 +189,13 @@ const REASONS: &[(&str, &str)] = &[
     ("as input 1, found", "element types that are not kd's"),
     ("one exponent, if it is an integer", "integer exponents of several elements"),
     ("a scale of shape", "a scale broadcast over the normalized axes"),
+    ("upsampling to the nearest element", "resizing other than upsampling by whole numbers"),
     ("an optional", "optional values"),
     ("training_mode", "training mode"),
-    ("found 1; convert the model", "opset 1"),
+    ("expected opset 7 to", "opsets before 7"),
     // A size of 0 on the first axis is read as the batch, as exporters mean it.
     ("found [3, 4, 0]", "an input without elements"),
+    ("whose sum is 61, found [0, 0, 0]", "an input without elements"),
 ];
 
 /// The reason for a refusal in words; `None` if it is none that holds.

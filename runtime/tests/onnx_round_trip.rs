@@ -8,9 +8,9 @@ use kd_runtime::graph::{Dim, ElementType, Graph, Shape, Tensor, ValueId};
 use kd_runtime::onnx::{self, messages::field, wire::Bytes, wire::Value};
 use kd_runtime::ops::recurrent::{Direction, Recurrent};
 use kd_runtime::ops::{
-    Op, activation, arith, batch_norm, cast, concat, conv, dropout, gate, gather, gemm, gru, layer_norm, lstm, pad,
-    pool, power, quantize_linear, reduce, relu, reshape, shape_of, slice, softmax, table, transpose, window::AutoPad,
-    window::Window,
+    Op, activation, arith, batch_norm, cast, concat, conv, conv_transpose, dropout, gate, gather, gemm, gru,
+    layer_norm, lstm, pad, pool, power, quantize_linear, reduce, relu, reshape, resize, shape_of, slice, softmax,
+    split, table, transpose, window::AutoPad, window::Window,
 };
 use support::random;
 
@@ -141,7 +141,8 @@ fn every_operator() -> Graph {
     let none = g.add_initializer("none", Tensor::from_vec(&[0], Vec::<f32>::new()));
     let truths = g.add_initializer("truths", Tensor::from_vec(&[2], vec![true, false]));
     let bytes = g.apply(cast::Cast { to: ElementType::F32 }, &[raw], "bytes");
-    g.outputs = vec![logits, recurrent, soft, log, none, truths, bytes, raw, pooled[1], x];
+    let larger = resizing(&mut g);
+    g.outputs = vec![larger, logits, recurrent, soft, log, none, truths, bytes, raw, pooled[1], x];
     g.validate().unwrap_or_else(|refusal| panic!("{refusal}"));
     g
 }
@@ -174,6 +175,21 @@ fn later_operators(g: &mut Graph, p: ValueId) -> (ValueId, ValueId) {
     layer(lstm::LSTM { layer: both }.into(), 4, 2, &["lstm", "lstm.h", "lstm.c"], steps);
     let recurrent = layer(gru::GRU { layer: back, linear_before_reset: true }.into(), 3, 1, &["gru", "gru.h"], steps);
     (p, recurrent)
+}
+
+/// What changes the size of images, over an input of its own.
+fn resizing(g: &mut Graph) -> ValueId {
+    let image = g.add_input("small image", ElementType::F32, Shape::batched(&[4, 2, 2]));
+    let parts = split::Split { axis: 1, num_outputs: Some(2) };
+    let half = g.add_node("halves", parts, &[Some(image)], &["first half", "second half"])[1];
+    let w = g.add_initializer("up.w", Tensor::from_vec(&[2, 3, 2, 2], vec![0.1_f32; 24]));
+    let window = Window { strides: vec![2, 2], ..Window::default() };
+    let up = conv_transpose::ConvTranspose { window, group: 1, output_padding: vec![1, 0], output_shape: vec![] };
+    let up = g.apply(up, &[half, w], "up");
+    let scales = g.add_initializer("scales", Tensor::from_vec(&[2], vec![2.0_f32, 3.0]));
+    let repeat = resize::Resize { axes: vec![2, -1] };
+    let large = g.add_node("large", repeat, &[Some(up), None, Some(scales)], &["large"])[0];
+    g.apply(pool::GlobalMaxPool, &[large], "largest")
 }
 
 #[test]

@@ -71,6 +71,16 @@ fn cases() -> Vec<Case> {
         case("BatchNormalization 7",
             one(8, &image, "BatchNormalization", &norm_inputs, &[int("spatial", 1), int("is_test", 1), ints("consumed_inputs", &[0, 0, 0, 1, 1]), float("epsilon", 1e-3)], &norm()),
             one(21, &image, "BatchNormalization", &norm_inputs, &[float("epsilon", 1e-3)], &norm())),
+        case("Resize 10",
+            one(10, &image, "Resize", &["x", "s"], &[string("mode", "nearest")], &[floats_initializer("s", &[4], &[1.0, 1.0, 2.0, 2.0])]),
+            one(21, &image, "Resize", &["x", "", "s"], &[string("coordinate_transformation_mode", "asymmetric"), string("nearest_mode", "floor")],
+                &[floats_initializer("s", &[4], &[1.0, 1.0, 2.0, 2.0])])),
+        case("Split 11 with sizes",
+            one(11, &image, "Split", &["x"], &[int("axis", 1), ints("split", &[2])], &[]),
+            one(21, &image, "Split", &["x", "y.split"], &[int("axis", 1)], &[ints_initializer("y.split", &[2])])),
+        case("Split 13 into as many parts as outputs",
+            one(17, &image, "Split", &["x"], &[int("axis", 1)], &[]),
+            one(21, &image, "Split", &["x"], &[int("axis", 1), int("num_outputs", 1)], &[])),
         case("Softmax 1, default axis on two axes",
             one(7, &[-1, 10], "Softmax", &["x"], &[], &[]),
             one(21, &[-1, 10], "Softmax", &["x"], &[int("axis", 1)], &[])),
@@ -124,6 +134,17 @@ fn old_softmax_sums_over_all_axes_from_its_own_on() {
 fn the_new_softmax_over_one_axis_is_left_alone() {
     let graph = onnx::read(&one(13, &[-1, 2, 3], "Softmax", &["x"], &[int("axis", 1)], &[])).expect("a model").graph;
     assert_eq!(graph.nodes.len(), 1);
+}
+
+#[test]
+fn a_split_with_more_outputs_than_parts_is_refused() {
+    let build = |outputs: &[&str]| {
+        let split = node("Split", &["x"], outputs, &[int("axis", 1), int("num_outputs", 2)]);
+        onnx::read(&model(21, &[split, input("x", &[1, 4]), output("a")]))
+    };
+    assert!(build(&["a", "b"]).is_ok());
+    let refusal = build(&["a", "b", "c"]).expect_err("a third part").to_string();
+    assert!(refusal.contains("expected at most 2 outputs, found 3"), "{refusal}");
 }
 
 #[test]

@@ -113,8 +113,9 @@ fn attributes(random: &mut Random, op: &str, rank: usize) -> Attrs {
     let mut attrs = Attrs::new();
     let ints: &[&str] = match op {
         "Concat" | "Flatten" | "Gather" | "LogSoftmax" | "Softmax" => &["axis"],
+        "Split" => &["axis", "num_outputs"],
         "DequantizeLinear" | "QuantizeLinear" => &["axis", "block_size"],
-        "Conv" => &["group"],
+        "Conv" | "ConvTranspose" => &["group"],
         "MaxPool" => &["ceil_mode", "storage_order"],
         "AveragePool" => &["ceil_mode", "count_include_pad"],
         "Gemm" => &["transA", "transB"],
@@ -143,6 +144,10 @@ fn attributes(random: &mut Random, op: &str, rank: usize) -> Attrs {
             let direction = random.one_of(&["forward", "reverse", "bidirectional", "backward"]);
             attrs = attrs.with("direction", Attr::String(direction.into()));
         }
+        "Resize" => {
+            let mode = random.one_of(&["nearest", "nearest", "nearest", "linear"]);
+            attrs = attrs.with("mode", Attr::String(mode.into()));
+        }
         "Pad" => {
             let mode = random.one_of(&["constant", "edge", "reflect", "wrap"]);
             attrs = attrs.with("mode", Attr::String(mode.into()));
@@ -152,8 +157,13 @@ fn attributes(random: &mut Random, op: &str, rank: usize) -> Attrs {
             (0..rank).for_each(|i| perm.swap(i, random.below(rank)));
             attrs = attrs.with_sizes("perm", &perm);
         }
-        "Conv" | "MaxPool" | "AveragePool" => {
-            if op != "Conv" {
+        "Conv" | "ConvTranspose" | "MaxPool" | "AveragePool" => {
+            if op == "ConvTranspose" && random.chance(20) {
+                let name = random.one_of(&["output_padding", "output_shape"]);
+                let value: Vec<i64> = (0..spatial).map(|_| random.int().saturating_abs()).collect();
+                attrs = attrs.with(name, Attr::Ints(value));
+            }
+            if !op.starts_with("Conv") {
                 let kernel: Vec<usize> = (0..spatial).map(|_| 1 + random.below(3)).collect();
                 attrs = attrs.with_sizes("kernel_shape", &kernel);
             }
@@ -182,7 +192,9 @@ fn more_inputs(random: &mut Random, op: &str) -> usize {
         "LSTM" => random.one_of(&[2, 3, 5, 6, 7]),
         "LayerNormalization" => random.one_of(&[1, 2]),
         "Add" | "Sub" | "Mul" | "Div" | "MatMul" | "Pow" | "Gather" | "Reshape" | "Unsqueeze" => 1,
-        "Conv" | "Gemm" | "QuantizeLinear" | "DequantizeLinear" | "Concat" => random.one_of(&[1, 2]),
+        "Resize" => random.one_of(&[2, 3]),
+        "Split" => random.below(2),
+        "Conv" | "ConvTranspose" | "Gemm" | "QuantizeLinear" | "DequantizeLinear" | "Concat" => random.one_of(&[1, 2]),
         "Clip" | "Dropout" => random.below(3),
         "Pad" => random.one_of(&[1, 2, 3]),
         "ReduceMean" | "Squeeze" => random.below(2),
@@ -225,6 +237,20 @@ fn attempt(random: &mut Random, name: &str) -> bool {
         let companion = match (name, &inputs[1..]) {
             ("Slice", [Some(starts), ..]) => random.tensor(starts.element(), starts.shape()),
             ("GRU" | "LSTM", earlier) if random.chance(90) => recurrent_input(random, name, &shape, earlier.len()),
+            ("Resize", [_]) => {
+                let scales = shape.iter().map(|_| random.one_of(&[1.0, 1.0, 2.0, 3.0, 0.5, f32::NAN]));
+                Tensor::from_vec(&[shape.len()], scales.collect::<Vec<f32>>())
+            }
+            ("Resize", [_, None]) => {
+                let sizes = shape.iter().map(|&n| n as i64 * random.one_of(&[1, 2]));
+                Tensor::from_vec(&[shape.len()], sizes.collect::<Vec<i64>>())
+            }
+            ("Split", _) => Tensor::from_vec(&[2], vec![random.int(), random.int()]),
+            ("ConvTranspose", []) if shape.len() > 2 => {
+                let kernel = shape[2..].iter().map(|_| 1 + random.below(3));
+                let weights: Vec<usize> = [shape[1], 2].into_iter().chain(kernel.collect::<Vec<_>>()).collect();
+                random.tensor(ElementType::F32, &weights)
+            }
             ("LayerNormalization", _) => {
                 let from = random.below(shape.len() + 1);
                 random.tensor(element, &shape[from..])

@@ -67,6 +67,10 @@ pub fn bind(graph: &Graph, batch: usize) -> Result<Vec<Option<Bound>>> {
             });
         }
         let types = node.op.infer(&inputs).map_err(place)?;
+        if types.len() < node.outputs.len() {
+            let expected = alloc::format!("at most {} outputs", types.len());
+            return Err(place(ops::OpError::new(expected, node.outputs.len())));
+        }
         for (k, ty) in types.iter().enumerate() {
             let elements = super::tensor::count(&ty.shape).filter(|&n| n <= MOST_ELEMENTS);
             if elements.is_none() || ty.shape.len() > MOST_RANK {

@@ -101,6 +101,13 @@ impl Attrs {
             .collect()
     }
 
+    /// Takes the `group` of a convolution, 1 if it is not there.
+    pub fn group(&mut self) -> Result<usize, OpError> {
+        let group = self.int_or("group", 1)?;
+        let valid = usize::try_from(group).ok().filter(|g| (1..=1 << 31).contains(g));
+        valid.ok_or_else(|| OpError::new("a group of 1 to 2^31", group))
+    }
+
     /// Takes a string, or its default.
     pub fn string_or(&mut self, name: &str, default: &str) -> Result<String, OpError> {
         match self.take(name) {

@@ -18,10 +18,7 @@ pub struct Conv {
 
 impl Conv {
     pub(super) fn read(attrs: &mut Attrs) -> Result<Self, OpError> {
-        let group = attrs.int_or("group", 1)?;
-        let group = usize::try_from(group).ok().filter(|g| (1..=1 << 31).contains(g));
-        let group = group.ok_or_else(|| OpError::new("a group of 1 to 2^31", "another"))?;
-        Ok(Self { window: Window::read(attrs, false)?, group })
+        Ok(Self { group: attrs.group()?, window: Window::read(attrs, false)? })
     }
 }
 

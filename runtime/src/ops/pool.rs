@@ -229,6 +229,17 @@ impl Operator for AveragePool {
     }
 }
 
+/// The output of a pool over all spatial axes, which become 1.
+fn infer_global(inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
+    let x = f32_input(inputs, 0)?;
+    if x.shape.len() < 2 {
+        return Err(OpError::new("an input [N, C, …]", alloc::format!("shape {:?}", x.shape)));
+    }
+    let mut shape = x.shape.to_vec();
+    shape[2..].fill(1);
+    TensorType::one(x.element, &shape)
+}
+
 /// Mean over all spatial axes, which become 1; f32. ONNX GlobalAveragePool.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct GlobalAveragePool;
@@ -245,13 +256,7 @@ impl Operator for GlobalAveragePool {
     }
 
     fn infer(&self, inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
-        let x = f32_input(inputs, 0)?;
-        if x.shape.len() < 2 {
-            return Err(OpError::new("an input [N, C, …]", alloc::format!("shape {:?}", x.shape)));
-        }
-        let mut shape = x.shape.to_vec();
-        shape[2..].fill(1);
-        TensorType::one(x.element, &shape)
+        infer_global(inputs)
     }
 
     fn eval(&self, frame: &mut Frame<'_>) -> Result<(), OpError> {
@@ -260,6 +265,37 @@ impl Operator for GlobalAveragePool {
         let (x, y) = (x.get::<f32>(), frame.output(0).get::<f32>());
         for (i, y) in y.iter_mut().enumerate() {
             *y = x[i * plane..][..plane].iter().sum::<f32>() / plane as f32;
+        }
+        Ok(())
+    }
+}
+
+/// Largest element over all spatial axes, which become 1; NaN wins; f32. ONNX GlobalMaxPool.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GlobalMaxPool;
+
+impl GlobalMaxPool {
+    pub(super) fn read(_attrs: &mut Attrs) -> Result<Self, OpError> {
+        Ok(Self)
+    }
+}
+
+impl Operator for GlobalMaxPool {
+    fn attrs(&self) -> Attrs {
+        Attrs::new()
+    }
+
+    fn infer(&self, inputs: &[Option<Input<'_>>]) -> Result<Vec<TensorType>, OpError> {
+        infer_global(inputs)
+    }
+
+    fn eval(&self, frame: &mut Frame<'_>) -> Result<(), OpError> {
+        let x = frame.input(0);
+        let plane: usize = x.shape[2..].iter().product();
+        let (x, y) = (x.get::<f32>(), frame.output(0).get::<f32>());
+        for (i, y) in y.iter_mut().enumerate() {
+            let larger = |most: f32, &x: &f32| if x.beats(most) { x } else { most };
+            *y = x[i * plane..][..plane].iter().fold(f32::LEAST, larger);
         }
         Ok(())
     }
@@ -318,6 +354,14 @@ mod tests {
         assert_eq!(mean(&w, true), [1.0 / 3.0, 1.5]);
         let y = eval(&GlobalAveragePool.into(), &[Some(&counted(&[1, 2, 2, 2]))]).unwrap();
         assert_eq!((y[0].shape(), y[0].get::<f32>().unwrap()), (&[1, 2, 1, 1][..], &[1.5, 5.5][..]));
+    }
+
+    #[test]
+    fn takes_the_largest_of_each_plane() {
+        let x = Tensor::from_vec(&[1, 2, 3], vec![-3.0_f32, -1.0, -2.0, 0.0, f32::NAN, 7.0]);
+        let y = eval(&GlobalMaxPool.into(), &[Some(&x)]).unwrap();
+        assert_eq!(y[0].shape(), [1, 2, 1]);
+        assert!(matches!(y[0].get::<f32>().unwrap(), [-1.0, nan] if nan.is_nan()));
     }
 
     #[test]

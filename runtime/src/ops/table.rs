@@ -3,11 +3,11 @@
 use alloc::vec::Vec;
 
 use super::walk::MOST_AXES;
-use super::{Attrs, Input, OpError, Operator, TensorType};
+use super::{Attrs, Input, OpError, Operator, TensorType, split};
 use crate::graph::infer::MOST_ELEMENTS;
 
 macro_rules! operators {
-    ($($file:ident :: $Op:ident, $in_min:literal ..= $in_max:expr, $out_min:literal ..= $out_max:literal;)+) => {
+    ($($file:ident :: $Op:ident, $in_min:literal ..= $in_max:expr, $out_min:literal ..= $out_max:expr;)+) => {
         /// Any operator, so that passes can match on it.
         #[derive(Clone, Debug, PartialEq)]
         #[allow(missing_docs)]
@@ -111,6 +111,7 @@ operators! {
     cast::Cast, 1..=1, 1..=1;
     concat::Concat, 1..=MANY, 1..=1;
     conv::Conv, 2..=3, 1..=1;
+    conv_transpose::ConvTranspose, 2..=3, 1..=1;
     dropout::Dropout, 1..=3, 1..=2;
     dropout::Identity, 1..=1, 1..=1;
     gate::Sigmoid, 1..=1, 1..=1;
@@ -124,6 +125,7 @@ operators! {
     pad::Pad, 2..=4, 1..=1;
     pool::AveragePool, 1..=1, 1..=1;
     pool::GlobalAveragePool, 1..=1, 1..=1;
+    pool::GlobalMaxPool, 1..=1, 1..=1;
     pool::MaxPool, 1..=1, 1..=2;
     power::Erf, 1..=1, 1..=1;
     power::Pow, 2..=2, 1..=1;
@@ -138,9 +140,11 @@ operators! {
     reshape::Reshape, 2..=2, 1..=1;
     reshape::Squeeze, 1..=2, 1..=1;
     reshape::Unsqueeze, 2..=2, 1..=1;
+    resize::Resize, 1..=4, 1..=1;
     shape_of::Shape, 1..=1, 1..=1;
     slice::Slice, 3..=5, 1..=1;
     softmax::LogSoftmax, 1..=1, 1..=1;
     softmax::Softmax, 1..=1, 1..=1;
+    split::Split, 1..=2, 1..=split::MOST_PARTS;
     transpose::Transpose, 1..=1, 1..=1;
 }

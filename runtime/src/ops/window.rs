@@ -176,7 +176,11 @@ impl Window {
         Ok(axes)
     }
 
-    fn checked_kernel<'a>(&'a self, spatial: &[usize], kernel: Option<&'a [usize]>) -> Result<&'a [usize], OpError> {
+    pub(super) fn checked_kernel<'a>(
+        &'a self,
+        spatial: &[usize],
+        kernel: Option<&'a [usize]>,
+    ) -> Result<&'a [usize], OpError> {
         let rank = spatial.len();
         let kernel_sizes = kernel.unwrap_or(&self.kernel);
         let stated = [

@@ -2,7 +2,7 @@
 
 use crate::ops::{Attr, OpError};
 
-use super::super::draft::Draft;
+use super::super::draft::{Draft, Source};
 
 /// Clip before opset 11: `min` and `max` were attributes.
 pub fn clip(draft: &mut Draft<'_>, _opset: i64) -> Result<(), OpError> {
@@ -30,5 +30,26 @@ pub fn slice(draft: &mut Draft<'_>, _opset: i64) -> Result<(), OpError> {
 /// Gemm before opset 7 had `broadcast`; some exporters went on writing it, where it says what holds anyway.
 pub fn gemm(draft: &mut Draft<'_>, _opset: i64) -> Result<(), OpError> {
     draft.attrs.take("broadcast");
+    Ok(())
+}
+
+/// Resize before opset 11: the scales were input 1, and the copies of an element lay where they do in `asymmetric`.
+pub fn resize(draft: &mut Draft<'_>, _opset: i64) -> Result<(), OpError> {
+    if draft.inputs.len() == 2 {
+        draft.inputs.insert(1, Source::None);
+    }
+    let text = |value: &str| Attr::String(value.into());
+    draft.attrs = core::mem::take(&mut draft.attrs)
+        .with("coordinate_transformation_mode", text("asymmetric"))
+        .with("nearest_mode", text("floor"));
+    Ok(())
+}
+
+/// Split before opset 13: `split` was an attribute; before 18 its absence meant as many equal parts as outputs.
+pub fn split(draft: &mut Draft<'_>, _opset: i64) -> Result<(), OpError> {
+    draft.ints_to_input("split", 1)?;
+    if draft.inputs.len() < 2 {
+        draft.attrs = core::mem::take(&mut draft.attrs).with_int("num_outputs", draft.outputs.len() as i64);
+    }
     Ok(())
 }

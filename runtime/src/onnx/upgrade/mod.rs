@@ -46,8 +46,10 @@ static RULES: &[Rule] = &[
     rule("Pad", 7..=10, attributes::pad),
     rule("QuantizeLinear", 23..=i64::MAX, newer::quantize_linear),
     rule("ReduceMean", 7..=17, axes::axes_to_input),
+    rule("Resize", 7..=10, attributes::resize),
     rule("Slice", 7..=9, attributes::slice),
     rule("Softmax", 7..=12, softmax::default_axis),
+    rule("Split", 7..=17, attributes::split),
     rule("Squeeze", 7..=12, axes::axes_to_input),
     rule("Unsqueeze", 7..=12, axes::axes_to_input),
 ];
