@@ -73,6 +73,18 @@ impl<'a> Net<'a> {
 
     /// Runs the network; compares values and then the gradients of all parameters that the case has one of.
     fn check(self, outputs: &[(ValueId, &str, Option<&str>)], tolerance: f64) -> Result<Outcome, Failure> {
+        let n = self.n;
+        let identity: Vec<f64> = (0..n * n).map(|i| if i.is_multiple_of(n + 1) { 1.0 } else { 0.0 }).collect();
+        self.check_on(&identity, outputs, tolerance)
+    }
+
+    /// The same for another input than the identity.
+    fn check_on(
+        self,
+        input: &[f64],
+        outputs: &[(ValueId, &str, Option<&str>)],
+        tolerance: f64,
+    ) -> Result<Outcome, Failure> {
         let told = |refusal: kd_runtime::Refusal| refusal.to_string();
         let Self { case, mut graph, n, .. } = self;
         graph.outputs = outputs.iter().map(|(id, ..)| *id).collect();
@@ -80,10 +92,12 @@ impl<'a> Net<'a> {
         let plan = Plan { batch: n, taps: Vec::new(), backward: true, threads: 2 };
         let mut executor = Executor::<f64>::new(&graph, &plan).map_err(told)?;
         for parameter in executor.parameters_mut() {
-            parameter.value = case.get(&parameter.name)?.values.clone();
+            // What the case does not name is a constant of the network.
+            if let Some(array) = case.optional(&parameter.name) {
+                parameter.value = array.values.clone();
+            }
         }
-        let identity: Vec<f64> = (0..n * n).map(|i| if i.is_multiple_of(n + 1) { 1.0 } else { 0.0 }).collect();
-        executor.forward(&identity, n, Mode::Train { seed: 0 }).map_err(told)?;
+        executor.forward(input, n, Mode::Train { seed: 0 }).map_err(told)?;
         let mut worst = 0.0_f64;
         let mut gradients: Vec<(ValueId, &[f64])> = Vec::new();
         for &(id, name, d_name) in outputs {
@@ -182,6 +196,52 @@ pub fn silu(case: &Case) -> Result<Outcome, Failure> {
     let gate = net.apply(ops::gate::Sigmoid, &[x]);
     let y = net.apply(ops::arith::Mul, &[x, gate]);
     net.check(&[(y, "y", Some("dy"))], if case.is_f32() { 2e-6 } else { 1e-10 })
+}
+
+/// Rows of a table: the ids are the network's input. ONNX has no padding row; its gradient is left out.
+pub fn embedding(case: &Case) -> Result<Outcome, Failure> {
+    let mut case = case.clone();
+    let ids = case.get("ids")?.clone();
+    let &[n, len] = &ids.shape[..] else { return Err("expected ids [N, T]".into()) };
+    if let Some(row) = case.hyper["padding_idx"].as_u64() {
+        let is_padding: Vec<bool> = ids.values.iter().map(|&id| id == row as f64).collect();
+        let d_y = case.tensors.get_mut("dy").ok_or("no tensor `dy`")?;
+        let width = d_y.values.len() / is_padding.len();
+        let rows = d_y.values.chunks_exact_mut(width).zip(is_padding);
+        rows.filter(|(_, padding)| *padding).for_each(|(row, _)| row.fill(0.0));
+    }
+    let mut net = Net::new(&case, len);
+    net.n = n;
+    let table = net.parameter("w")?;
+    let picked = net.apply(ops::cast::Cast { to: ElementType::I64 }, &[net.identity]);
+    let y = net.apply(ops::gather::Gather { axis: 0 }, &[table, picked]);
+    net.check_on(&ids.values, &[(y, "y", Some("dy"))], 1e-10)
+}
+
+/// Means of windows that differ, as products with the windows' weights: one for the rows, one for the columns.
+pub fn adaptive_average(case: &Case) -> Result<Outcome, Failure> {
+    let shape = case.get("x")?.shape.clone();
+    let mut net = Net::new(case, shape[0]);
+    let mut y = net.batched("x")?;
+    let windows = |n: usize, o: usize| {
+        let mut weights = vec![0.0_f32; n * o];
+        for i in 0..o {
+            let (from, to) = (i * n / o, ((i + 1) * n).div_ceil(o));
+            (from..to).for_each(|j| weights[j * o + i] = 1.0 / (to - from) as f32);
+        }
+        Tensor::from_vec(&[n, o], weights)
+    };
+    for (axis, &o) in case.sizes("output").iter().enumerate().rev() {
+        let weights = net.graph.add_initializer(&format!("windows{axis}"), windows(shape[2 + axis], o));
+        if axis + 3 == shape.len() {
+            y = net.apply(ops::gemm::MatMul, &[y, weights]);
+        } else {
+            let rows = net.transpose(weights, &[1, 0]);
+            y = net.apply(ops::gemm::MatMul, &[rows, y]);
+        }
+    }
+    // The weights are f32: 1/3 is off by 3e-8.
+    net.check(&[(y, "y", Some("dy"))], 1e-7)
 }
 
 /// What a masked score is given: e^-1e9 is 0.

@@ -24,6 +24,8 @@ pub enum Outcome {
     Equal(f64),
     /// The trainer does not have it.
     NotBuilt(String),
+    /// The trainer has no use for it: why.
+    NotOurs(String),
     /// Different, or unreadable.
     Differs(String),
 }
@@ -160,9 +162,11 @@ const FILES: &[(&str, Run)] = &[
     ("train/batch_norm", operators::batch_norm),
     ("train/conv1d", operators::conv),
     ("train/conv2d", operators::conv),
+    ("train/conv_transpose2d", operators::conv_transpose),
     ("train/cross_entropy", losses::cross_entropy),
     ("train/dropout", operators::dropout),
     ("train/ema", optimizers::average),
+    ("train/embedding", graphs::embedding),
     ("train/grad_clip", optimizers::grad_clip),
     ("train/gru", graphs::gru),
     ("train/layer_norm", operators::layer_norm),

@@ -117,6 +117,16 @@ pub fn conv(case: &Case) -> Result<Outcome, Failure> {
     check(case, op, &inputs, &[], &["dx", "dw", "dbias"], EXACT)
 }
 
+pub fn conv_transpose(case: &Case) -> Result<Outcome, Failure> {
+    let op = ops::conv_transpose::ConvTranspose {
+        window: window(case),
+        group: case.number("groups")? as usize,
+        output_padding: case.sizes("output_padding"),
+        output_shape: Vec::new(),
+    };
+    check(case, op, &[case.get("x")?, case.get("w")?, case.get("bias")?], &[], &["dx", "dw", "dbias"], EXACT)
+}
+
 pub fn batch_norm(case: &Case) -> Result<Outcome, Failure> {
     let momentum = 1.0 - case.number("momentum")?;
     let op = ops::batch_norm::BatchNormalization { epsilon: case.number("eps")? as f32, momentum: momentum as f32 };
@@ -151,10 +161,13 @@ pub fn avg_pool(case: &Case) -> Result<Outcome, Failure> {
 }
 
 pub fn adaptive_pool(case: &Case) -> Result<Outcome, Failure> {
-    if case.text("kind") != "avg" || case.sizes("output").iter().any(|&n| n != 1) {
-        return Ok(Outcome::NotBuilt("adaptive pooling other than the mean of everything".into()));
+    let whole = case.sizes("output").iter().all(|&n| n == 1);
+    match (case.text("kind"), whole) {
+        ("avg", true) => check(case, ops::pool::GlobalAveragePool, &[case.get("x")?], &[], &["dx"], EXACT),
+        ("max", true) => check(case, ops::pool::GlobalMaxPool, &[case.get("x")?], &[], &["dx"], EXACT),
+        ("avg", false) => super::graphs::adaptive_average(case),
+        _ => Ok(Outcome::NotOurs("ONNX has no operator for the largest elements of windows that differ".into())),
     }
-    check(case, ops::pool::GlobalAveragePool, &[case.get("x")?], &[], &["dx"], EXACT)
 }
 
 pub fn linear(case: &Case) -> Result<Outcome, Failure> {

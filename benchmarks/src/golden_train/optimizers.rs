@@ -19,7 +19,8 @@ fn optimize<T: Real>(case: &Case, tolerance: f64) -> Result<Outcome, Failure> {
     let decay = case.number("weight_decay")?;
     // Without decay Adam is AdamW.
     if !(matches!(kind, "sgd" | "adamw") || (kind == "adam" && decay == 0.0)) {
-        return Ok(Outcome::NotBuilt(if kind == "adam" { "adam with L2 decay" } else { kind }.to_string()));
+        let what = if kind == "adam" { "Adam with L2 decay" } else { kind };
+        return Ok(Outcome::NotOurs(format!("{what}: the optimizers are SGD and AdamW")));
     }
     let mut found = Vec::with_capacity(gradients.len());
     for (i, g) in gradients.chunks_exact(p.len()).enumerate() {
@@ -81,7 +82,7 @@ pub fn average(case: &Case) -> Result<Outcome, Failure> {
 
 pub fn grad_clip(case: &Case) -> Result<Outcome, Failure> {
     if case.text("kind") != "norm" {
-        return Ok(Outcome::NotBuilt(format!("clipping by {}", case.text("kind"))));
+        return Ok(Outcome::NotOurs("gradients are clipped by their norm".into()));
     }
     let mut parameters: Vec<Parameter<f64>> = Vec::new();
     while let Some(g) = case.optional(&format!("g{}", parameters.len())) {
@@ -106,6 +107,11 @@ fn chosen(case: &Case) -> Result<Option<Chosen>, Failure> {
     Ok(Some(match case.text("kind") {
         "multistep" => {
             ("multistep", vec![("milestones", Setting::Counts(case.sizes("milestones"))), ("gamma", number("gamma")?)])
+        }
+        "step" => {
+            let size = case.number("step_size")? as usize;
+            let milestones = (size..case.get("lr")?.values.len()).step_by(size.max(1)).collect();
+            ("multistep", vec![("milestones", Setting::Counts(milestones)), ("gamma", number("gamma")?)])
         }
         "cosine" => ("cosine", vec![("least", least("eta_min")?)]),
         "linear_warmup" => {
@@ -134,7 +140,7 @@ fn chosen(case: &Case) -> Result<Option<Chosen>, Failure> {
 /// The learning rate at each step; torch's momentum of one-cycle is not ours (it stays as it is).
 pub fn schedule(case: &Case) -> Result<Outcome, Failure> {
     let Some((name, settings)) = chosen(case)? else {
-        return Ok(Outcome::NotBuilt(case.text("kind").to_string()));
+        return Ok(Outcome::NotOurs(format!("no recipe asks for {}", case.text("kind"))));
     };
     let kind = SCHEDULES.iter().find(|kind| kind.name == name).ok_or("no such schedule")?;
     let mut options = Options::defaults(kind.options);

@@ -237,7 +237,7 @@ impl<T: Real> Executor<T> {
     }
 
     /// For each parameter the axis along which the units lie whose incoming weights it holds: the last one of a matrix
-    /// that is multiplied from the right, else the first.
+    /// that is multiplied from the right, the second of recurrent layers and transposed convolutions, else the first.
     pub fn unit_axes(&self) -> Vec<usize> {
         self.state.program.unit_axes()
     }

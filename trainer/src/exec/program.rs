@@ -221,17 +221,20 @@ impl<T: Real> Program<T> {
 
     /// For each parameter the axis of its units; see [`Executor::unit_axes`](super::Executor::unit_axes).
     pub fn unit_axes(&self) -> Vec<usize> {
-        let columns = |id: ValueId| {
-            self.graph.nodes.iter().any(|node| {
-                let from_right = match &node.op {
-                    Op::MatMul(_) => true,
-                    Op::Gemm(gemm) => !gemm.trans_b,
-                    _ => false,
-                };
-                from_right && node.input(1) == Some(id)
-            })
+        let axis = |&id: &ValueId| {
+            let reads = |node: &kd_runtime::graph::Node| {
+                let rank = self.graph.value(id).shape.rank();
+                let reads = |i: usize| node.input(i) == Some(id);
+                match &node.op {
+                    Op::MatMul(_) if reads(1) => Some(rank.saturating_sub(1)),
+                    Op::Gemm(gemm) if reads(1) && !gemm.trans_b => Some(1),
+                    Op::ConvTranspose(_) if reads(1) => Some(1),
+                    Op::LSTM(_) | Op::GRU(_) if reads(1) || reads(2) => Some(1),
+                    _ => None,
+                }
+            };
+            self.graph.nodes.iter().find_map(reads).unwrap_or(0)
         };
-        let axis = |&id: &ValueId| if columns(id) { self.graph.value(id).shape.rank().saturating_sub(1) } else { 0 };
         self.parameters.iter().map(axis).collect()
     }
 }

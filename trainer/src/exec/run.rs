@@ -87,6 +87,7 @@ fn place<T: Real>(program: &Program<T>, layout: &Layout, root: usize, len: usize
         Origin::Parameter(i) => Place::Parameter(i),
         Origin::Constant(i) => Place::Constant(i),
         Origin::Computed if layout.value[root] != NOWHERE => Place::Buffer(layout.value[root], len),
+        Origin::Other => Place::Other(root),
         _ => Place::Nowhere,
     }
 }
@@ -208,6 +209,7 @@ impl<T: Real> State<T> {
                     parameters: &self.parameters,
                     constants: &self.program.constants,
                     buffers: &self.buffers,
+                    others: &self.others,
                 };
                 let outputs = fallback::evaluate(&self.program, &batch.bound, step, &self.others, |k| inputs.get(k))?;
                 for (value, tensor) in outputs {
@@ -224,6 +226,7 @@ impl<T: Real> State<T> {
                 parameters: &self.parameters,
                 constants: &self.program.constants,
                 buffers: &self.buffers,
+                others: &self.others,
             };
             let mut context = Context { mode, node: step.node, scratch: &mut self.scratch };
             let out = &mut y[..batch.lens[step.output]];
@@ -250,7 +253,7 @@ impl<T: Real> State<T> {
             Place::Parameter(i) => &self.parameters[i].value,
             Place::Constant(i) => &self.program.constants[i],
             Place::Buffer(b, len) => &self.buffers[b][..len],
-            Place::Nowhere => &[],
+            Place::Other(_) | Place::Nowhere => &[],
         }
     }
 
@@ -335,6 +338,7 @@ impl<T: Real> State<T> {
             parameters: &self.parameters,
             constants: &self.program.constants,
             buffers: &self.buffers,
+            others: &self.others,
         };
         let len = batch.lens[step.output];
         let y = self.buffers[self.layout.value[step.output]].get(..len).unwrap_or(&[]);

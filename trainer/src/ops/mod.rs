@@ -13,11 +13,14 @@ mod arith;
 pub mod batch_norm;
 mod concat;
 mod conv;
+mod conv_transpose;
 pub mod convert;
 mod depthwise;
 pub mod dropout;
 mod gate;
+mod gather;
 mod gemm;
+mod global_max;
 mod gru;
 mod layer_norm;
 mod lstm;
@@ -28,8 +31,10 @@ mod pool;
 mod recurrent;
 mod reduce;
 mod relu;
+mod resize;
 mod slice;
 mod softmax;
+mod split;
 mod transpose;
 mod winograd;
 
@@ -181,7 +186,9 @@ pub enum Place {
     Constant(usize),
     /// A buffer, its first so many elements (at the batch size of the step).
     Buffer(usize, usize),
-    /// Nowhere: left out, or no float.
+    /// A value that is no float, by its root.
+    Other(usize),
+    /// Nowhere: left out, or a constant that is no float.
     Nowhere,
 }
 
@@ -198,6 +205,8 @@ pub struct Inputs<'a, T: Real> {
     pub constants: &'a [Vec<T>],
     /// All buffers.
     pub buffers: &'a [Buffer<T>],
+    /// What is no float, by root.
+    pub others: &'a [Option<Tensor>],
 }
 
 impl<'a, T: Real> Inputs<'a, T> {
@@ -208,7 +217,15 @@ impl<'a, T: Real> Inputs<'a, T> {
             Place::Parameter(p) => &self.parameters[p].value,
             Place::Constant(c) => &self.constants[c],
             Place::Buffer(b, len) => self.buffers[b].get(..len).unwrap_or(&[]),
-            Place::Nowhere => &[],
+            Place::Other(_) | Place::Nowhere => &[],
+        }
+    }
+
+    /// Input `i`, if it is computed and no float.
+    pub fn tensor(&self, i: usize) -> Option<&'a Tensor> {
+        match self.places.get(i) {
+            Some(&Place::Other(root)) => self.others.get(root)?.as_ref(),
+            _ => None,
         }
     }
 }

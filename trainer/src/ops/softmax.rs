@@ -2,6 +2,8 @@
 
 use kd_runtime::ops::{self, OpError};
 
+use super::kernels::pointwise::PIECE;
+use super::kernels::threads;
 use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Site};
 use crate::exec::Real;
 
@@ -31,13 +33,15 @@ fn build<T: Real>(logarithm: bool, axis: i64, site: &Site<'_>) -> Built<T> {
 }
 
 impl Softmax {
-    /// Calls `f` with the place of the first element of each row; the others are `inner` apart.
+    /// Elements of a piece: whole blocks of `len * inner`.
+    fn piece(&self) -> usize {
+        let block = (self.len * self.inner).max(1);
+        block * (PIECE / block).max(1)
+    }
+
+    /// Calls `f` with the place of the first element of each row of a piece; the others are `inner` apart.
     fn rows(&self, elements: usize, mut f: impl FnMut(usize)) {
-        let block = self.len * self.inner;
-        if block == 0 {
-            return;
-        }
-        for start in (0..elements).step_by(block) {
+        for start in (0..elements).step_by((self.len * self.inner).max(1)) {
             (start..start + self.inner).for_each(&mut f);
         }
     }
@@ -46,26 +50,43 @@ impl Softmax {
         let inner = self.inner;
         (0..self.len).map(move |i| start + i * inner)
     }
+
+    fn forward_row<T: Real>(&self, x: &[T], y: &mut [T], start: usize) {
+        let row = self.row(start);
+        let top = row.clone().map(|i| x[i]).fold(x[start], |a, b| if b > a || b.is_nan() { b } else { a });
+        let mut sum = T::ZERO;
+        for i in row.clone() {
+            let e = (x[i] - top).exp();
+            y[i] = e;
+            sum += e;
+        }
+        if self.logarithm {
+            let log_sum = sum.ln();
+            row.for_each(|i| y[i] = x[i] - top - log_sum);
+        } else {
+            row.for_each(|i| y[i] = y[i] / sum);
+        }
+    }
+
+    fn backward_row<T: Real>(&self, y: &[T], d_y: &[T], d: &mut [T], add: bool, start: usize) {
+        let row = self.row(start);
+        let mut sum = T::ZERO;
+        for i in row.clone() {
+            sum += if self.logarithm { d_y[i] } else { d_y[i] * y[i] };
+        }
+        for i in row {
+            let value = if self.logarithm { d_y[i] - y[i].exp() * sum } else { y[i] * (d_y[i] - sum) };
+            d[i] = if add { d[i] + value } else { value };
+        }
+    }
 }
 
 impl<T: Real> Kernel<T> for Softmax {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
-        let x = x.get(0);
-        self.rows(x.len(), |start| {
-            let row = self.row(start);
-            let top = row.clone().map(|i| x[i]).fold(x[start], |a, b| if b > a || b.is_nan() { b } else { a });
-            let mut sum = T::ZERO;
-            for i in row.clone() {
-                let e = (x[i] - top).exp();
-                y[i] = e;
-                sum += e;
-            }
-            if self.logarithm {
-                let log_sum = sum.ln();
-                row.for_each(|i| y[i] = x[i] - top - log_sum);
-            } else {
-                row.for_each(|i| y[i] = y[i] / sum);
-            }
+        let (piece, x) = (self.piece(), x.get(0));
+        threads::chunks(y, piece, |i, y| {
+            let x = &x[i * piece..];
+            self.rows(y.len(), |start| self.forward_row(x, y, start));
         });
     }
 
@@ -78,16 +99,10 @@ impl<T: Real> Kernel<T> for Softmax {
         _context: &mut Context<'_, T>,
     ) {
         let Some((d, add)) = d_x[0].target() else { return };
-        self.rows(d_y.len(), |start| {
-            let row = self.row(start);
-            let mut sum = T::ZERO;
-            for i in row.clone() {
-                sum += if self.logarithm { d_y[i] } else { d_y[i] * y[i] };
-            }
-            for i in row {
-                let value = if self.logarithm { d_y[i] - y[i].exp() * sum } else { y[i] * (d_y[i] - sum) };
-                d[i] = if add { d[i] + value } else { value };
-            }
+        let piece = self.piece();
+        threads::chunks(d, piece, |i, d| {
+            let (y, d_y) = (&y[i * piece..], &d_y[i * piece..]);
+            self.rows(d.len(), |start| self.backward_row(y, d_y, d, add, start));
         });
     }
 

@@ -58,7 +58,7 @@ pub fn part(op: &Op, i: usize) -> Part {
 
 /// Whether the kernel of an operator can write all outputs, not the first one alone.
 pub fn writes_all(op: &Op) -> bool {
-    matches!(op, Op::LSTM(_) | Op::GRU(_))
+    matches!(op, Op::LSTM(_) | Op::GRU(_) | Op::Split(_))
 }
 
 /// Whether an operator's output is its first input under another shape, in training too.
@@ -79,15 +79,18 @@ operators! {
     Clip: relu::clip [Fixed];
     Concat: concat::build [Pass];
     Conv: conv::build [Fixed, Weight, BiasOrNorm];
+    ConvTranspose: conv_transpose::build [Fixed, Weight, BiasOrNorm];
     Div: arith::div [BiasOrNorm];
     Dropout: dropout::build [Pass, Fixed];
     Elu: activation::elu [Fixed];
     Erf: activation::erf [Fixed];
     Flatten: alias::build [Pass, Fixed];
     GRU: gru::build [Fixed, Weight, Weight, BiasOrNorm, Fixed];
+    Gather: gather::build [Weight, Fixed];
     Gelu: activation::gelu [Fixed];
     Gemm: gemm::build [Weight, Weight, BiasOrNorm];
     GlobalAveragePool: pool::global_average [Fixed];
+    GlobalMaxPool: global_max::build [Fixed];
     HardSigmoid: activation::hard_sigmoid [Fixed];
     HardSwish: activation::hard_swish [Fixed];
     Identity: alias::build [Pass, Fixed];
@@ -103,10 +106,12 @@ operators! {
     ReduceMean: reduce::mean [Fixed];
     Relu: relu::relu [Fixed];
     Reshape: alias::build [Pass, Fixed];
+    Resize: resize::build [Fixed];
     Sigmoid: gate::sigmoid [Fixed];
     Slice: slice::build [Pass, Fixed];
     Softmax: softmax::softmax [Fixed];
     Softplus: activation::softplus [Fixed];
+    Split: split::build [Pass, Fixed];
     Sqrt: activation::sqrt [Fixed];
     Squeeze: alias::build [Pass, Fixed];
     Sub: arith::sub [BiasOrNorm];

@@ -124,6 +124,7 @@ fn products() -> Vec<Case> {
         matmul("2-D", &[5], &[5, 3], true),
         matmul("3-D by 2-D", &[4, 5], &[5, 3], true),
         matmul("batched", &[2, 4, 5], &[2, 5, 3], false),
+        matmul("many small matrices", &[9, 2, 3], &[9, 3, 2], false),
         matmul("weights of several matrices", &[2, 4, 5], &[2, 5, 3], true),
         matmul("broadcast matrices", &[1, 4, 5], &[3, 5, 2], true),
         matmul("large enough to be split", &[150], &[150, 40], true),
@@ -317,6 +318,7 @@ fn activations() -> Vec<Case> {
         power("a fraction of a positive value", true, Tensor::scalar(1.5_f32)),
         power("an inverse", true, Tensor::from_vec(&[1], vec![-1_i32])),
         unary(ops::softmax::Softmax { axis: -1 }, "last axis", &[4, 5]),
+        unary(ops::softmax::Softmax { axis: 1 }, "an axis before another", &[3, 4, 2]),
         unary(ops::softmax::Softmax { axis: 1 }, "an inner axis", &[4, 5]),
         unary(ops::softmax::LogSoftmax { axis: -1 }, "last axis", &[4, 5]),
         unary(ops::softmax::LogSoftmax { axis: 1 }, "an inner axis", &[4, 5]),
@@ -345,6 +347,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(shapes());
     cases.extend(activations());
     cases.extend(super::sequences::cases());
+    cases.extend(super::spatial::cases());
     cases.push(batch_norm("2-D", &[3, 4, 3], false));
     cases.push(batch_norm("1-D, odd", &[2, 9], false));
     cases.push(batch_norm("followed by relu, in place", &[3, 5, 2], true));

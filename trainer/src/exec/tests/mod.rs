@@ -4,6 +4,7 @@ mod candle;
 mod cases;
 mod differences;
 mod sequences;
+mod spatial;
 mod steps;
 
 use kd_runtime::graph::{ElementType, Graph, Shape, Tensor, ValueId};
