@@ -6,6 +6,10 @@ use kd_trainer::losses::rows::Reduction;
 
 use super::{Case, Failure, Outcome, compare};
 
+fn classes(case: &Case, name: &str) -> Result<usize, Failure> {
+    case.get(name)?.shape.last().copied().ok_or_else(|| format!("{name} is a scalar"))
+}
+
 fn labels(case: &Case, name: &str) -> Result<Vec<usize>, Failure> {
     Ok(case.get(name)?.values.iter().map(|&v| v as usize).collect())
 }

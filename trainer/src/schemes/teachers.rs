@@ -310,6 +310,7 @@ impl Member {
             taps: self.taps.clone(),
             elements: self.elements.clone(),
             precision: self.cache.precision,
+            batch: batch.min(ASKED_AT_ONCE),
         };
         if key.bytes() > MOST_CACHE_BYTES {
             let (gib, most) = (key.bytes() >> 30, MOST_CACHE_BYTES >> 30);
@@ -340,8 +341,7 @@ impl Member {
                 note(&format!("teacher {}: asked about {done} of {of} samples", self.name));
             }
         };
-        let batch = batch.min(ASKED_AT_ONCE);
-        let cache = Cache::open_or_make(path, key, batch, &mut ask, &mut progress)?;
+        let cache = Cache::open_or_make(path, key, &mut ask, &mut progress)?;
         note(&format!("teacher {}: its answers {} {what}", self.name, if fresh { "are kept:" } else { "were kept:" }));
         self.speaker = Speaker::Kept(cache, vec![Vec::new(); self.taps.len()]);
         Ok(())

@@ -22,8 +22,6 @@ use crate::rng::{Purpose, Rng};
 const SCHEMA: &str = "kd.teacher_cache/1";
 /// Bytes of the header, padded with spaces.
 const HEADER_BYTES: usize = 4096;
-/// Samples that are asked again whenever a cache is opened.
-const ASKED_AGAIN: usize = 32;
 /// How far a value kept in f16 may be from the teacher's, relative to the larger of it and 1: half a unit in its 11th bit.
 const F16_TOLERANCE: f32 = 4.9e-4;
 
@@ -52,6 +50,8 @@ pub struct Key {
     pub elements: Vec<usize>,
     /// How values are kept.
     pub precision: Precision,
+    /// Samples that the teacher is asked about at once: sums of a batch of another size may round otherwise.
+    pub batch: usize,
 }
 
 impl Key {
@@ -85,20 +85,19 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Opens the cache, or makes it first by asking `batch` samples at a time. `progress` is told how many of all rows are
+    /// Opens the cache, or makes it first. `progress` is told how many of all rows are
     /// done. A file of another key is made anew. Refuses one that is damaged, and one whose teacher now answers otherwise.
     pub fn open_or_make(
         path: &Path,
         key: Key,
-        batch: usize,
         ask: &mut Ask<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
         if !path.is_file() || read_header(path)?.is_some_and(|header| header.key != key) {
-            make(path, &key, batch, ask, progress)?;
+            make(path, &key, ask, progress)?;
         }
         let cache = Self::open(path, key)?;
-        cache.ask_again(path, batch, ask)?;
+        cache.ask_again(path, ask)?;
         Ok(cache)
     }
 
@@ -121,14 +120,15 @@ impl Cache {
         Ok(Self { key, map })
     }
 
-    /// Compares seeded samples with what the teacher says of them now.
-    fn ask_again(&self, path: &Path, batch: usize, ask: &mut Ask<'_>) -> Result<()> {
+    /// Compares a batch, chosen by seed, with what the teacher says of it now.
+    fn ask_again(&self, path: &Path, ask: &mut Ask<'_>) -> Result<()> {
         let mut rng = Rng::new(1, Purpose::Shuffle, self.key.samples as u64, self.key.views as u64);
         let view = rng.below(self.key.views.max(1) as u64) as usize;
-        let places: Vec<usize> =
-            (0..ASKED_AGAIN.min(self.key.samples)).map(|_| rng.below(self.key.samples as u64) as usize).collect();
+        let batch = self.key.batch.max(1);
+        let first = rng.below(self.key.samples.div_ceil(batch).max(1) as u64) as usize * batch;
+        let places: Vec<usize> = (first..self.key.samples.min(first + batch)).collect();
         let mut now = Vec::new();
-        places.chunks(batch.max(1)).try_for_each(|places| ask(view, places, &mut now))?;
+        ask(view, &places, &mut now)?;
         let mut kept = Vec::new();
         places.iter().for_each(|&place| self.values(view, place, 0..self.key.row(), &mut kept));
         let same = |(now, kept): (&f32, &f32)| match self.key.precision {
@@ -188,7 +188,7 @@ fn read_header(path: &Path) -> Result<Option<Header>> {
 }
 
 /// Asks for all rows, and writes them under a temporary name that becomes `path` when they are whole.
-fn make(path: &Path, key: &Key, batch: usize, ask: &mut Ask<'_>, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
+fn make(path: &Path, key: &Key, ask: &mut Ask<'_>, progress: &mut dyn FnMut(usize, usize)) -> Result<()> {
     if let Some(folder) = path.parent() {
         std::fs::create_dir_all(folder).map_err(|error| refuse_write(folder, &error))?;
     }
@@ -200,8 +200,9 @@ fn make(path: &Path, key: &Key, batch: usize, ask: &mut Ask<'_>, progress: &mut 
     let mut hash = Sha256::new();
     let all: Vec<usize> = (0..key.samples).collect();
     let (mut rows, mut bytes) = (Vec::new(), Vec::new());
+    let batch = key.batch.max(1);
     for view in 0..key.views {
-        for (i, places) in all.chunks(batch.max(1)).enumerate() {
+        for (i, places) in all.chunks(batch).enumerate() {
             rows.clear();
             ask(view, places, &mut rows)?;
             bytes.clear();
@@ -257,7 +258,7 @@ mod tests {
 
     fn key(precision: Precision) -> Key {
         let taps = vec!["logits".into(), "features".into()];
-        Key { made_of: "x".into(), views: 2, samples: 5, taps, elements: vec![3, 2], precision }
+        Key { made_of: "x".into(), views: 2, samples: 5, taps, elements: vec![3, 2], precision, batch: 2 }
     }
 
     /// Row r of view v holds `100 v + 10 r + i`.
@@ -277,19 +278,20 @@ mod tests {
         for precision in [Precision::F32, Precision::F16] {
             let folder = folder(if precision == Precision::F32 { "f32" } else { "f16" });
             let path = folder.join("teacher.cache");
-            let mut asked = 0;
+            let mut asked = 0_usize;
             let mut seen = Vec::new();
             let mut open = |asked: &mut usize| {
                 let mut ask = |view: usize, places: &[usize], out: &mut Vec<f32>| {
                     *asked += places.len();
                     answer(view, places, out)
                 };
-                Cache::open_or_make(&path, key(precision), 2, &mut ask, &mut |done, of| seen.push((done, of))).unwrap()
+                Cache::open_or_make(&path, key(precision), &mut ask, &mut |done, of| seen.push((done, of))).unwrap()
             };
             open(&mut asked);
-            assert_eq!(asked, 2 * 5 + 5);
+            assert!((11..=12).contains(&asked), "{asked}: all, then a batch of one or two");
+            let first = asked;
             let cache = open(&mut asked);
-            assert_eq!(asked, 2 * 5 + 5 + 5, "made once, then seeded samples alone");
+            assert_eq!(asked - first, first - 10, "made once, then the same batch alone");
             let mut out = Vec::new();
             cache.tap(1, &[4, 0], 1, &mut out);
             assert_eq!(out, [143.0, 144.0, 103.0, 104.0]);
@@ -304,7 +306,7 @@ mod tests {
     fn a_cache_that_does_not_fit_is_refused_and_that_of_another_key_made_anew() {
         let folder = folder("other");
         let path = folder.join("teacher.cache");
-        let open = |key: Key, ask: &mut Ask<'_>| Cache::open_or_make(&path, key, 2, ask, &mut |_, _| {});
+        let open = |key: Key, ask: &mut Ask<'_>| Cache::open_or_make(&path, key, ask, &mut |_, _| {});
         open(key(Precision::F32), &mut answer).unwrap();
         let mut other = |view: usize, places: &[usize], out: &mut Vec<f32>| {
             let before = out.len();
