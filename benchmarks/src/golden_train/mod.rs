@@ -4,6 +4,7 @@
 //! f64, f32 cases in f32. What the trainer does not have yet is listed, not skipped in silence.
 
 mod distill;
+mod features;
 mod graphs;
 mod losses;
 mod operators;
@@ -177,6 +178,20 @@ const FILES: &[(&str, Run)] = &[
     ("train/schedules", optimizers::schedule),
     ("train/softmax", operators::softmax),
     ("distill/dot", optimizers::dot),
+    ("distill/ab", features::ab),
+    ("distill/ab_official", features::ab_official),
+    ("distill/at", features::at),
+    ("distill/cosine", features::cosine),
+    ("distill/fsp", features::fsp),
+    ("distill/ft", features::ft),
+    ("distill/hint", features::hint),
+    ("distill/minilm", features::minilm),
+    ("distill/nst", features::nst),
+    ("distill/ofd", features::ofd),
+    ("distill/reviewkd_hcl", features::reviewkd_hcl),
+    ("distill/softdtw", features::softdtw),
+    ("distill/tinybert", features::tinybert),
+    ("distill/vid", features::vid),
 ];
 
 /// A distillation loss computed in f64 and in f32.

@@ -8,9 +8,9 @@ use kd_trainer::ops::dropout as drop;
 use super::{Array, Case, Failure, Outcome, compare};
 
 /// What the network gave.
-struct Found<T> {
-    y: Vec<T>,
-    gradients: Vec<Vec<T>>,
+pub struct Found<T> {
+    pub y: Vec<T>,
+    pub gradients: Vec<Vec<T>>,
     /// Running statistics after the pass.
     running: Option<[Vec<T>; 2]>,
 }
@@ -18,7 +18,7 @@ struct Found<T> {
 /// Runs an operator in the executor: `inputs` are float arrays with gradients, then come f32 scalars that are constants.
 /// The first input is made of a parameter by a product with the identity, which is exact, so that it has a gradient and
 /// the batch is its first size.
-fn run<T: Real>(op: &Op, inputs: &[&Array], scalars: &[f32], d_y: &Array, mode: Mode) -> Result<Found<T>, Failure> {
+pub fn run<T: Real>(op: &Op, inputs: &[&Array], scalars: &[f32], d_y: &Array, mode: Mode) -> Result<Found<T>, Failure> {
     let told = |refusal: kd_runtime::Refusal| refusal.to_string();
     let &n = inputs[0].shape.first().ok_or("a first input without a batch")?;
     let mut graph = Graph::new("one operator");

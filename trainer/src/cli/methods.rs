@@ -42,8 +42,12 @@ What a term of `[distill]` can be; made by `kd-train methods --format markdown`.
 an option says otherwise; nothing flows into the teacher; teachers are in eval mode and never changed. Every term has a
 `weight`, a `stage` and may have a `schedule` for its weight ([recipes.md](recipes.md)). A tap is the name of a value of the
 network: `logits`, `features`, `stage1`, `stage1.pre` (before its activation); `stages` and `stages.pre` mean all stages,
-paired from the deepest up. Where samples are mixed (mixup), `ce` has both classes; other methods that read labels have that of
-the larger share.
+paired from the deepest up, `middle` and `last` one of them. Several taps are written with commas between. Where samples are
+mixed (mixup), `ce` has both classes; other methods that read labels have that of the larger share.
+
+Where two taps differ in shape, a method of features adds a connector behind the student's, which is trained beside it and cut
+off what is kept; maps, series and vectors meet by averaging the places that one has more of. A pair that cannot work is
+refused before training.
 ";
 
 /// Prints what was asked for.

@@ -49,7 +49,7 @@ pub enum Role {
     Weight,
     /// Biases, and scale and bias of normalisations: may be excluded from weight decay.
     BiasOrNorm,
-    /// Running mean and variance: updated by the forward pass, never by the optimiser.
+    /// Never changed by the optimiser: running mean and variance, which the forward pass updates, and what is frozen.
     Statistic,
 }
 
@@ -146,6 +146,13 @@ impl<T: Real> Executor<T> {
             self.state.parameters.push(guest);
         }
         first
+    }
+
+    /// Keeps parameters of these names what they are: the optimizer passes them by, and nobody misses their gradient.
+    pub fn freeze(&mut self, names: &[String]) {
+        for parameter in self.state.parameters.iter_mut().filter(|parameter| names.contains(&parameter.name)) {
+            parameter.role = Role::Statistic;
+        }
     }
 
     /// Takes adopted arrays out, so that their owner can write them while it reads taps.

@@ -3,38 +3,59 @@
 //! A method is a pure function over rows of floats ([`Real`](crate::exec::Real), so that tests compare it in f64), a
 //! [`Loss`] that calls it on the taps of a step, and a [`Method`], its row in the table.
 
+pub mod ab;
+pub mod adapters;
+pub mod at;
+pub mod attention_relation;
 pub mod byot;
 pub mod cc;
 pub mod ce;
 pub mod codistill;
+pub mod cosine;
 pub mod crd;
 pub mod cs_kd;
 pub mod dist;
 pub mod dkd;
 pub mod embed;
+pub mod fitnets;
+pub mod fsp;
+pub mod ft;
+pub mod joint;
 pub mod kd;
+pub mod maps;
 pub mod mlkd;
 pub mod mse_logits;
 pub mod nkd;
+pub mod nst;
 pub mod ofa;
+pub mod ofd;
 pub mod pair;
 pub mod pkt;
 pub mod ps_kd;
 pub mod relation;
+pub mod review;
 pub mod rkd_a;
 pub mod rkd_d;
 pub mod rows;
+pub mod simkd;
+pub mod soft_dtw;
 pub mod sp;
 pub mod srrl;
 pub mod table;
 pub mod taps;
+pub mod tat;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_features;
 #[cfg(test)]
 mod tests_own;
 #[cfg(test)]
 mod tests_relations;
 pub mod tf_kd;
+pub mod tinybert_attention;
+pub mod tinybert_hidden;
+pub mod vid;
 pub mod wsld;
 
 use kd_runtime::{Refusal, Result};
@@ -75,6 +96,10 @@ pub trait Loss {
     /// What several teachers' answers are together, where it reads logits.
     fn average(&self) -> Average {
         Average::default()
+    }
+    /// Parameters of the student's network that stay what they are: copied from the teacher.
+    fn frozen(&self) -> &[String] {
+        &[]
     }
     /// The value (mean over the batch unless its doc says otherwise), not yet weighted. `d_student[i]`, of the length of
     /// `student[i]`, is overwritten with the gradient of the value, as is the gradient of each of `own` that is trained.

@@ -3,8 +3,11 @@
 //! Adapters (connectors, regressors, projectors, exits) are ordinary layers behind the student's taps: they train with
 //! the student, lie in its checkpoints, and are cut off what is kept of it.
 
+use std::collections::BTreeMap;
+
 use kd_runtime::contract::Contract;
 use kd_runtime::graph::{Dim, Graph, ValueId};
+use kd_runtime::ops::Op;
 use kd_runtime::{Refusal, Result};
 
 use crate::recipe::suggest;
@@ -17,7 +20,13 @@ pub const LOGITS: &str = "logits";
 /// The word by which a method means every stage of a network: `stage1`, `stage2`, …
 pub const STAGES: &str = "stages";
 
-/// Behind [`STAGES`] or a stage's name: before its activation.
+/// The word for the last stage alone.
+pub const LAST: &str = "last";
+
+/// The word for the middle one of the stages (the second of three; of two the later).
+pub const MIDDLE: &str = "middle";
+
+/// Behind [`STAGES`], [`LAST`], [`MIDDLE`] or a stage's name: before its activation.
 pub const PRE: &str = ".pre";
 
 /// A value of a network, for one sample.
@@ -93,7 +102,8 @@ impl<'a> Pair<'a> {
     }
 
     /// Values of both, one beside the other: each side names taps with commas between, or [`STAGES`] (`stages.pre`) for
-    /// all its stages, which are paired from the deepest up. A network without stages has its `features` instead.
+    /// all its stages, which are paired from the deepest up ([`LAST`], [`MIDDLE`]: one of them). A network without stages
+    /// has its `features` instead.
     pub fn taps(&self, student: &str, teacher: &str) -> Result<Vec<(Tap, Tap)>> {
         let mut ours = self.student_taps(student)?;
         let mut theirs = match self.teacher {
@@ -125,6 +135,81 @@ impl<'a> Pair<'a> {
         self.student.validate()?;
         let name = self.student.value(tail.id).name.clone();
         Ok(Tap { name, shape: tail.shape })
+    }
+
+    /// Copies what a teacher's answer is made of behind one of its taps, and applies it to a value of the student. Gives the
+    /// copy's answer (before a last softmax) and the names of its parameters. Refuses a teacher whose answer needs more than
+    /// that tap.
+    pub fn graft(&mut self, at: &Tap, teacher_tap: &Tap) -> Result<(Tap, Vec<String>)> {
+        let answer = self.teacher(LOGITS)?.name;
+        let graph = self.teacher_graph()?;
+        let refused = |found: String| {
+            let at = format!("tap `{}` of the teacher", teacher_tap.name);
+            Refusal::new(at, "a value that the teacher's answer is made of alone", found, "name its last stage")
+        };
+        let (Some(from), Some(mut end)) = (graph.find(&teacher_tap.name), graph.find(&answer)) else {
+            return Err(refused("no such value".into()));
+        };
+        let producers = graph.producers();
+        let node_of = |id: ValueId| producers[id.index()].map(|i| &graph.nodes[i]);
+        if let Some(node) = node_of(end)
+            && let (Op::Softmax(_), Some(scores)) = (&node.op, node.input(0))
+        {
+            end = scores;
+        }
+        let mut needed = vec![false; graph.values.len()];
+        needed[end.index()] = true;
+        let mut copied = Vec::new();
+        for node in graph.nodes.iter().rev() {
+            if node.outputs.contains(&from) || !node.outputs.iter().any(|id| needed[id.index()]) {
+                continue;
+            }
+            node.inputs.iter().flatten().for_each(|id| needed[id.index()] = true);
+            copied.push(node);
+        }
+        if let Some(input) = graph.inputs.iter().find(|id| needed[id.index()]) {
+            return Err(refused(format!("one that needs `{}` too", graph.value(*input).name)));
+        }
+        if !needed[from.index()] {
+            return Err(refused("one that it does not need".into()));
+        }
+        let start = self.student.find(&at.name).expect("a tap is a value of its graph");
+        let mut ids: BTreeMap<ValueId, ValueId> = BTreeMap::from([(from, start)]);
+        let (student, prefix) = (&mut self.student, &self.prefix);
+        let mut parameters = Vec::new();
+        for (&id, tensor) in graph.initializers.iter().filter(|(id, _)| needed[id.index()]) {
+            let name = format!("{prefix}.teacher.{}", graph.value(id).name);
+            ids.insert(id, student.add_initializer(&name, tensor.clone()));
+            parameters.push(name);
+        }
+        for node in copied.into_iter().rev() {
+            match &node.op {
+                // The teacher is in eval mode: nothing is dropped.
+                Op::Dropout(_) => {
+                    let source = node.input(0).and_then(|id| ids.get(&id).copied());
+                    ids.extend(node.outputs.first().copied().zip(source));
+                    continue;
+                }
+                Op::BatchNormalization(_) => {
+                    return Err(refused(format!("one before the batch norm `{}`, which would learn", node.name)));
+                }
+                _ => {}
+            }
+            let inputs: Vec<Option<ValueId>> =
+                node.inputs.iter().map(|id| id.and_then(|id| ids.get(&id).copied())).collect();
+            let names: Vec<String> =
+                node.outputs.iter().map(|&id| format!("{prefix}.teacher.{}", graph.value(id).name)).collect();
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let outputs = student.add_node(names[0], node.op.clone(), &inputs, &names);
+            ids.extend(node.outputs.iter().copied().zip(outputs));
+        }
+        let shape = &at.shape;
+        student
+            .validate()
+            .map_err(|e| e.within(format!("the teacher's last layers on a student's value {shape:?}")))?;
+        let name = student.value(ids[&end]).name.clone();
+        let answer = self.student(&name)?;
+        Ok((answer, parameters))
     }
 
     /// Makes a value the student's answer, in place of its own, which keeps its name with `.own` behind.
@@ -170,13 +255,22 @@ pub fn value_name<'n>(graph: &Graph, output: &'n str, name: &'n str) -> &'n str 
 /// The taps that a word names: all stages, or a list.
 fn listed(graph: &Graph, words: &str, tap: impl Fn(&str) -> Result<Tap>) -> Result<Vec<Tap>> {
     let suffix = if words.ends_with(PRE) { PRE } else { "" };
-    if words.trim_end_matches(PRE) != STAGES {
+    let word = words.trim_end_matches(PRE);
+    if ![STAGES, LAST, MIDDLE].contains(&word) {
         return words.split(',').map(|name| tap(name.trim())).collect();
     }
     let name = |i: usize| format!("stage{i}{suffix}");
-    let stages: Vec<Tap> =
+    let mut stages: Vec<Tap> =
         (1..).map(name).take_while(|name| graph.find(name).is_some()).map(|name| tap(&name)).collect::<Result<_>>()?;
-    if stages.is_empty() { Ok(vec![tap("features")?]) } else { Ok(stages) }
+    if stages.is_empty() {
+        return Ok(vec![tap("features")?]);
+    }
+    let place = match word {
+        LAST => stages.len() - 1,
+        MIDDLE => stages.len() / 2,
+        _ => return Ok(stages),
+    };
+    Ok(vec![stages.swap_remove(place)])
 }
 
 fn tap(graph: &Graph, whose: &str, name: &str) -> Result<Tap> {

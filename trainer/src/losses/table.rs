@@ -1,8 +1,9 @@
 //! The methods. One line each.
 
 use super::{
-    Method, byot, cc, ce, codistill, crd, cs_kd, dist, dkd, kd, mlkd, mse_logits, nkd, ofa, pkt, ps_kd, rkd_a, rkd_d,
-    sp, srrl, tf_kd, wsld,
+    Method, ab, at, attention_relation, byot, cc, ce, codistill, cosine, crd, cs_kd, dist, dkd, fitnets, fsp, ft, kd,
+    mlkd, mse_logits, nkd, nst, ofa, ofd, pkt, ps_kd, review, rkd_a, rkd_d, simkd, soft_dtw, sp, srrl, tat, tf_kd,
+    tinybert_attention, tinybert_hidden, vid, wsld,
 };
 
 /// Every method that a term can name.
@@ -20,6 +21,18 @@ pub static METHODS: &[&Method] = &[
     &ofa::METHOD,
     &srrl::METHOD,
     &codistill::METHOD,
+    // Features.
+    &ab::METHOD,
+    &fitnets::METHOD,
+    &at::METHOD,
+    &ofd::METHOD,
+    &review::METHOD,
+    &vid::METHOD,
+    &simkd::METHOD,
+    &nst::METHOD,
+    &fsp::METHOD,
+    &ft::METHOD,
+    &cosine::METHOD,
     // Relations.
     &rkd_d::METHOD,
     &rkd_a::METHOD,
@@ -27,6 +40,12 @@ pub static METHODS: &[&Method] = &[
     &cc::METHOD,
     &pkt::METHOD,
     &crd::METHOD,
+    // Sequences and text.
+    &tat::METHOD,
+    &soft_dtw::METHOD,
+    &tinybert_attention::METHOD,
+    &tinybert_hidden::METHOD,
+    &attention_relation::METHOD,
     // A network's own.
     &byot::METHOD,
     &tf_kd::METHOD,

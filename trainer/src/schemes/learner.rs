@@ -119,6 +119,7 @@ impl Learner {
             for name in term.loss.teacher_taps() {
                 teacher.push(teachers.taught(networks, name, term.temperature, term.loss.average())?);
             }
+            executor.freeze(term.loss.frozen());
             let first = executor.adopt(term.loss.own());
             let own = first..executor.parameters().len();
             let d_student = vec![Vec::new(); student.len()];

@@ -470,3 +470,33 @@ fn adapters_and_arrays_of_losses_learn_and_are_not_kept() {
         assert_eq!(kept, student.stats().unwrap().parameters, "{method}");
     }
 }
+
+#[test]
+fn adapters_and_variances_learn_while_a_copied_classifier_stays() {
+    let (student, teachers) = (network("cnn", 1), [teacher("cnn", 2, 1.0)]);
+    for (method, of_adapters, stays) in [
+        ("fitnets", "adapter.0.0.conv.weight", 0),
+        ("vid", "adapter.0.0.log_scale", 0),
+        ("simkd", "adapter.0.3.conv.weight", 2),
+    ] {
+        let mut learner = learner(&student, &distill(0.0, vec![term(method, 1.0, &[])]), &teachers).unwrap();
+        let before: Vec<_> = learner.executor.parameters().to_vec();
+        learner.step(&batch(), 0, AT).unwrap();
+        for parameter in learner.executor.parameters_mut().iter_mut().filter(|p| p.role.is_trained()) {
+            parameter.value.iter_mut().zip(&parameter.gradient).for_each(|(x, d)| *x -= 0.1 * d);
+        }
+        let changed = |name: &str| {
+            let now = learner.executor.parameters().iter().find(|p| p.name == name);
+            before.iter().find(|p| p.name == name).zip(now).map(|(before, now)| before.value != now.value)
+        };
+        assert_eq!(changed(of_adapters), Some(true), "{method}: {of_adapters}");
+        let copied = |name: &&str| name.starts_with("adapter.0.teacher.");
+        let copies: Vec<&str> = before.iter().map(|p| p.name.as_str()).filter(copied).collect();
+        assert_eq!(copies.len(), stays, "{method}");
+        assert!(copies.iter().all(|name| changed(name) == Some(false)), "{method}: {copies:?}");
+        // What is kept: the student alone, or with projector and classifier.
+        let kept = learner.network().unwrap();
+        assert_eq!(kept.initializers.len() > student.initializers.len(), method == "simkd", "{method}");
+        assert_eq!(kept.value(kept.outputs[0]).name, "logits");
+    }
+}

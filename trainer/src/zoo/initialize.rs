@@ -26,11 +26,14 @@ pub fn initialize_from(graph: &mut Graph, seed: u64, first: usize) {
         let feeds_relu = consumers[node.outputs[0].index()].iter().any(|&j| matches!(graph.nodes[j].op, Op::Relu(_)));
         let (is_conv, groups) = match &node.op {
             Op::Conv(conv) => (true, conv.group),
-            Op::Gemm(_) => (false, 1),
+            Op::Gemm(_) | Op::MatMul(_) => (false, 1),
             _ => continue,
         };
         let Some(tensor) = graph.initializers.get_mut(&weight) else { continue };
-        let (outputs, fan_in) = (tensor.shape()[0], tensor.shape()[1..].iter().product::<usize>());
+        let (outputs, fan_in) = match (&node.op, tensor.shape()) {
+            (Op::MatMul(_), &[inputs, outputs]) => (outputs, inputs),
+            (_, shape) => (shape[0], shape[1..].iter().product::<usize>()),
+        };
         let taps: usize = tensor.shape()[1..].iter().skip(1).product();
         let Some(values) = tensor.get_mut::<f32>() else { continue };
         let mut rng = Rng::new(seed, Purpose::Initialize, i as u64, 0);

@@ -85,6 +85,11 @@ impl Net {
         (self.graph, self.tail)
     }
 
+    /// The value of this name.
+    pub fn find(&self, name: &str) -> Option<ValueId> {
+        self.graph.find(name)
+    }
+
     /// The finished graph; the tail is its output.
     pub fn finish(mut self) -> Result<Graph> {
         self.graph.outputs = vec![self.tail.id];
@@ -93,7 +98,7 @@ impl Net {
     }
 
     /// An initializer of zeros (or of `fill`).
-    fn parameter(&mut self, name: &str, shape: &[usize], fill: f32) -> Result<ValueId> {
+    pub fn parameter(&mut self, name: &str, shape: &[usize], fill: f32) -> Result<ValueId> {
         let len = shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= MOST_PARAMETERS);
         let total = len.and_then(|n| n.checked_add(self.parameters)).filter(|&n| n <= MOST_PARAMETERS);
         let (Some(len), Some(total)) = (len, total) else {
@@ -105,7 +110,13 @@ impl Net {
         Ok(self.graph.add_initializer(name, Tensor::from_vec(shape, vec![fill; len])))
     }
 
-    fn apply(&mut self, op: impl Into<Op>, inputs: &[ValueId], name: &str, shape: Vec<usize>) {
+    /// A constant.
+    pub fn constant(&mut self, name: &str, tensor: Tensor) -> ValueId {
+        self.graph.add_initializer(name, tensor)
+    }
+
+    /// An operator, whose output of this shape becomes the tail.
+    pub fn apply(&mut self, op: impl Into<Op>, inputs: &[ValueId], name: &str, shape: Vec<usize>) {
         let id = self.graph.apply(op, inputs, name);
         self.tail = Tail { id, shape };
     }

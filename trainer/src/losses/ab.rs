@@ -1,0 +1,105 @@
+//! Activation boundaries.
+
+use kd_runtime::Result;
+
+use super::adapters::{CONNECTOR, Connector, connect_all, student, teacher};
+use super::joint::{Joint, PairLoss};
+use super::maps::sum_pairs;
+use super::{Knowledge, Loss, Method, Pair};
+use crate::exec::Real;
+use crate::options::{Kind, Options, Range, Spec};
+
+/// The row of `ab`.
+pub static METHOD: Method = Method {
+    name: "ab",
+    about: "activation boundaries: which neurons are on (Heo et al. 2019)",
+    knowledge: Knowledge::Feature,
+    formula: "`scale · Σ_l weight_l · Σ ([t > 0]·max(margin - s, 0)² + [t ≤ 0]·max(margin + s, 0)²)` over the neurons of each pair \
+        of taps, divided by the batch (`reduction`), with `s` the connected student's and `t` the teacher's value before the \
+        activation; `weight_l = 2^-(L-1-l)`, the deepest of L pairs 1. A teacher's value of exactly 0 is off. The connector is a 1x1 \
+        convolution without bias and a batch norm, first weights He-normal by fan-out; it is dropped with the stage.\n\n\
+        The method initializes: `stage = \"init\"` with `init_epochs` above 0, then another term. The authors' second stage is \
+        `{ method = \"kd\", temperature = 3.0, tau2 = false }` with `task_weight = 0.0` (CIFAR-10); RepDistiller's is nothing \
+        but the labels; `stage = \"both\"` or `\"main\"` keeps the term beside them. Authors' scale: 3/1000 for CIFAR, 1/1000 for \
+        MIT scenes; a sum over neurons grows with the maps, so for series `reduction = \"mean\"` and a weight of 1 to 10.\n\n\
+        Official code differs: the authors' teacher is in train mode in the first stage, so that its running statistics drift; \
+        here it never is. Their `criterion_alternative_L2` is this function. RepDistiller's connectors are 3x3 or 4x4 with bias; \
+        its training prints a sum over the batch.",
+    source: "Heo, Lee, Yun, Choi 2019 (arXiv 1811.03233) eq. 4 and 7",
+    options: OPTIONS,
+    build,
+};
+
+/// Options of the method `ab`.
+pub static OPTIONS: &[Spec] = &[
+    student("stages.pre"),
+    teacher("stages.pre"),
+    Spec {
+        name: "margin",
+        about: "how far from 0 a neuron must be on its side",
+        kind: Kind::Number { default: 1.0, range: Range::Positive },
+    },
+    Spec {
+        name: "reduction",
+        about: "sum over neurons divided by the batch (`batch`), `sum` over both, or `mean` over both",
+        kind: Kind::Choice { default: "batch", known: &["batch", "sum", "mean"] },
+    },
+    Spec {
+        name: "scale",
+        about: "factor of the whole term",
+        kind: Kind::Number { default: 0.003, range: Range::Positive },
+    },
+    Spec {
+        name: "layer_weights",
+        about: "the deepest pair counts 1, each before it half of the next (`halved`), or all 1 (`flat`)",
+        kind: Kind::Choice { default: "halved", known: &["halved", "flat"] },
+    },
+    CONNECTOR,
+];
+
+/// `factor · Σ ([t > 0]·max(margin - s, 0)² + [t ≤ 0]·max(margin + s, 0)²)` over all neurons.
+///
+/// * `student`, `teacher`: values before the activation, of any shape, the same for both.
+/// * `d_student`: overwritten with `∓2 · factor · max(margin ∓ s, 0)`; 0 exactly at the margin.
+///
+/// Source: Heo et al. 2019 (arXiv 1811.03233) eq. 4.
+pub fn activation_boundary<T: Real>(student: &[T], teacher: &[T], margin: T, factor: T, d_student: &mut [T]) -> T {
+    let slope = -(factor + factor);
+    let sum = sum_pairs(student, teacher, d_student, |s, t| {
+        let side = if t > T::ZERO { T::ONE } else { -T::ONE };
+        let missing = margin - side * s;
+        // Written so that a NaN stays.
+        let missing = if missing < T::ZERO { T::ZERO } else { missing };
+        (missing * missing, slope * side * missing)
+    });
+    T::from_f64(sum) * factor
+}
+
+/// What the sum over the neurons of a pair is multiplied by.
+pub fn factor(reduction: &str, batch: usize, elements: usize) -> f64 {
+    match reduction {
+        "sum" => 1.0,
+        "mean" => 1.0 / elements as f64,
+        _ => 1.0 / batch as f64,
+    }
+}
+
+/// `2^-(pairs-1-pair)`: the deepest pair 1, each before it half of the next.
+pub fn halved(pair: usize, pairs: usize) -> f64 {
+    0.5_f64.powi((pairs - 1 - pair) as i32)
+}
+
+/// The method `ab`.
+fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
+    let taps = pair.taps(options.text("student"), options.text("teacher"))?;
+    let taps = connect_all(pair, options, taps, Connector::NORM)?;
+    let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
+    let (margin, scale) = (options.number("margin") as f32, options.number("scale"));
+    let (reduction, flat) = (options.text("reduction").to_string(), options.text("layer_weights") == "flat");
+    let pairs = joints.len();
+    Ok(PairLoss::boxed(&taps, joints, move |compared, s, t, d| {
+        let weight = if flat { 1.0 } else { halved(compared.pair, pairs) };
+        let factor = scale * weight * factor(&reduction, compared.batch, s.len());
+        activation_boundary(s, t, margin, factor as f32, d)
+    }))
+}

@@ -1,0 +1,96 @@
+//! The teacher's classifier, reused.
+
+use kd_runtime::{Refusal, Result};
+
+use super::adapters::{Connector, layer, meet, student, teacher};
+use super::fitnets::squared_distance;
+use super::joint::Joint;
+use super::{Batch, Knowledge, Loss, Method, Pair};
+use crate::exec::Parameter;
+use crate::options::{Kind, Options, Spec};
+
+/// The row of `simkd`.
+pub static METHOD: Method = Method {
+    name: "simkd",
+    about: "the teacher's classifier on the student's projected features (Chen et al. 2022)",
+    knowledge: Knowledge::Feature,
+    formula: "`mean (P(s) - t)²` over all elements, with the projector `P`: 1x1, 3x3 and 1x1 convolutions (of vectors: linear \
+        layers), each with batch norm and ReLU, the inner ones with the teacher's channels divided by `factor`. The student then answers \
+        with a copy of the teacher's layers behind that tap, which is never trained; its own classifier is gone. Projector and \
+        copy stay in the student, are exported, and count against its budget.\n\n\
+        The authors use no other term: `task_weight = 0.0`, weight 1.",
+    source: "Chen et al. 2022 (arXiv 2203.14001) eq. 3 and Fig. 3",
+    options: OPTIONS,
+    build,
+};
+
+/// Options of the method `simkd`.
+pub static OPTIONS: &[Spec] = &[
+    student("last"),
+    teacher("last"),
+    Spec {
+        name: "factor",
+        about: "what the teacher's channels are divided by inside the projector",
+        kind: Kind::Count { default: 2, least: 1, most: 64 },
+    },
+];
+
+struct Reused {
+    student: [String; 1],
+    teacher: [String; 1],
+    joint: Joint,
+    frozen: Vec<String>,
+}
+
+/// The method `simkd`.
+fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
+    let taps = pair.taps(options.text("student"), options.text("teacher"))?;
+    let [(from, to)] = &taps[..] else {
+        let action = "name the last one before the classifier";
+        return Err(Refusal::new("simkd", "one tap of each network", taps.len(), action));
+    };
+    let inner = (to.shape[0] / options.count("factor")).max(1);
+    let projected = pair.adapt(from, |net, prefix| {
+        meet(net, prefix, &to.shape)?;
+        for (i, channels, kernel) in [(1, inner, 1), (2, inner, 3), (3, to.shape[0], 1)] {
+            layer(net, &format!("{prefix}.{i}"), channels, Connector { kernel, relu: true, ..Connector::NORM })?;
+        }
+        Ok(())
+    })?;
+    let joint = Joint::common(&projected, to, false)?;
+    let (answer, frozen) = pair.graft(&projected, to)?;
+    if answer.shape != [pair.classes] {
+        let found = format!("{:?}", answer.shape);
+        return Err(Refusal::new("simkd", format!("answers [{}]", pair.classes), found, "choose another teacher"));
+    }
+    pair.answer_with(&answer)?;
+    Ok(Box::new(Reused { student: [projected.name], teacher: [to.name.clone()], joint, frozen }))
+}
+
+impl Loss for Reused {
+    fn student_taps(&self) -> &[String] {
+        &self.student
+    }
+
+    fn teacher_taps(&self) -> &[String] {
+        &self.teacher
+    }
+
+    fn frozen(&self) -> &[String] {
+        &self.frozen
+    }
+
+    fn value(
+        &mut self,
+        batch: &Batch<'_>,
+        student: &[&[f32]],
+        teacher: &[&[f32]],
+        d_student: &mut [&mut [f32]],
+        _own: &mut [Parameter<f32>],
+    ) -> Result<f32> {
+        self.joint.check([&self.student[0], &self.teacher[0]], [student[0], teacher[0]], batch)?;
+        Ok(self
+            .joint
+            .compare(student[0], teacher[0], d_student[0], |s, t, d| squared_distance(s, t, 1.0 / s.len() as f32, d)))
+    }
+}
