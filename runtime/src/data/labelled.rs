@@ -117,6 +117,7 @@ impl Dataset for Labelled {
 }
 
 /// The bytes of the first file of the training part, and how messages name it; for what is told by it.
+#[cfg(feature = "images")]
 pub(super) fn first(path: &Path, endings: &'static [&'static str]) -> Result<(String, Vec<u8>)> {
     let place = Place { path: path.into(), endings, test: "test", classes: Vec::new() };
     let mut file = File::default();
