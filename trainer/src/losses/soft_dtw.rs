@@ -52,7 +52,7 @@ pub static OPTIONS: &[Spec] = &[
     TOKENS,
 ];
 
-/// Memory of [`warp`]: costs, the table of soft minima, and its gradient.
+/// Memory of `warp`: costs, the table of soft minima, and its gradient.
 #[derive(Default)]
 pub struct Tables {
     costs: Vec<f64>,
