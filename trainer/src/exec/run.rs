@@ -1,6 +1,6 @@
 //! One step: forward over the program's steps, then backward over them in reverse.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use kd_runtime::graph::infer::{self, Bound};
 use kd_runtime::graph::{Tensor, ValueId};
@@ -13,7 +13,9 @@ use super::{Mode, Parameter, Plan, Real, fallback};
 use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::frame::Frame;
 use crate::ops::part::Part;
-use crate::ops::{Context, Gradient, Inputs, Kernel, Place, Port, Scratch, Site, batch_norm, convert, table};
+use crate::ops::{
+    Context, Gradient, Inputs, Kernel, Place, Port, Scratch, ScratchSize, Site, batch_norm, convert, table,
+};
 
 /// The program's kernels at one batch size.
 struct Bindings<T: Real> {
@@ -129,6 +131,14 @@ fn build<T: Real>(program: &Program<T>, bound: &[Option<Bound>], step: &Step) ->
     }
 }
 
+/// What the kernels of one batch size need of scratch memory, one after another.
+fn scratch<T: Real>(kernels: &[Option<Box<dyn Kernel<T>>>]) -> ScratchSize {
+    let needs = kernels.iter().flatten().map(|kernel| kernel.scratch());
+    let most =
+        |a: ScratchSize, b: ScratchSize| ScratchSize { shared: a.shared.max(b.shared), lane: a.lane.max(b.lane) };
+    needs.fold(ScratchSize::default(), most)
+}
+
 impl<T: Real> State<T> {
     /// Plans everything at the largest batch; `repeats`: for several backward passes after a forward pass.
     pub fn new(graph: &kd_runtime::graph::Graph, plan: &Plan, repeats: bool) -> Result<Self> {
@@ -136,16 +146,15 @@ impl<T: Real> State<T> {
         let mut bindings = Bindings::new(&program, plan.batch)?;
         let layout = layout::plan(&program, &bindings.kernels, &bindings.lens, repeats);
         bindings.place(&program, &layout);
-        let needs = bindings.kernels.iter().flatten().map(|kernel| kernel.scratch());
-        let (shared, lane) = needs.fold((0, 0), |(s, l), size| (s.max(size.shared), l.max(size.lane)));
+        let needs = scratch(&bindings.kernels);
         let targets = program.steps.iter().map(|step| step.inputs.iter().map(|_| Gradient::default()).collect());
         Ok(Self {
             reached: vec![false; parameters.len()],
             repeats,
             buffers: layout.sizes.iter().map(|&size| Buffer::new(size)).collect(),
             scratch: Scratch {
-                shared: Buffer::new(shared),
-                lanes: (0..plan.threads).map(|_| Mutex::new(Buffer::new(lane))).collect(),
+                shared: Buffer::new(needs.shared),
+                lanes: (0..plan.threads).map(|_| Mutex::new(Buffer::new(needs.lane))).collect(),
             },
             input: Buffer::new(bindings.lens[program.graph.inputs[0].index()]),
             others: vec![None; program.root.len()],
@@ -187,6 +196,7 @@ impl<T: Real> State<T> {
             None => {
                 let mut bindings = Bindings::new(&self.program, batch)?;
                 bindings.place(&self.program, &self.layout);
+                self.make_room(&bindings);
                 self.bindings.truncate(1);
                 self.bindings.push(bindings);
                 1
@@ -195,6 +205,20 @@ impl<T: Real> State<T> {
         self.input[..x.len()].copy_from_slice(x);
         self.mode = None;
         Ok(())
+    }
+
+    /// Scratch memory for kernels of another batch size: a smaller batch may be cut into more pieces than the planned one.
+    fn make_room(&mut self, bindings: &Bindings<T>) {
+        let needs = scratch(&bindings.kernels);
+        if self.scratch.shared.len() < needs.shared {
+            self.scratch.shared = Buffer::new(needs.shared);
+        }
+        for lane in &mut self.scratch.lanes {
+            let lane = lane.get_mut().unwrap_or_else(PoisonError::into_inner);
+            if lane.len() < needs.lane {
+                *lane = Buffer::new(needs.lane);
+            }
+        }
     }
 
     /// Runs all steps on the input that [`State::prepare`] took.

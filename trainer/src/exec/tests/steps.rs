@@ -279,3 +279,33 @@ fn every_batch_up_to_the_planned_one_has_its_memory() {
         assert_eq!(large.value(output), own.value(output), "{batch}");
     }
 }
+
+/// A smaller batch may be cut into more pieces than the planned one, each with memory of its own.
+#[test]
+fn convolutions_have_memory_for_every_smaller_batch() {
+    let mut net = Net::new("wide");
+    let mut x = net.stem(&[2, 4, 4]);
+    for (i, shape) in [[64, 2, 3, 3], [64, 64, 3, 3], [32, 64, 3, 3]].iter().enumerate() {
+        let w = net.parameter(shape);
+        let window = Window { pads: vec![1; 4], ..Window::default() };
+        x = net.graph.apply(ops::conv::Conv { window, group: 1 }, &[x, w], &format!("conv{i}"));
+    }
+    let x = net.graph.apply(ops::reshape::Flatten { axis: 1 }, &[x], "features");
+    let w = net.parameter(&[5, 32 * 16]);
+    let gemm = ops::gemm::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+    let logits = net.graph.apply(gemm, &[x, w], "logits");
+    let graph = net.finish(logits);
+    let plan = Plan { batch: 40, taps: vec![], backward: true, threads: 2 };
+    let mut executor = Executor::<f32>::new(&graph, &plan).unwrap();
+    let logits = executor.tap("logits").unwrap();
+    let elements = graph.value(graph.inputs[0]).shape.0[1..].iter().map(|dim| match dim {
+        kd_runtime::graph::Dim::Known(n) => *n,
+        kd_runtime::graph::Dim::Batch => 1,
+    });
+    let elements: usize = elements.product();
+    for batch in 1..=40 {
+        executor.forward(&floats(1, batch * elements), batch, Mode::Train { seed: 0 }).unwrap();
+        executor.backward(&[(logits, &floats(2, batch * 5))]).unwrap();
+        executor.check_gradients().unwrap();
+    }
+}
