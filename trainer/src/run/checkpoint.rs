@@ -138,9 +138,13 @@ pub fn read(
     let whole = "a whole checkpoint";
     let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(path, whole, error))?;
     let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| refuse(path, whole, error))?;
-    let text = metadata.metadata().as_ref().and_then(|metadata| metadata.get("state"));
-    let mut state: State = serde_json::from_str(text.ok_or_else(|| refuse(path, whole, "no state"))?)
-        .map_err(|error| refuse(path, whole, error))?;
+    let stored = metadata.metadata().as_ref().and_then(|metadata| metadata.get("state"));
+    let stored = stored.ok_or_else(|| refuse(path, whole, "no state"))?;
+    let mut state: State = serde_json::from_str(stored).map_err(|error| refuse(path, whole, error))?;
+    // A damaged digit may still read as the same number: what is stored must be what would be written.
+    if text(path, &state)? != *stored {
+        return Err(refuse(path, whole, "a state that was changed"));
+    }
     if state.schema != SCHEMA {
         return Err(refuse(path, format!("`{SCHEMA}`"), format!("`{}`", state.schema)));
     }
