@@ -40,6 +40,14 @@ impl Args {
         text.parse().map_err(|_| Refusal::new(format!("--{name}"), "a number", format!("`{text}`"), "correct it"))
     }
 
+    /// An option's value as a count of at least 1: nothing is compared by none.
+    pub fn count(&self, name: &str, default: usize) -> Result<usize> {
+        match self.number(name, default)? {
+            0 => Err(Refusal::new(format!("--{name}"), "at least 1", 0, "correct it")),
+            count => Ok(count),
+        }
+    }
+
     /// The first word.
     pub fn first(&self, what: &str) -> Result<&str> {
         let first = self.words.first().map(String::as_str);

@@ -34,8 +34,8 @@ fn main() -> ExitCode {
 fn run() -> Result<bool> {
     let args = Args::read(&["python", "kd-train", "steps", "first", "max-difference", "output"])?;
     let recipe_path = PathBuf::from(args.first("RECIPE")?);
-    let steps: usize = args.number("steps", 200)?;
-    let first: usize = args.number("first", 50)?;
+    let steps = args.count("steps", 200)?;
+    let first = args.count("first", 50)?;
     let most: f64 = args.number("max-difference", 1e-3)?;
     let recipe = parse::read(&recipe_path, args.rest())?;
     let scratch = std::env::temp_dir().join(format!("kd-loss-curve-{}", std::process::id()));
@@ -44,7 +44,8 @@ fn run() -> Result<bool> {
     std::fs::remove_dir_all(&scratch).map_err(|e| files::refuse_write(&scratch, &e))?;
     let (ours, torch) = found?;
     let off: Vec<f64> = ours.iter().zip(&torch).map(|(a, b)| (a - b).abs() / b.abs().max(1e-9)).collect();
-    let largest = |off: &[f64]| off.iter().fold(0.0_f64, |a, &b| a.max(b));
+    // One that is no number is the largest: nothing is equal to it.
+    let largest = |off: &[f64]| off.iter().fold(0.0_f64, |a, &b| if b > a || b.is_nan() { b } else { a });
     println!("{:>6} {:>10} {:>10} {:>11}", "step", "ours", "torch", "difference");
     for step in [1, 10, 25, 50, 100, 150, 200].into_iter().filter(|&step| step <= ours.len()) {
         println!("{step:>6} {:>10.6} {:>10.6} {:>11.2e}", ours[step - 1], torch[step - 1], off[step - 1]);

@@ -34,8 +34,8 @@ fn main() -> ExitCode {
 fn run() -> Result<bool> {
     let args = Args::read(&["python", "kd-train", "seeds", "threads", "margin", "output"])?;
     let recipe = PathBuf::from(args.first("RECIPE")?);
-    let seeds: u64 = args.number("seeds", 5)?;
-    let threads: usize = args.number("threads", 2)?;
+    let seeds = args.count("seeds", 5)? as u64;
+    let threads = args.count("threads", 2)?;
     let margin: f64 = args.number("margin", 1.0)?;
     let scratch = std::env::temp_dir().join(format!("kd-recipe-run-{}", std::process::id()));
     std::fs::create_dir_all(&scratch).map_err(|e| files::refuse_write(&scratch, &e))?;
