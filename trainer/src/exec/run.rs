@@ -12,6 +12,7 @@ use super::program::{Origin, Program, Run, Step, constant};
 use super::{Mode, Parameter, Plan, Real, fallback};
 use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::frame::Frame;
+use crate::ops::moments::Moments;
 use crate::ops::part::Part;
 use crate::ops::{
     Context, Gradient, Inputs, Kernel, Place, Port, Scratch, ScratchSize, Site, batch_norm, convert, table,
@@ -155,6 +156,7 @@ impl<T: Real> State<T> {
             scratch: Scratch {
                 shared: Buffer::new(needs.shared),
                 lanes: (0..plan.threads).map(|_| Mutex::new(Buffer::new(needs.lane))).collect(),
+                moments: Moments::default(),
             },
             input: Buffer::new(bindings.lens[program.graph.inputs[0].index()]),
             others: vec![None; program.root.len()],
@@ -252,6 +254,9 @@ impl<T: Real> State<T> {
                 buffers: &self.buffers,
                 others: &self.others,
             };
+            let next = self.program.steps.get(i + 1);
+            let is_norm = |next: &Step| matches!(next.run, Run::Norm { .. }) && next.inputs[0] == Some(step.output);
+            self.scratch.moments.wanted = matches!(mode, Mode::Train { .. }) && next.is_some_and(is_norm);
             let mut context = Context { mode, node: step.node, scratch: &mut self.scratch };
             let out = &mut y[..batch.lens[step.output]];
             if self.layout.in_place[i] {

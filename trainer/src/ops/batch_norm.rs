@@ -11,13 +11,12 @@ use super::kernels::frame::Frame;
 use super::kernels::prefetch::prefetch;
 use super::kernels::rows::wide;
 use super::kernels::threads;
-use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site, with_lane};
+use super::moments::{self, fold, line_of};
+use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Scratch, ScratchSize, Site, with_lane};
 use crate::exec::{Mode, Real};
 
 /// Pieces that a batch is cut into.
 const MOST_CHUNKS: usize = 16;
-/// Floats of a block of pixels, about.
-const BLOCK: usize = 512;
 
 struct BatchNorm<T> {
     batch: usize,
@@ -54,7 +53,7 @@ pub fn fused<T: Real>(op: &ops::batch_norm::BatchNormalization, site: &Site<'_>,
         return Err(OpError::new("x [N, C], [N, C, T] or [N, C, H, W]", format!("{:?}", site.shape(0))));
     };
     let channels = x.c;
-    let block = (BLOCK / channels.max(1)).clamp(1, x.w) * channels;
+    let block = moments::block(&x);
     Ok(Box::new(BatchNorm {
         batch: site.shape(0)[0],
         x,
@@ -70,13 +69,6 @@ pub fn fused<T: Real>(op: &ops::batch_norm::BatchNormalization, site: &Site<'_>,
         unbiased: vec![T::ZERO; channels],
         repeated: std::array::from_fn(|_| vec![T::ZERO; block]),
     }))
-}
-
-/// Adds two sums a channel, held for each place of a block, to f64 sums a channel.
-fn fold<T: Real>(sums: &mut [f64], blocks: &[T], channels: usize) {
-    for block in blocks.chunks_exact(channels) {
-        sums.iter_mut().zip(block).for_each(|(sum, &b)| *sum += b.to_f64());
-    }
 }
 
 impl<T: Real> BatchNorm<T> {
@@ -130,38 +122,28 @@ impl<T: Real> BatchNorm<T> {
         (0..channels).map(|c| [total(c), total(channels + c)]).collect()
     }
 
+    /// Mean and variance of the batch, from what the convolution before left or from x.
     fn measure(&mut self, x: &[T], context: &mut Context<'_, T>) {
-        // Deviations from the first pixel, so that squares do not cancel.
-        let first = x[self.x.origin()..][..self.x.c].to_vec();
-        repeat(&mut self.repeated[0], &first);
-        let shift = &self.repeated[0];
-        let sums = self.sums(x, [&[], &[]], context, |[x, ..], [s, q]| {
-            for (((s, q), &x), &shift) in s.iter_mut().zip(q).zip(x).zip(shift) {
-                let d = x - shift;
-                *s += d;
-                *q += d * d;
-            }
-        });
+        let Scratch { lanes, moments, .. } = &mut *context.scratch;
+        if !std::mem::take(&mut moments.there) {
+            let (frame, chunk) = (&self.x, self.chunk());
+            let pieces = moments.start(self.batch.div_ceil(chunk), frame);
+            threads::chunks(pieces, moments::piece(frame), |piece, sums| {
+                let from = piece * chunk;
+                let x = &x[from * frame.image()..][..chunk.min(self.batch - from) * frame.image()];
+                with_lane(lanes, |lane| moments::measure(frame, x, sums, lane));
+            });
+            moments.there = false;
+        }
         let n = (self.batch * self.x.h * self.x.w) as f64;
-        for (c, [s, q]) in sums.into_iter().enumerate() {
-            let squares = (q - s * s / n).max(0.0);
-            self.mean[c] = T::from_f64(first[c].to_f64() + s / n);
+        for c in 0..self.x.c {
+            let [mean, squares] = moments.total(self.x.c, c);
+            self.mean[c] = T::from_f64(mean);
             self.inverse[c] = T::ONE / (T::from_f64(squares / n) + self.epsilon).sqrt();
             // As torch: a batch of one element has no unbiased variance; the biased one (0) stands in.
             self.unbiased[c] = T::from_f64(squares / (n - 1.0).max(1.0));
         }
     }
-}
-
-/// Floats that are asked for before they are read.
-const AHEAD: usize = 2048;
-
-/// A row of an image without its halo. Asks for what comes later.
-#[inline]
-fn line_of<'a, T>(x: &'a [T], frame: &Frame, image: usize, y: usize) -> &'a [T] {
-    let at = image * frame.image() + frame.pixel(y, 0);
-    prefetch(x, at + AHEAD, frame.row());
-    &x[at..][..frame.span()]
 }
 
 /// Repeats a number a channel over a block.
@@ -196,7 +178,7 @@ impl<T: Real> Kernel<T> for BatchNorm<T> {
                     }
                     for line in 0..to.h {
                         let x = line_of(input, from, image, line);
-                        prefetch(y, to.pixel(line, 0) + AHEAD, to.row());
+                        prefetch(y, to.pixel(line, 0) + moments::AHEAD, to.row());
                         let y = &mut y[to.pixel(line, 0)..][..to.span()];
                         let terms = y.chunks_mut(block).zip(x.chunks(block));
                         if let Some(frame) = &self.residual {
@@ -269,7 +251,7 @@ impl<T: Real> Kernel<T> for BatchNorm<T> {
     }
 
     fn scratch(&self) -> ScratchSize {
-        ScratchSize { shared: 0, lane: 2 * self.repeated[0].len() }
+        ScratchSize { shared: 0, lane: moments::lane(&self.x) }
     }
 
     fn statistics(&self) -> Option<(&[T], &[T], T)> {
@@ -442,8 +424,8 @@ impl<T: Real> BatchNorm<T> {
                             let x = line_of(rows.x, &self.x, image, line);
                             let d_y = if add.is_some() { line_of(rows.d_y, &self.y, image, line) } else { &[] };
                             let y = if self.masks_by_output() { line_of(rows.y, &self.y, image, line) } else { &[] };
-                            prefetch(d, to.pixel(line, 0) + AHEAD, to.row());
-                            prefetch(residual, to.pixel(line, 0) + AHEAD, to.row());
+                            prefetch(d, to.pixel(line, 0) + moments::AHEAD, to.row());
+                            prefetch(residual, to.pixel(line, 0) + moments::AHEAD, to.row());
                             let d = &mut d[to.pixel(line, 0)..][..to.span()];
                             for (k, d) in d.chunks_mut(block).enumerate() {
                                 let places = k * block..k * block + d.len();

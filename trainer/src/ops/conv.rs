@@ -5,8 +5,11 @@
 //! the output's gradient, one for each phase of the strides; the gradient by the weights is a sum of outer products over
 //! pixels. Each chunk of images sums a weight gradient of its own; they are added in order.
 
+use std::sync::Mutex;
+
 use kd_runtime::ops::{self, OpError};
 
+use super::kernels::buffer::Buffer;
 use super::kernels::frame::Frame;
 use super::kernels::prefetch::Next;
 use super::kernels::rows::{self, Row};
@@ -14,7 +17,10 @@ use super::kernels::taps::{self, Sweep};
 use super::kernels::threads;
 use super::kernels::tile::{Outer, Pixel, Product, Start};
 use super::kernels::window::Window2;
-use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site, depthwise, winograd};
+use super::{
+    Built, Context, Gradient, Inputs, Keeps, Kernel, Scratch, ScratchSize, Site, depthwise, moments, winograd,
+    with_lane,
+};
 use crate::exec::Real;
 
 /// Pieces that a batch is cut into.
@@ -78,6 +84,18 @@ impl Shape {
     /// Floats of the gradients of weights and bias of all chunks.
     pub fn partials(&self) -> usize {
         self.sum_chunks() * (self.weights() + self.outputs())
+    }
+
+    /// Chunks of images.
+    pub fn chunks(&self) -> usize {
+        self.batch.div_ceil(self.chunk)
+    }
+
+    /// Sums a chunk's outputs, if somebody wants that.
+    pub fn measure<T: Real>(&self, y: &[T], sums: &mut [f64], lanes: &[Mutex<Buffer<T>>]) {
+        if !sums.is_empty() {
+            with_lane(lanes, |lane| moments::measure(&self.y, y, sums, lane));
+        }
     }
 
     /// A chunk's images of a tensor.
@@ -412,7 +430,8 @@ impl<T: Real> Kernel<T> for Conv<T> {
         let s = &self.shape;
         let (input, w, b) = (x.get(0), x.get(1), x.get(2));
         let packing = self.packing();
-        let packed = &mut context.scratch.shared[..packing.floats(s.groups)];
+        let Scratch { shared, lanes, moments } = &mut *context.scratch;
+        let packed = &mut shared[..packing.floats(s.groups)];
         packing.pack(packed, w, &self.forward.sweep.taps, |g, m, c, tap| self.place(g, m, c, tap));
         let job = Job {
             row: self.row,
@@ -425,11 +444,13 @@ impl<T: Real> Kernel<T> for Conv<T> {
             bias: s.bias.then_some(b),
             add: false,
         };
-        threads::chunks(y, s.chunk * s.y.image(), |chunk, y| {
+        let sums = moments.start_if_wanted(s.chunks(), &s.y);
+        threads::pairs((y, s.chunk * s.y.image()), (sums, moments::piece(&s.y)), |chunk, y, sums| {
             job.run(s.chunk_of(&s.x, chunk, input), y);
             if s.y.value_halo {
                 y.chunks_exact_mut(s.y.image()).for_each(|image| s.y.clear_halo(image));
             }
+            s.measure(y, sums, lanes);
         });
     }
 
@@ -510,6 +531,6 @@ impl<T: Real> Kernel<T> for Conv<T> {
         let s = &self.shape;
         let partials = if s.wanted[1] || s.wanted[2] { s.partials() } else { 0 };
         let packed = self.packing().floats(s.groups).max(self.back_floats());
-        ScratchSize { shared: partials.max(packed), lane: 0 }
+        ScratchSize { shared: partials.max(packed), lane: moments::lane(&s.y) }
     }
 }

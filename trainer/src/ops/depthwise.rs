@@ -7,7 +7,7 @@ use super::kernels::rows::{self, Row};
 use super::kernels::taps::{self, Sweep};
 use super::kernels::threads;
 use super::kernels::tile::{Depthwise as Call, DepthwiseOuter, Start};
-use super::{Context, Gradient, Inputs, Keeps, Kernel, ScratchSize};
+use super::{Context, Gradient, Inputs, Keeps, Kernel, Scratch, ScratchSize, moments};
 use crate::exec::Real;
 
 /// Pixels of a call: few enough that what they read stays in the nearest cache while it is read channel by channel. Between
@@ -46,10 +46,12 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], context: &mut Context<'_, T>) {
         let s = &self.shape;
         let (input, b) = (x.get(0), x.get(2));
-        let packed = &mut context.scratch.shared[..s.weights()];
+        let Scratch { shared, lanes, moments } = &mut *context.scratch;
+        let packed = &mut shared[..s.weights()];
         pack(packed, x.get(1), &self.forward, s.groups, s.window.taps());
         let packed = &*packed;
-        threads::chunks(y, s.chunk * s.y.image(), |chunk, y| {
+        let sums = moments.start_if_wanted(s.chunks(), &s.y);
+        threads::pairs((y, s.chunk * s.y.image()), (sums, moments::piece(&s.y)), |chunk, y, sums| {
             let x = &input[chunk * s.chunk * s.x.image()..];
             let all = x;
             for (i, (y, x)) in y.chunks_exact_mut(s.y.image()).zip(x.chunks_exact(s.x.image())).enumerate() {
@@ -74,6 +76,7 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
                     s.y.clear_halo(y);
                 }
             }
+            s.measure(y, sums, lanes);
         });
     }
 
@@ -176,6 +179,6 @@ impl<T: Real> Kernel<T> for Depthwise<T> {
     fn scratch(&self) -> ScratchSize {
         let s = &self.shape;
         let partials = if s.wanted[1] || s.wanted[2] { s.partials() } else { 0 };
-        ScratchSize { shared: partials.max(s.weights()), lane: 0 }
+        ScratchSize { shared: partials.max(s.weights()), lane: moments::lane(&s.y) }
     }
 }

@@ -25,6 +25,7 @@ mod gru;
 mod layer_norm;
 mod lstm;
 mod matmul;
+pub mod moments;
 mod pad;
 pub mod part;
 mod pool;
@@ -156,6 +157,8 @@ pub struct Scratch<T> {
     pub shared: Buffer<T>,
     /// One of each thread; see `Scratch::lane`.
     pub lanes: Vec<Mutex<Buffer<T>>>,
+    /// What a convolution leaves for the batch norm behind it; this does mean something between those two calls.
+    pub moments: moments::Moments,
 }
 
 /// Calls `f` on the lane of the thread that it is called on. Lanes are never contended.

@@ -15,7 +15,7 @@ use super::kernels::rows::{self, Row, wide};
 use super::kernels::threads;
 use super::kernels::tile::{Outer, Pixel, Product, Start};
 use super::kernels::winograd::{Points, Tiles};
-use super::{Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, with_lane};
+use super::{Context, Gradient, Inputs, Keeps, Kernel, Scratch, ScratchSize, moments, with_lane};
 use crate::exec::Real;
 
 /// Tiles that a product has to choose from, about: small images are taken together.
@@ -371,16 +371,19 @@ impl<T: Real> Kernel<T> for Winograd<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], context: &mut Context<'_, T>) {
         let (s, side, points) = (&self.shape, &self.forward, &self.points);
         let (input, bias) = (x.get(0), x.get(2));
-        let packed = &mut context.scratch.shared[..self.packed(side)];
+        let Scratch { shared, lanes, moments } = &mut *context.scratch;
+        let packed = &mut shared[..self.packed(side)];
         side.pack(packed, x.get(1), points, |c, m, row, tap| self.place(m, c, row, tap));
-        let (packed, lanes) = (&*packed, &context.scratch.lanes);
-        threads::chunks(y, s.chunk * s.y.image(), |chunk, y| {
+        let packed = &*packed;
+        let sums = moments.start_if_wanted(s.chunks(), &s.y);
+        threads::pairs((y, s.chunk * s.y.image()), (sums, moments::piece(&s.y)), |chunk, y, sums| {
             let start = if s.bias { Start::Bias(bias.as_ptr()) } else { Start::Zero };
             let x = s.chunk_of(&s.x, chunk, input);
             with_lane(lanes, |lane| side.run(points, packed, x, y, start, lane));
             if s.y.value_halo {
                 y.chunks_exact_mut(s.y.image()).for_each(|image| s.y.clear_halo(image));
             }
+            s.measure(y, sums, lanes);
         });
     }
 
@@ -422,7 +425,8 @@ impl<T: Real> Kernel<T> for Winograd<T> {
         let partials = if s.wanted[1] || s.wanted[2] { s.sum_chunks() * self.partial().max(s.m) } else { 0 };
         let packed = self.packed(&self.forward).max(self.packed(&self.backward));
         let sums = (self.points.count() + 1) * self.forward.row.width;
-        let lane = self.forward.lane(&self.points).max(self.backward.lane(&self.points)).max(sums);
+        let lane =
+            self.forward.lane(&self.points).max(self.backward.lane(&self.points)).max(sums).max(moments::lane(&s.y));
         ScratchSize { shared: partials.max(packed), lane }
     }
 }
