@@ -1,7 +1,7 @@
 //! First values of the weights.
 
-use kd_runtime::graph::Graph;
-use kd_runtime::ops::Op;
+use kd_runtime::graph::{Graph, ValueId};
+use kd_runtime::ops::{Op, lstm};
 
 use crate::rng::{Purpose, Rng};
 
@@ -11,6 +11,8 @@ use crate::rng::{Purpose, Rng};
 ///   1502.01852, eq. 14; as torchvision's and RepDistiller's residual networks).
 /// * Linear layers: normal with deviation `sqrt(2 / fan_in)` before a ReLU, else uniform in `±1 / sqrt(fan_in)` (torch's
 ///   default for weights).
+/// * LSTM and GRU: weights uniform in `±1 / sqrt(units)` (torch's default); the bias of LSTM's forget gate is 1 (Jozefowicz
+///   et al. 2015, §3.2).
 ///
 /// Each weight has a stream of its own, by its place among the graph's nodes, so that no layer depends on another's size.
 pub fn initialize(graph: &mut Graph, seed: u64) {
@@ -23,6 +25,11 @@ pub fn initialize_from(graph: &mut Graph, seed: u64, first: usize) {
     for i in first..graph.nodes.len() {
         let node = &graph.nodes[i];
         let Some(weight) = node.input(1) else { continue };
+        if matches!(node.op, Op::LSTM(_) | Op::GRU(_)) {
+            let (recurrent, node) = ([Some(weight), node.input(2), node.input(3)], i as u64);
+            initialize_recurrent(graph, recurrent, Rng::new(seed, Purpose::Initialize, node, 0));
+            continue;
+        }
         let feeds_relu = consumers[node.outputs[0].index()].iter().any(|&j| matches!(graph.nodes[j].op, Op::Relu(_)));
         let (is_conv, groups) = match &node.op {
             Op::Conv(conv) => (true, conv.group),
@@ -46,6 +53,28 @@ pub fn initialize_from(graph: &mut Graph, seed: u64, first: usize) {
             } else {
                 ((2.0 * rng.uniform() - 1.0) * bound) as f32
             };
+        }
+    }
+}
+
+/// Weights `[D, G H, I]` and `[D, G H, H]`, biases `[D, 2 G H]`, of the input and of the state.
+fn initialize_recurrent(graph: &mut Graph, [weight, state, bias]: [Option<ValueId>; 3], mut rng: Rng) {
+    let mut units = 1;
+    for id in [state, weight].into_iter().flatten() {
+        let Some(tensor) = graph.initializers.get_mut(&id) else { continue };
+        if Some(id) == state {
+            units = tensor.shape()[2].max(1);
+        }
+        let bound = 1.0 / (units as f64).sqrt();
+        for value in tensor.get_mut::<f32>().into_iter().flatten() {
+            *value = ((2.0 * rng.uniform() - 1.0) * bound) as f32;
+        }
+    }
+    let Some(bias) = bias.and_then(|id| graph.initializers.get_mut(&id)) else { return };
+    let rows = bias.shape()[1];
+    for direction in bias.get_mut::<f32>().into_iter().flat_map(|bias| bias.chunks_exact_mut(rows)) {
+        if rows == 2 * lstm::GATES * units {
+            direction[2 * units..3 * units].fill(1.0);
         }
     }
 }

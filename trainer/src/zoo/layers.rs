@@ -245,19 +245,27 @@ impl Net {
     /// must divide the channels, as those of the convolution before do.
     pub fn shuffle(&mut self, name: &str, groups: usize) {
         let shape = self.tail.shape.clone();
+        let split = [&[groups, shape[0] / groups], &shape[1..]].concat();
+        let order = [&[0, 2, 1][..], &(3..split.len() + 1).collect::<Vec<_>>()].concat();
+        self.reshape(&format!("{name}.split"), split);
+        let id = self.tail.id;
+        self.apply(ops::transpose::Transpose { perm: order }, &[id], &format!("{name}.moved"), Vec::new());
+        self.reshape(name, shape);
+    }
+
+    /// The same elements of each sample in another shape.
+    pub fn reshape(&mut self, name: &str, shape: Vec<usize>) {
         // A 0 copies the size of the batch.
-        let split = [&[0, groups, shape[0] / groups], &shape[1..]].concat();
-        let order = [&[0, 2, 1][..], &(3..split.len()).collect::<Vec<_>>()].concat();
-        let joined = [&[0], &shape[..]].concat();
-        let mut target = |part: &str, sizes: &[usize]| {
-            let sizes: Vec<i64> = sizes.iter().map(|&n| n as i64).collect();
-            self.graph.add_initializer(&format!("{name}.{part}"), Tensor::from_vec(&[sizes.len()], sizes))
-        };
-        let (split, joined) = (target("split.shape", &split), target("shape", &joined));
-        let reshape = ops::reshape::Reshape { allowzero: false };
-        let id = self.graph.apply(reshape.clone(), &[self.tail.id, split], &format!("{name}.split"));
-        let id = self.graph.apply(ops::transpose::Transpose { perm: order }, &[id], &format!("{name}.moved"));
-        self.apply(reshape, &[id, joined], name, shape);
+        let sizes: Vec<i64> = std::iter::once(0).chain(shape.iter().map(|&n| n as i64)).collect();
+        let sizes = self.constant(&format!("{name}.shape"), Tensor::from_vec(&[sizes.len()], sizes));
+        let id = self.tail.id;
+        self.apply(ops::reshape::Reshape { allowzero: false }, &[id, sizes], name, shape);
+    }
+
+    /// Channels and time of a series, or time and channels, the other way around.
+    pub fn swap(&mut self, name: &str) {
+        let (id, shape) = (self.tail.id, self.tail.shape.iter().rev().copied().collect());
+        self.apply(ops::transpose::Transpose { perm: vec![0, 2, 1] }, &[id], name, shape);
     }
 
     /// The mean of windows, whose pads (the same at both ends) count as zeros.

@@ -13,12 +13,14 @@ mod mlp;
 mod mlperf;
 mod mobilenet_v1;
 mod mobilenet_v2;
+mod recurrent;
 mod resnet;
 mod resnet1d;
 mod shufflenet_v1;
 mod shufflenet_v2;
 #[cfg(test)]
 mod tests;
+mod ts_transformer;
 mod vgg;
 mod wrn;
 

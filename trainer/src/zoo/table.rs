@@ -1,8 +1,8 @@
 //! The architectures. One line each.
 
 use super::{
-    Arch, cnn, ds_cnn, fcn, inception_time, lite, mlp, mlperf, mobilenet_v1, mobilenet_v2, resnet, resnet1d,
-    shufflenet_v1, shufflenet_v2, vgg, wrn,
+    Arch, cnn, ds_cnn, fcn, inception_time, lite, mlp, mlperf, mobilenet_v1, mobilenet_v2, recurrent, resnet, resnet1d,
+    shufflenet_v1, shufflenet_v2, ts_transformer, vgg, wrn,
 };
 
 /// Every architecture that a recipe can name.
@@ -29,6 +29,9 @@ pub static ARCHS: &[Arch] = &[
     Arch { name: "resnet1d", about: "1-D (Wang et al. 2017)", options: resnet1d::OPTIONS, build: resnet1d::build },
     Arch { name: "inception_time", about: "1-D (Ismail Fawaz et al. 2020)", options: inception_time::OPTIONS, build: inception_time::build },
     Arch { name: "lite", about: "1-D (Ismail-Fawaz et al. 2023)", options: lite::OPTIONS, build: lite::build },
+    Arch { name: "lstm", about: "long short-term memory", options: recurrent::OPTIONS, build: recurrent::lstm },
+    Arch { name: "gru", about: "gated recurrent units", options: recurrent::OPTIONS, build: recurrent::gru },
+    Arch { name: "ts_transformer", about: "patches and attention (Vaswani et al. 2017)", options: ts_transformer::OPTIONS, build: ts_transformer::build },
     Arch { name: "shufflenet_v1", about: "Zhang et al. 2018, for CIFAR", options: shufflenet_v1::OPTIONS, build: shufflenet_v1::build },
     Arch { name: "shufflenet_v2", about: "Ma et al. 2018, for CIFAR", options: shufflenet_v2::OPTIONS, build: shufflenet_v2::build },
     Arch { name: "vgg8", about: "for CIFAR", options: vgg::OPTIONS, build: vgg::vgg8 },
