@@ -383,3 +383,78 @@ fn replicas_that_teach_each_other_are_the_same_after_kills() {
     assert_eq!(end.status.code(), Some(0), "{}", String::from_utf8_lossy(&end.stderr));
     assert_same(&whole, &killed);
 }
+
+/// A network that is its own teacher: each exit is kept and judged, and so is leaving early.
+#[test]
+fn exits_are_networks_of_their_own_and_samples_leave_early() {
+    let scratch = Scratch::new("byot");
+    let head = &TINY[..TINY.find("[teacher]").unwrap()];
+    let tail = "[student]\narch = \"cnn\"\nwidths = [4, 6, 8]\n[train]\nepochs = 6\nbatch = 32\n\
+                optimizer = { kind = \"adamw\", lr = 1e-2 }\n[distill]\nterms = [{ method = \"byot\" }]\n";
+    let output = scratch.path("run");
+    let done = run(&scratch.recipe(&format!("{head}{tail}")), &output, &[]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(stdout(&done).contains("seed 1: all exits together "), "{}", stdout(&done));
+    for name in ["student", "student/exit-1", "student/exit-2"] {
+        let path = output.join(name).join("model.onnx");
+        assert!(kd_runtime::onnx::read(&fs::read(&path).unwrap()).is_ok(), "{name}");
+    }
+    let arm = &json(&output.join("results.json"))["arms"][0];
+    let (whole, exits) = (arm["macs"].as_f64().unwrap(), &arm["seeds"][0]["exits"]);
+    assert_eq!(exits["each"].as_array().map(Vec::len), Some(2));
+    let early = exits["early"].as_array().unwrap();
+    let mut least = 0.0;
+    for row in early {
+        let left: Vec<u64> = row["left"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        assert_eq!((left.len(), left.iter().sum()), (3, row["score"]["n"].as_u64().unwrap()), "{row}");
+        // Who has to be surer does not leave earlier.
+        let macs = row["mean_macs"].as_f64().unwrap();
+        assert!(macs >= least, "{macs} after {least}");
+        least = macs;
+    }
+    let first = exits["each"][0]["macs"].as_f64().unwrap();
+    assert!(early[0]["mean_macs"].as_f64().unwrap() >= first && first < whole, "{first} of {whole}");
+}
+
+/// Assistants between teacher and student, and generations without any teacher: each is taught by the one before it.
+#[test]
+fn assistants_are_taught_one_by_the_other() {
+    let scratch = Scratch::new("assistants");
+    let chain = "assistants = [{ arch = \"mlp\", hidden = [24] }, { arch = \"mlp\", hidden = [12] }]\n";
+    let text = TINY.replace("task_weight", &format!("{chain}task_weight"));
+    let recipe = scratch.recipe(&text);
+    let (whole, killed) = (scratch.path("whole"), scratch.path("killed"));
+    let done = run(&recipe, &whole, &[]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    let results = json(&whole.join("results.json"));
+    let names: Vec<&str> =
+        results["teachers"].as_array().unwrap().iter().map(|teacher| teacher["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["arch mlp", "assistant-1, arch mlp", "assistant-2, arch mlp"]);
+    let evidence = json(&whole.join("evidence.json"));
+    let taught_by = evidence["teachers"].as_array().unwrap();
+    let last = sha256(&fs::read(whole.join("assistant-2/model.onnx")).unwrap());
+    assert!(taught_by.len() == 1 && taught_by[0].to_string().contains(&last), "{taught_by:?}");
+    let metrics = fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
+    let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for name in ["assistant-1", "assistant-2", "student"] {
+        let first = lines.iter().find(|line| line["network"] == name && line["epoch"] == 1).unwrap();
+        assert!(first["terms"]["kd"].as_f64().unwrap() > 0.0, "{name}: {first}");
+    }
+    let mut child = support::start(&recipe, &killed, &["--resume"]);
+    wait_for(&mut child, || killed.join("checkpoints/assistant-2-seed1/state.safetensors").exists());
+    let _ = child.kill();
+    child.wait().unwrap();
+    let end = run(&recipe, &killed, &["--resume"]);
+    assert_eq!(end.status.code(), Some(0), "{}", String::from_utf8_lossy(&end.stderr));
+    assert_same(&whole, &killed);
+
+    let head = &TINY[..TINY.find("[teacher]").unwrap()];
+    let tail = &TINY[TINY.find("[student]").unwrap()..].replace("scheme", &format!("{chain}scheme"));
+    let again = scratch.path("again");
+    let done = run(&scratch.recipe(&format!("{head}{tail}")), &again, &["train.epochs=2"]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    let metrics = fs::read_to_string(again.join("metrics.jsonl")).unwrap();
+    let first = metrics.lines().find(|line| line.contains("assistant-1")).unwrap();
+    assert!(!first.contains("\"kd\""), "the first generation learns from the labels: {first}");
+    assert!(metrics.lines().any(|line| line.contains("assistant-2") && line.contains("\"kd\"")));
+}

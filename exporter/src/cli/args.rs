@@ -22,6 +22,9 @@ pub struct Args {
     /// Where the export goes, a folder that does not exist yet
     #[arg(short, long, value_name = "DIR")]
     pub output: PathBuf,
+    /// Export an exit of the run's network, 1 the earliest, as a network of its own (method byot)
+    #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..))]
+    pub exit: Option<u8>,
     /// Quantize to int8 beside the float files; needs data and a contract
     #[arg(long)]
     pub int8: bool,

@@ -1,6 +1,6 @@
 //! What the user names: an ONNX file or a run folder; to a float network, its contract and its data.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kd_runtime::cli::target::Target;
 use kd_runtime::contract::{self, Contract};
@@ -27,7 +27,8 @@ pub struct Opened {
 
 /// Opens what is exported, and checks all that can be known before work starts.
 pub fn open(args: &Args) -> Result<Opened> {
-    let target = Target::open(&args.model, None, args.contract.as_deref())?;
+    let model = args.exit.map_or_else(|| Ok(args.model.clone()), |exit| find_exit(&args.model, exit))?;
+    let target = Target::open(&model, None, args.contract.as_deref())?;
     let graph = target.graph?;
     if graph.nodes.iter().any(|node| node.op.def().is_quantization()) {
         let action = "export the float model it was made from";
@@ -64,6 +65,18 @@ pub fn open(args: &Args) -> Result<Opened> {
     Ok(Opened { graph, contract: target.contract, data, source, notes: target.notes })
 }
 
+/// The network of an exit of a run, as kd-train keeps it.
+fn find_exit(run: &Path, exit: u8) -> Result<PathBuf> {
+    let of = |exit: u8| run.join(format!("student/exit-{exit}/model.onnx"));
+    if of(exit).is_file() {
+        return Ok(of(exit));
+    }
+    let last = (1..=u8::MAX).take_while(|&exit| of(exit).is_file()).last();
+    let found = last.map_or_else(|| "a run without exits".to_string(), |last| format!("exits 1 to {last}"));
+    let action = "name one of those, or a run whose recipe has the method `byot`";
+    Err(Refusal::new(run.display(), format!("a run with an exit {exit}"), found, action))
+}
+
 /// The data that a run's recipe names.
 fn of_run(run: &Path) -> Result<Option<data::Source>> {
     let path = run.join("recipe.toml");
@@ -79,4 +92,23 @@ fn of_run(run: &Path) -> Result<Option<data::Source>> {
     let text = |key: &str| section.get(key).and_then(toml::Value::as_str);
     let format = text("format").ok_or_else(|| refuse(&"no format"))?;
     Ok(Some(data::Source { format: format.into(), path: text("path").unwrap_or_default().into(), reading: None }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_exit_that_a_run_lacks_is_refused_by_those_it_has() {
+        let run = std::env::temp_dir().join(format!("kd-export-exit-{}", std::process::id()));
+        let refused = |exit| find_exit(&run, exit).unwrap_err().to_string();
+        assert!(refused(1).contains("expected a run with an exit 1, found a run without exits"), "{}", refused(1));
+        for exit in [1, 2] {
+            std::fs::create_dir_all(run.join(format!("student/exit-{exit}"))).unwrap();
+            std::fs::write(run.join(format!("student/exit-{exit}/model.onnx")), b"").unwrap();
+        }
+        assert_eq!(find_exit(&run, 2).unwrap(), run.join("student/exit-2/model.onnx"));
+        assert!(refused(3).contains("found exits 1 to 2"), "{}", refused(3));
+        std::fs::remove_dir_all(&run).unwrap();
+    }
 }

@@ -71,6 +71,12 @@ pub struct Run {
     /// Replace a run folder that exists
     #[arg(long)]
     pub force: bool,
+    /// Train replica N alone of a codistillation of so many; the others run elsewhere
+    #[arg(long, value_name = "N/OF", value_parser = replica, requires = "exchange")]
+    pub replica: Option<(usize, usize)>,
+    /// Where the replicas leave checkpoints for each other: a folder that all see, or a bucket
+    #[arg(long, value_name = "DIR_OR_URL", requires = "replica")]
+    pub exchange: Option<String>,
     /// Where to compute; default: the recipe's run.device
     #[arg(long, value_name = "cpu|cuda:N")]
     pub device: Option<String>,
@@ -154,4 +160,10 @@ pub enum Format {
     Text,
     /// For programs.
     Json,
+}
+
+/// `2/3`: the second of three.
+fn replica(text: &str) -> Result<(usize, usize), String> {
+    let numbers = text.split_once('/').and_then(|(n, of)| Some((n.parse().ok()?, of.parse().ok()?)));
+    numbers.filter(|(n, of)| (1..=*of).contains(n)).ok_or_else(|| "a number from 1 and how many, as 2/3".into())
 }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use super::args::{Eval, Format};
 use crate::data::{Samples, Values};
 use crate::run::results::Score;
-use crate::teacher;
+use crate::teacher::{self, Pace};
 
 /// Samples that are in memory at once.
 const CHUNK: usize = 4096;
@@ -87,7 +87,7 @@ fn evaluate(graph: &Graph, contract: &Contract, data: &dyn Dataset) -> Result<(S
         }
         let elements = contract.input.elements();
         let samples = Samples { values: Values::F32(values), labels, elements };
-        let answers = teacher::evaluate(graph, contract, &samples, BATCH, threads)?;
+        let answers = teacher::evaluate(graph, contract, &samples, Pace { batch: BATCH, threads })?;
         right += answers.right;
         n += samples.len();
         loss += answers.loss * samples.len() as f64;

@@ -8,19 +8,22 @@ use kd_runtime::report::json;
 use kd_runtime::{Refusal, Result};
 
 use super::args::{Format, Run};
-use crate::recipe::{Device, parse};
+use crate::recipe::{Device, Recipe, Scheme, parse};
 use crate::run::folder::Existing;
 use crate::run::session::{self, Order};
 use crate::run::{monitor, signals, table};
+use crate::schemes::exchange::Place;
 
 pub(super) fn run(args: &Run, out: &mut dyn Write) -> Result<()> {
     let mut overrides = args.overrides.clone();
     overrides.extend(args.device.iter().map(|device| format!("run.device={device}")));
     let recipe = parse::read(&args.recipe, &overrides)?;
     require(recipe.run.device)?;
-    let output = match &args.output {
-        Some(output) => output.clone(),
-        None => default_output(&recipe.run.name)?,
+    let place = place(args, &recipe)?;
+    let output = match (&args.output, &place) {
+        (Some(output), _) => output.clone(),
+        (None, None) => default_output(&recipe.run.name)?,
+        (None, Some(place)) => default_output(&format!("{}-replica-{}", recipe.run.name, place.me))?,
     };
     let existing = match (args.resume, args.force) {
         (true, _) => Existing::Resume,
@@ -30,7 +33,7 @@ pub(super) fn run(args: &Run, out: &mut dyn Write) -> Result<()> {
     let command_line = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
     let stop = signals::Stop::install()?;
     let mut monitor = monitor::Terminal::new(output.join("metrics.jsonl"));
-    let order = Order { recipe: &recipe, output: &output, existing, command_line };
+    let order = Order { recipe: &recipe, output: &output, existing, place, command_line };
     let results = session::run(&order, &stop, &mut monitor).map_err(|refusal| match refusal.exit {
         Exit::Interrupted | Exit::Terminated => Refusal { action: how_to_go_on(args, &output), ..refusal },
         _ => refusal,
@@ -40,6 +43,20 @@ pub(super) fn run(args: &Run, out: &mut dyn Write) -> Result<()> {
         Format::Json => json::pretty(&results),
     };
     out.write_all(text.as_bytes()).map_err(|e| kd_runtime::files::refuse_write("standard output".as_ref(), &e))
+}
+
+/// Where the other replicas are met, if this is one of several.
+fn place(args: &Run, recipe: &Recipe) -> Result<Option<Place>> {
+    let (Some((me, replicas)), Some(at)) = (args.replica, &args.exchange) else { return Ok(None) };
+    let expected = match recipe.distill.scheme {
+        Scheme::Codistill(scheme) if scheme.replicas == replicas => {
+            return Ok(Some(Place { at: at.clone(), me, replicas }));
+        }
+        Scheme::Codistill(scheme) => format!("one of the recipe's {} replicas", scheme.replicas),
+        Scheme::Offline => "a recipe with scheme = \"codistill\"".to_string(),
+    };
+    let action = "change distill.scheme and distill.replicas, or the option";
+    Err(Refusal::new("--replica", expected, format!("{me}/{replicas}"), action))
 }
 
 /// `runs/NAME`, if NAME can be the name of a folder.
@@ -73,6 +90,9 @@ fn how_to_go_on(args: &Run, output: &Path) -> String {
     words.extend(["--output".into(), output.display().to_string(), "--resume".into()]);
     if let Some(device) = &args.device {
         words.extend(["--device".into(), device.clone()]);
+    }
+    if let (Some((me, replicas)), Some(at)) = (args.replica, &args.exchange) {
+        words.extend(["--replica".into(), format!("{me}/{replicas}"), "--exchange".into(), at.clone()]);
     }
     format!("go on with: {}", words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "))
 }

@@ -49,7 +49,8 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
     if codistills {
         check_codistill(recipe, teacher_term.is_some(), locate)?;
     }
-    match (teachers.is_empty() && !codistills, teacher_term) {
+    let teaches = !teachers.is_empty() || !distill.assistants.is_empty();
+    match (!teaches && !codistills, teacher_term) {
         (true, Some(i)) => {
             let expected = format!("a [teacher] for the method `{}`", distill.terms[i].method.name);
             let action = "add a [teacher] or remove the term";
@@ -58,7 +59,8 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
         (false, None) if !codistills => {
             let expected = "a term in distill.terms that learns from the teacher";
             let action = "add terms = [{ method = \"kd\" }] to [distill] or remove the teacher";
-            return Err(Refusal::new(locate("teacher"), expected, "none", action));
+            let who = if teachers.is_empty() { "distill.assistants" } else { "teacher" };
+            return Err(Refusal::new(locate(who), expected, "none", action));
         }
         _ => {}
     }
@@ -89,6 +91,10 @@ fn check_codistill(recipe: &Recipe, listens: bool, locate: &dyn Fn(&str) -> Stri
     if !recipe.teachers.is_empty() {
         let action = "leave [teacher] out, or set scheme = \"offline\"";
         return Err(Refusal::new(locate("teacher"), "none: replicas teach each other", "a teacher", action));
+    }
+    if !recipe.distill.assistants.is_empty() {
+        let action = "leave them out, or set scheme = \"offline\"";
+        return Err(Refusal::new(locate("distill.assistants"), "none: replicas teach each other", "some", action));
     }
     if !listens {
         let action = "add terms = [{ method = \"codistill\" }] to [distill]";

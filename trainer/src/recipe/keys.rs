@@ -325,6 +325,14 @@ static DISTILL: &[Key] = &[
         Kind::Choice { default: "disjoint", known: &["disjoint", "same"] },
         "`\"disjoint\"`",
     ),
+    Key {
+        name: "assistants",
+        about: "networks between the teachers and the student, each taught by the one before it as the student is by the last: \
+                of sizes between (Mirzadeh et al. 2020, arXiv 1902.03393), or generations of the student's own architecture \
+                (Furlanello et al. 2018, arXiv 1805.04770; the first learns from the labels where there is no teacher)",
+        form: Form::Entries(&ARCH),
+        left_out: LeftOut::Default,
+    },
     key("task_weight", "factor of the task's cross-entropy", number(1.0, Range::NotNegative)),
     key(
         "init_epochs",

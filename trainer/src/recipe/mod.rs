@@ -188,6 +188,8 @@ pub enum Keep {
 pub struct Distill {
     /// Who teaches.
     pub scheme: Scheme,
+    /// Networks between the teachers and the student, each taught like the student by the one before it; trained first.
+    pub assistants: Vec<Choice>,
     /// Epochs before those of `[train]` in which only the terms of the stage `init` count.
     pub init_epochs: usize,
     /// Factor of the task's cross-entropy.

@@ -217,6 +217,7 @@ impl<'a> Sections<'a> {
         };
         Ok(Distill {
             scheme,
+            assistants: entries(&keys, "assistants", section)?,
             task_weight: set.number("task_weight"),
             diagnose: set.flag("diagnose"),
             init_epochs: set.count("init_epochs"),

@@ -32,7 +32,8 @@ use crate::zoo::{self, Site};
 /// What is known of a recipe before training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forecast {
-    /// The student, then the teachers that the recipe trains.
+    /// The student, then its assistants (without what is beside them while they are trained) and the teachers that the recipe
+    /// trains.
     pub networks: Vec<Network>,
     /// The budget's limits on size and memory, judged by the student's forecast; empty without a budget.
     pub budget: Vec<Line>,
@@ -41,7 +42,7 @@ pub struct Forecast {
 /// What one network will cost.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Network {
-    /// `student`, `teacher`, `teacher-2`.
+    /// `student`, `assistant-1`, `teacher`, `teacher-2`.
     pub name: String,
     /// Its architecture.
     pub arch: &'static str,
@@ -75,19 +76,32 @@ pub fn precheck(recipe: &Recipe, site: &Site, given: &[&teacher::Network]) -> Re
         }
     }
     let student = zoo::build(&recipe.student, site, recipe.run.seed).map_err(|e| e.within("student"))?;
+    let mut assistants = Vec::new();
+    for (i, arch) in recipe.distill.assistants.iter().enumerate() {
+        let name = assistant_name(i);
+        assistants.push((zoo::build(arch, site, recipe.run.seed).map_err(|e| e.within(&name))?, name, arch));
+    }
     let contract = contract(site);
     let known = given.len() + built.len() == recipe.teachers.len();
     let distill = (known || !recipe.distill.terms.iter().any(needs_teacher)).then_some(&recipe.distill);
     // A replica listens to networks like itself.
     let two = matches!(recipe.distill.scheme, Scheme::Codistill(Codistill { replicas: 2, .. }));
     let peer = two.then_some((&student, &contract));
-    let teacher = match (given, &built[..]) {
+    let mut teacher = match (given, &built[..]) {
         ([only], []) => Some((&only.graph, &only.contract)),
         ([], [(_, only, ..)]) => Some((only, &contract)),
         _ => peer,
     };
-    let Extended { graph, terms, .. } =
-        extend(&student, &contract, distill, recipe.train.label_smoothing, teacher, 1, recipe.run.seed)?;
+    let extended = |graph: &Graph, teacher| {
+        extend(graph, &contract, distill, recipe.train.label_smoothing, teacher, 1, recipe.run.seed)
+    };
+    for (i, (graph, name, _)) in assistants.iter().enumerate() {
+        if i > 0 || !recipe.teachers.is_empty() {
+            extended(graph, teacher).map_err(|e| e.within(name))?;
+        }
+        teacher = Some((graph, &contract));
+    }
+    let Extended { graph, terms, .. } = extended(&student, teacher)?;
     let taught: Vec<&[String]> = terms.iter().map(|term| term.loss.teacher_taps()).collect();
     for (name, teacher, ..) in &built {
         taught.iter().enumerate().try_for_each(|(i, taps)| {
@@ -102,6 +116,7 @@ pub fn precheck(recipe: &Recipe, site: &Site, given: &[&teacher::Network]) -> Re
         Scheme::Offline => 1,
     };
     let taught_by = taught_by.chain((1..copies).map(|_| (&student, LOGITS)));
+    let taught_by = taught_by.chain(assistants.last().map(|(graph, ..)| (graph, LOGITS)));
     let taught_by = taught_by.chain(built.iter().map(|(_, graph, ..)| (graph, LOGITS)));
     let taught: Vec<&String> = taught.into_iter().flatten().collect();
     let names = |graph, output| taught.iter().map(|tap| value_name(graph, output, tap).to_string()).collect();
@@ -115,11 +130,20 @@ pub fn precheck(recipe: &Recipe, site: &Site, given: &[&teacher::Network]) -> Re
         copies,
     };
     let mut networks = vec![forecast(recipe, "student", &recipe.student, &recipe.train, &deployed, trained)?];
+    for (graph, name, arch) in &assistants {
+        let trained = Trained::alone(graph, &recipe.train);
+        networks.push(forecast(recipe, name, arch, &recipe.train, graph, trained)?);
+    }
     for (name, graph, arch, train) in &built {
         networks.push(forecast(recipe, name, arch, train, graph, Trained::alone(graph, train))?);
     }
     let budget = recipe.budget.as_deref().map_or(Ok(Vec::new()), |path| judge(path, &networks[0]))?;
     Ok(Forecast { networks, budget })
+}
+
+/// What assistant number `i` (from 0) is called.
+pub fn assistant_name(i: usize) -> String {
+    format!("assistant-{}", i + 1)
 }
 
 fn check_threads(threads: usize) -> Result<()> {

@@ -99,6 +99,8 @@ impl Recipe {
                 key(out, "shards", if shards == Shards::Same { "\"same\"" } else { "\"disjoint\"" })?;
             }
         }
+        let assistants: Vec<String> = distill.assistants.iter().map(|choice| inline(&ARCH, choice)).collect();
+        list(out, "assistants", &assistants)?;
         key(out, "task_weight", format_args!("{:?}", distill.task_weight))?;
         key(out, "init_epochs", distill.init_epochs)?;
         key(out, "diagnose", distill.diagnose)?;

@@ -4,11 +4,12 @@ use kd_runtime::Result;
 use kd_runtime::graph::Graph;
 
 use super::fit::Fitted;
-use super::results::{Arm, Comparison, Exit, Kept, Pair, Replicas, Results, SCHEMA, Score, SeedRun, Size, Teacher};
+use super::results::{Arm, Comparison, Kept, Pair, Replicas, Results, SCHEMA, Score, SeedRun, Size, Teacher};
 use super::session::Session;
-use super::{replicas, saved};
+use super::{exits, replicas, saved};
 use crate::losses::pair::cut;
 use crate::recipe::{Codistill, Keep, Scheme};
+use crate::schemes::exchange::Place;
 use crate::teacher::Network;
 
 /// The arm that learns from teachers (or from the labels where there are none).
@@ -34,7 +35,10 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
     let (mut student, mut baseline) = (Growing::default(), Growing::default());
     for &seed in &seeds {
         match recipe.distill.scheme {
-            Scheme::Codistill(scheme) => train_replicas(session, scheme, seed, &mut student)?,
+            Scheme::Codistill(scheme) => match session.place {
+                None => train_replicas(session, scheme, seed, &mut student)?,
+                Some(place) => train_replica(session, scheme, seed, place, &mut student)?,
+            },
             Scheme::Offline => {
                 let teachers = recipe.distills().then_some(teachers);
                 train(session, STUDENT, teachers, seed, &mut student)?;
@@ -84,16 +88,7 @@ fn train(
         arm.size = Some(saved::size(&graph)?);
         saved::write_network(&session.folder, name, &graph, &session.data.contract)?;
     }
-    for (i, exit) in exits.iter().enumerate() {
-        let graph = cut(&whole, exit, &output)?;
-        let answers = session.answers(&graph, &session.data.test)?;
-        let score = Score::new(answers.right, session.data.test.len());
-        let exit = format!("exit-{}", i + 1);
-        if is_first {
-            saved::write_network(&session.folder, &format!("{name}/{exit}"), &graph, &session.data.contract)?;
-        }
-        run.exits.push(Exit { name: exit, size: saved::size(&graph)?, score });
-    }
+    run.exits = exits::report(session, name, &whole, &exits, is_first)?;
     arm.runs.push(run);
     arm.predicted.push(predicted);
     Ok(())
@@ -108,19 +103,48 @@ fn train_replicas(session: &mut Session<'_>, scheme: Codistill, seed: u64, arm: 
     let output = session.data.contract.output.name.clone();
     let kept = all.into_iter().map(|fitted| cut(&saved::kept(fitted, keep), &output, &output));
     let graphs: Vec<Graph> = kept.collect::<Result<_>>()?;
-    let n = session.data.test.len();
-    let each = graphs.iter().map(|graph| Ok(Score::new(session.answers(graph, &session.data.test)?.right, n)));
-    let each = each.collect::<Result<_>>()?;
-    let together = replicas::together(session, &graphs, &session.data.test)?;
-    let ensemble = Score::new(together.right, n);
-    let (churn, distance) = (together.churn, together.distance);
-    run.replicas = Some(Replicas { each, chosen: chosen + 1, ensemble, churn, distance });
+    run.replicas = Some(side_by_side(session, &graphs, chosen)?);
     if arm.runs.is_empty() {
         saved::write_network(&session.folder, STUDENT, &graphs[chosen], &session.data.contract)?;
     }
     arm.runs.push(run);
     arm.predicted.push(predicted);
     Ok(())
+}
+
+/// One replica, which is the student; the others are in other processes, and are reported as they were last heard.
+fn train_replica(
+    session: &mut Session<'_>,
+    scheme: Codistill,
+    seed: u64,
+    place: &Place,
+    arm: &mut Growing,
+) -> Result<()> {
+    let (fitted, others) = replicas::fit_one(session, scheme, seed, place)?;
+    let (mut run, predicted) = report(session, &fitted, seed)?;
+    let output = session.data.contract.output.name.clone();
+    let graph = cut(&saved::kept(fitted, session.recipe.train.keep), &output, &output)?;
+    if arm.runs.is_empty() {
+        saved::write_network(&session.folder, STUDENT, &graph, &session.data.contract)?;
+    }
+    let others: Option<Vec<Graph>> = others.into_iter().collect();
+    if let Some(mut graphs) = others {
+        graphs.insert(place.me - 1, graph);
+        run.replicas = Some(side_by_side(session, &graphs, place.me - 1)?);
+    }
+    arm.runs.push(run);
+    arm.predicted.push(predicted);
+    Ok(())
+}
+
+/// Replicas on the test samples.
+fn side_by_side(session: &Session<'_>, graphs: &[Graph], chosen: usize) -> Result<Replicas> {
+    let n = session.data.test.len();
+    let each = graphs.iter().map(|graph| Ok(Score::new(session.answers(graph, &session.data.test)?.right, n)));
+    let each = each.collect::<Result<_>>()?;
+    let together = replicas::together(session, graphs, &session.data.test)?;
+    let ensemble = Score::new(together.right, n);
+    Ok(Replicas { each, chosen: chosen + 1, ensemble, churn: together.churn, distance: together.distance })
 }
 
 /// Which of several networks the validation samples like best; ties go to the lower loss, then to the first.
@@ -149,7 +173,7 @@ fn report(session: &Session<'_>, fitted: &Fitted, seed: u64) -> Result<(SeedRun,
         last: Score::new(last.right, samples.len()),
         selected: Score::new(selected.right, samples.len()),
         replicas: None,
-        exits: Vec::new(),
+        exits: None,
     };
     let kept = match Kept::from(session.recipe.train.keep) {
         Kept::Selected => selected,

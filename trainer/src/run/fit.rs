@@ -1,5 +1,6 @@
 //! Trains one network, epoch by epoch, from wherever its checkpoint left it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -22,7 +23,7 @@ use crate::optim::stepper::Stepper;
 use crate::recipe::{Data, Distill, Train};
 use crate::schemes::learner::Learner;
 use crate::schemes::{self, At};
-use crate::teacher::{self, Network};
+use crate::teacher::{self, Network, Pace};
 
 /// One network to train.
 pub struct Job<'a> {
@@ -79,6 +80,20 @@ pub struct Epoch {
     /// The 2-norm of each weighted term's gradient by the student's parameters at the first step, the task's (`ce`) first;
     /// empty unless the recipe asks for it.
     pub gradients: Vec<(String, f64)>,
+    /// Where replicas in other processes are listened to: the steps by which what is known of each is older than this one's,
+    /// the mean over the epoch's exchanges.
+    #[serde(default)]
+    pub stale_steps: Vec<(String, f64)>,
+}
+
+/// The mean of each name over the lists that have it, in the order of the names.
+fn means_by_name(lists: &[Vec<(String, f64)>]) -> Vec<(String, f64)> {
+    let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for (name, value) in lists.iter().flatten() {
+        let (sum, n) = sums.entry(name).or_default();
+        (*sum, *n) = (*sum + value, *n + 1.0);
+    }
+    sums.into_iter().map(|(name, (sum, n))| (name.to_string(), sum / n)).collect()
 }
 
 /// A trained network.
@@ -93,6 +108,8 @@ pub struct Fitted {
     pub history: Vec<Epoch>,
     /// Values of both graphs that answer as the output does, from the shallowest.
     pub exits: Vec<String>,
+    /// Names of its parameters, in the order of a snapshot.
+    pub parameters: Vec<String>,
 }
 
 /// Trains to the end, or until `stop` asks (then the error carries exit 130 or 143, and the checkpoint is that of the last
@@ -157,13 +174,13 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         };
         learner.keep_answers(job.caches, &feed, job.train.batch, &mut |text| monitor.note(text))?;
     }
-    let mut run = Run { job, learner: &mut learner, stepper: &mut stepper, augment: &augment, stop };
+    let mut run = Run { job, learner: &mut learner, stepper: &mut stepper, augment: &augment, stop, hears: false };
     while !progress.finished {
         let epoch = run.epoch(progress.history.len(), monitor)?;
         run.swap_average();
         run.judge(&mut progress, epoch)?;
         run.swap_average();
-        if job.replica.is_some() && exists(&path) {
+        if job.replica.as_ref().is_some_and(Replica::goes_on_together) && exists(&path) {
             // Kept until all replicas have written theirs of this epoch.
             fs::rename(&path, &before).map_err(|error| refuse_write(&before, &error))?;
         }
@@ -179,7 +196,9 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
     parameters.iter_mut().zip(&progress.selected).for_each(|(p, value)| p.value.copy_from_slice(value));
     let selected = learner.executor.to_graph();
     let exits = learner.exits.iter().map(|exit| exit.name.clone()).collect();
-    Ok(Fitted { last, selected, selected_epoch: progress.selected_epoch, history: progress.history, exits })
+    let parameters = learner.executor.parameters().iter().map(|parameter| parameter.name.clone()).collect();
+    let Progress { selected_epoch, history, .. } = progress;
+    Ok(Fitted { last, selected, selected_epoch, history, exits, parameters })
 }
 
 impl Job<'_> {
@@ -201,6 +220,8 @@ struct Run<'a> {
     stepper: &'a mut Stepper,
     augment: &'a [Box<dyn Augment>],
     stop: &'a Stop,
+    /// Whether anything was ever heard of another replica.
+    hears: bool,
 }
 
 impl Run<'_> {
@@ -244,19 +265,22 @@ impl Run<'_> {
         let (epochs, before) = if init { (init_epochs, done) } else { (train.epochs, done - init_epochs) };
         let (mut loss, mut lr_factor, mut gradients) = (0.0, 0.0, Vec::new());
         let mut terms = vec![0.0; self.learner.term_names.len()];
+        let mut ages = Vec::new();
         for i in 0..batches {
             let (steps, in_stage) = (steps_per_epoch * epochs, before * steps_per_epoch + i / train.accumulate);
             let batch = feed.take().map_err(failed)?;
             let size = batch.labels.len();
             let at = At { init, step: in_stage, steps, steps_per_epoch };
             let seed = mix(mix(self.job.seed) ^ (done * batches + i) as u64);
-            if let Some(Replica { meeting, me, scheme, .. }) = &self.job.replica {
-                if i % (train.accumulate * scheme.exchange_steps) == 0 {
-                    let others = meeting.exchange(*me, self.learner.snapshot()).map_err(failed)?;
-                    self.learner.hear(&others);
-                }
+            if let Some(replica) = &self.job.replica {
                 let step = done * steps_per_epoch + i / train.accumulate;
-                self.learner.listens = step >= scheme.burn_in_steps.unwrap_or(steps_per_epoch);
+                if i % (train.accumulate * replica.scheme.exchange_steps) == 0 {
+                    let new = replica.exchange(step, self.learner, &mut |text| monitor.note(text)).map_err(failed)?;
+                    self.hears = self.learner.hear(&new);
+                    ages.push(replica.ages(step));
+                }
+                let burns_in = step < replica.scheme.burn_in_steps.unwrap_or(steps_per_epoch);
+                self.learner.listens = self.hears && !burns_in;
             }
             let values = self.learner.step(&batch, seed, at).map_err(failed)?;
             feed.recycle(batch);
@@ -305,6 +329,7 @@ impl Run<'_> {
             data_wait_share: feed.wait_share(),
             lr: lr_factor * train.optimizer.options.number("lr"),
             gradients,
+            stale_steps: means_by_name(&ages),
         })
     }
 
@@ -337,7 +362,8 @@ impl Run<'_> {
         let mut better = true;
         if !validation.is_empty() {
             let graph = self.learner.network()?;
-            let answers = teacher::evaluate(&graph, &job.data.contract, validation, job.train.batch, job.threads)?;
+            let pace = Pace { batch: job.train.batch, threads: job.threads };
+            let answers = teacher::evaluate(&graph, &job.data.contract, validation, pace)?;
             let accuracy = answers.right as f64 / validation.len() as f64;
             (epoch.validation_accuracy, epoch.validation_loss) = (Some(accuracy), Some(answers.loss));
             let best = progress.history.get(progress.selected_epoch.wrapping_sub(1));

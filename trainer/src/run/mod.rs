@@ -4,6 +4,7 @@ mod arms;
 pub mod checkpoint;
 pub mod clock;
 pub mod evidence;
+mod exits;
 pub mod fit;
 pub mod folder;
 pub mod monitor;

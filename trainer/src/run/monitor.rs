@@ -47,6 +47,10 @@ pub fn metrics_line(name: &str, epoch: &Epoch) -> String {
     if !gradients.is_empty() {
         line["gradient_norms"] = gradients.into();
     }
+    if !epoch.stale_steps.is_empty() {
+        let ages = epoch.stale_steps.iter().map(|(name, steps)| (name.clone(), json!(steps)));
+        line["stale_steps"] = ages.collect::<Map<_, _>>().into();
+    }
     format!("{line}\n")
 }
 

@@ -1,42 +1,82 @@
-//! Codistillation in one process: replicas of the student, each with first weights, samples and order of its own, train
-//! side by side and meet every few steps (Anil et al. 2018, arXiv 1804.03235, algorithm 1).
+//! Codistillation: replicas of the student, each with first weights, samples and order of its own, train side by side, in
+//! this process or in several, and listen to each other every few steps (Anil et al. 2018, arXiv 1804.03235, algorithm 1).
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kd_runtime::graph::Graph;
-use kd_runtime::{Refusal, Result};
+use kd_runtime::{Refusal, Result, files};
 
 use super::fit::{Epoch, Fitted};
 use super::monitor::Monitor;
 use super::report::Curve;
 use super::session::Session;
-use crate::data::{RawBatch, Samples, scale};
+use crate::data::Samples;
 use crate::exec::random::mix;
-use crate::exec::{Executor, Mode, Plan};
 use crate::losses::rows::log_sum_exp;
 use crate::recipe::{Codistill, Shards};
 use crate::rng::{Purpose, Rng};
-use crate::schemes::meeting::Meeting;
+use crate::schemes::exchange::{Exchange, Place};
+use crate::schemes::learner::Learner;
+use crate::schemes::meeting::{Meeting, Snapshot};
 use crate::teacher::{CacheWish, Network, largest};
 
 /// One replica's part, as [`fit`](super::fit::fit) sees it.
 pub struct Replica<'a> {
     /// Where the others are met.
-    pub meeting: &'a Meeting,
-    /// Its number, from 0.
-    pub me: usize,
+    pub peers: Peers<'a>,
     /// How often they meet and when they begin to listen.
     pub scheme: Codistill,
     /// Places of the training samples that it learns from, in no order.
     pub shard: &'a [usize],
+    /// Its number, from 0.
+    pub me: usize,
+}
+
+/// Where the others are.
+pub enum Peers<'a> {
+    /// In this process, each in a thread of its own: all meet at the same steps.
+    Here(&'a Meeting),
+    /// In other processes, whatever step they are at.
+    Elsewhere(&'a Mutex<Exchange>),
 }
 
 impl Replica<'_> {
-    /// The fewest epochs that any replica has done: where all go on from.
+    /// The fewest epochs that any replica has done: where all in this process go on from.
     pub fn agree(&self, epochs: usize) -> Result<usize> {
-        let others = self.meeting.exchange(self.me, vec![vec![epochs as f32]])?;
+        let Peers::Here(meeting) = self.peers else { return Ok(epochs) };
+        let others = meeting.exchange(self.me, vec![vec![epochs as f32]])?;
         Ok(others.iter().filter_map(|other| other.first()?.first()).fold(epochs, |least, &n| least.min(n as usize)))
     }
+
+    /// Whether all replicas are where this one is when they go on after a kill.
+    pub fn goes_on_together(&self) -> bool {
+        matches!(self.peers, Peers::Here(_))
+    }
+
+    /// Leaves the parameters of this step and gives what is new of each other replica.
+    pub fn exchange(
+        &self,
+        step: usize,
+        learner: &Learner,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<Vec<Option<Snapshot>>> {
+        match self.peers {
+            Peers::Here(meeting) => Ok(meeting.exchange(self.me, learner.snapshot())?.into_iter().map(Some).collect()),
+            Peers::Elsewhere(exchange) => {
+                Ok(locked(exchange).exchange(step as u64, learner.executor.parameters(), note))
+            }
+        }
+    }
+
+    /// For each other replica by how many steps what was last heard of it is older than `step`; none in this process.
+    pub fn ages(&self, step: usize) -> Vec<(String, f64)> {
+        let Peers::Elsewhere(exchange) = self.peers else { return Vec::new() };
+        locked(exchange).ages(step as u64).into_iter().map(|(replica, age)| (name(replica - 1), age)).collect()
+    }
+}
+
+fn locked(exchange: &Mutex<Exchange>) -> MutexGuard<'_, Exchange> {
+    exchange.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A seed that no two replicas share, and that is the run's own for the first.
@@ -78,7 +118,7 @@ pub(super) fn fit_all(session: &mut Session<'_>, scheme: Codistill, run: u64) ->
             .map(|me| {
                 let (meeting, monitor, first, shard, jobs) = (&meeting, &monitor, &first, &shards[me], &jobs);
                 scope.spawn(move || {
-                    let replica = Replica { meeting, me, scheme, shard };
+                    let replica = Replica { peers: Peers::Here(meeting), me, scheme, shard };
                     let mut forward = Forward { monitor, shows: me == 0 };
                     let peers = peers(first, me, jobs.contract());
                     let name = name(me);
@@ -110,6 +150,43 @@ pub(super) fn fit_all(session: &mut Session<'_>, scheme: Codistill, run: u64) ->
     }
     errors.sort_by_key(told);
     errors.into_iter().next().map_or(Ok(all), Err)
+}
+
+/// Trains one replica of a seed while others train in other processes, and gives the networks of the others as they were
+/// last heard, in their order; `None` of one that never was.
+pub(super) fn fit_one(
+    session: &mut Session<'_>,
+    scheme: Codistill,
+    run: u64,
+    place: &Place,
+) -> Result<(Fitted, Vec<Option<Graph>>)> {
+    let me = place.me - 1;
+    let shards = shards(session.data.train.len(), &scheme, run)?;
+    let first: Vec<Graph> = (0..scheme.replicas).map(|i| session.first_student(seed(run, i))).collect::<Result<_>>()?;
+    let of = [session.recipe.fingerprint(), session.data.description.sha256.clone()].join(" ");
+    let exchange = Exchange::open(place, &files::sha256(of.as_bytes()), &format!("seed-{run}"))?;
+    let exchange = Mutex::new(exchange);
+    let (jobs, monitor) = session.share();
+    let peers = peers(&first, me, jobs.contract());
+    let replica = Replica { peers: Peers::Elsewhere(&exchange), me, scheme, shard: &shards[me] };
+    let (name, shown) = (name(me), jobs.shown(&name(me), run));
+    let fitted = jobs.fit(&name, &first[me], &jobs.recipe.train, Some(&peers), run, Some(replica), monitor)?;
+    let names: Vec<String> = fitted.parameters.clone();
+    let heard = locked(&exchange);
+    let others = heard.heard().map(|(replica, snapshot)| {
+        let mut graph = first[replica - 1].clone();
+        for (name, values) in names.iter().zip(snapshot?.iter()) {
+            let tensor = graph.find(name).and_then(|id| graph.initializers.get_mut(&id));
+            if let Some(tensor) = tensor.and_then(|tensor| tensor.get_mut::<f32>()) {
+                tensor.copy_from_slice(values);
+            }
+        }
+        Some(graph)
+    });
+    let others = others.collect();
+    drop(heard);
+    session.curves.push(Curve { name: shown, history: fitted.history.clone() });
+    Ok((fitted, others))
 }
 
 /// The networks that a replica listens to: what they are before the first meeting.
@@ -177,40 +254,34 @@ pub struct Together {
 
 /// Asks several networks of one contract about the same samples.
 pub(super) fn together(session: &Session<'_>, graphs: &[Graph], samples: &Samples) -> Result<Together> {
-    let contract = &session.data.contract;
-    let (batch, threads) = (session.recipe.train.batch.min(samples.len()).max(1), session.recipe.run.threads);
-    let plan = Plan { batch, taps: vec![contract.output.name.clone()], backward: false, threads };
-    let mut executors: Vec<Executor<f32>> =
-        graphs.iter().map(|graph| Executor::new(graph, &plan)).collect::<Result<_>>()?;
-    let classes = contract.output.classes.len().max(1);
-    let mut out = Together { predicted: Vec::with_capacity(samples.len()), right: 0, churn: 0.0, distance: 0.0 };
-    let (mut raw, mut x) = (RawBatch::default(), Vec::new());
-    let places: Vec<usize> = (0..samples.len()).collect();
-    for places in places.chunks(batch) {
-        samples.gather(places, &mut raw);
-        scale(contract, &raw.values, &mut x);
-        let mut answers: Vec<Vec<f32>> = Vec::with_capacity(executors.len());
-        for executor in &mut executors {
-            executor.forward(&x, places.len(), Mode::Eval)?;
-            let output = executor.tap(&contract.output.name)?;
-            let softened = executor.value(output).chunks_exact(classes).flat_map(|row| {
+    let output = &session.data.contract.output;
+    let classes = output.classes.len().max(1);
+    let (mut probabilities, mut labels) = (Vec::with_capacity(graphs.len()), Vec::new());
+    for graph in graphs {
+        let mut own: Vec<f32> = Vec::with_capacity(samples.len() * classes);
+        labels.clear();
+        session.ask(graph, std::slice::from_ref(&output.name), samples, |values, of| {
+            for row in values[0].chunks_exact(classes) {
                 let shift = log_sum_exp(row, 1.0);
-                row.iter().map(move |z| (z - shift).exp())
-            });
-            answers.push(softened.collect());
-        }
-        for (i, &label) in raw.labels.iter().enumerate() {
-            let rows: Vec<&[f32]> = answers.iter().map(|answer| &answer[i * classes..(i + 1) * classes]).collect();
-            let mean: Vec<f32> =
-                (0..classes).map(|k| rows.iter().map(|row| row[k]).sum::<f32>() / rows.len() as f32).collect();
-            out.predicted.push(largest(&mean));
-            out.right += usize::from(largest(&mean) == label);
-            for (a, one) in rows.iter().enumerate() {
-                for other in &rows[..a] {
-                    out.churn += f64::from(u8::from(largest(one) != largest(other)));
-                    let off = one.iter().zip(*other).map(|(p, q)| f64::from((p - q).abs()));
-                    out.distance += off.sum::<f64>() / classes as f64;
-                }
+                own.extend(row.iter().map(|z| (z - shift).exp()));
+            }
+            labels.extend_from_slice(of);
+            Ok(())
+        })?;
+        probabilities.push(own);
+    }
+    let mut out = Together { predicted: Vec::with_capacity(samples.len()), right: 0, churn: 0.0, distance: 0.0 };
+    for (i, &label) in labels.iter().enumerate() {
+        let rows: Vec<&[f32]> = probabilities.iter().map(|own| &own[i * classes..(i + 1) * classes]).collect();
+        let mean: Vec<f32> =
+            (0..classes).map(|k| rows.iter().map(|row| row[k]).sum::<f32>() / rows.len() as f32).collect();
+        out.predicted.push(largest(&mean));
+        out.right += usize::from(largest(&mean) == label);
+        for (a, one) in rows.iter().enumerate() {
+            for other in &rows[..a] {
+                out.churn += f64::from(u8::from(largest(one) != largest(other)));
+                let off = one.iter().zip(*other).map(|(p, q)| f64::from((p - q).abs()));
+                out.distance += off.sum::<f64>() / classes as f64;
             }
         }
     }

@@ -139,6 +139,7 @@ mod tests {
             data_wait_share: 0.0,
             lr: 0.1,
             gradients: Vec::new(),
+            stale_steps: Vec::new(),
         };
         let html = render(&results, &[Curve { name: bad.into(), history: vec![epoch] }], &format!("[run]\n# {bad}\n"));
         assert!(!html.contains("<script") && !html.contains('\u{202e}') && !html.contains("NaN"), "{html}");

@@ -136,9 +136,9 @@ pub struct SeedRun {
     /// samples chose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<Replicas>,
-    /// Where the network has exits: each as a network of its own, from the shallowest.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub exits: Vec<Exit>,
+    /// Where the network has exits: what they are side by side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exits: Option<Exits>,
 }
 
 /// Replicas side by side, on the test samples.
@@ -154,6 +154,33 @@ pub struct Replicas {
     pub churn: f64,
     /// Mean absolute difference of two replicas' probabilities.
     pub distance: f64,
+}
+
+/// Exits side by side, on the test samples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exits {
+    /// Each as a network of its own, from the shallowest; the network's own output is not among them.
+    pub each: Vec<Exit>,
+    /// By the mean of all logits, the network's own among them.
+    pub together: Score,
+    /// Samples leaving at the first exit that is sure, by how sure it must be.
+    pub early: Vec<Early>,
+    /// The one of them that the validation samples choose, if there are any and one of them loses none of their right
+    /// answers.
+    pub chosen: Option<f32>,
+}
+
+/// Leaving at the first exit that is sure.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Early {
+    /// The largest probability that an exit must give.
+    pub confidence: f32,
+    /// Right answers.
+    pub score: Score,
+    /// Multiply-accumulates of a sample, the mean, with those of exits that were not sure.
+    pub mean_macs: f64,
+    /// Samples that left at each exit; the last number is the network's own output.
+    pub left: Vec<u64>,
 }
 
 /// An exit as a network of its own.

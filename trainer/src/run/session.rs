@@ -23,7 +23,8 @@ use super::{arms, saved, teachers};
 use crate::data::{self, Prepared, Samples};
 use crate::recipe::precheck::precheck;
 use crate::recipe::{Recipe, Train};
-use crate::teacher::{self, Answers, Network};
+use crate::schemes::exchange::Place;
+use crate::teacher::{self, Answers, Network, Pace};
 use crate::zoo::{self, Site};
 
 /// What to do, and where.
@@ -34,6 +35,8 @@ pub struct Order<'a> {
     pub output: &'a Path,
     /// What to do with one that exists.
     pub existing: Existing,
+    /// Where the other replicas are met, where this process trains one of several.
+    pub place: Option<Place>,
     /// For the evidence.
     pub command_line: Vec<String>,
 }
@@ -44,6 +47,7 @@ pub(super) struct Session<'a> {
     pub folder: Folder,
     pub data: Prepared,
     pub site: Site,
+    pub place: Option<&'a Place>,
     pub curves: Vec<Curve>,
     stop: &'a Stop,
     monitor: &'a mut dyn Monitor,
@@ -63,13 +67,15 @@ pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<
     let device = Device::read();
     let data = data::prepare(recipe)?;
     let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
-    let mut session = Session { recipe, folder, data, site, curves: Vec::new(), stop, monitor };
+    let place = order.place.as_ref();
+    let mut session = Session { recipe, folder, data, site, place, curves: Vec::new(), stop, monitor };
     let given = teachers::given(&session)?;
     let opened: Vec<&Network> = given.iter().flatten().map(|(network, _)| network).collect();
     precheck(recipe, &session.site, &opened)?;
     session.folder.begin(&recipe.to_toml())?;
     let starts = evidence::add_start(&session.folder, order.command_line.clone())?;
     let (networks, judged) = teachers::all(&mut session, given)?;
+    let (networks, judged) = teachers::assist(&mut session, networks, judged)?;
     let before: Vec<String> = networks.iter().map(sha256_in_memory).collect();
     let results = arms::all(&mut session, &networks, judged)?;
     let teachers = identities(&networks, &results.teachers, before)?;
@@ -109,7 +115,22 @@ impl Session<'_> {
 
     /// What a network that is made for this data answers.
     pub fn answers(&self, graph: &Graph, samples: &Samples) -> Result<Answers> {
-        teacher::evaluate(graph, &self.data.contract, samples, self.recipe.train.batch, self.recipe.run.threads)
+        teacher::evaluate(graph, &self.data.contract, samples, self.pace())
+    }
+
+    /// Asks such a network about its taps; see [`teacher::ask`].
+    pub fn ask(
+        &self,
+        graph: &Graph,
+        taps: &[String],
+        samples: &Samples,
+        each: impl FnMut(&[&[f32]], &[usize]) -> Result<()>,
+    ) -> Result<()> {
+        teacher::ask(graph, &self.data.contract, samples, taps, self.pace(), each)
+    }
+
+    fn pace(&self) -> Pace {
+        Pace { batch: self.recipe.train.batch, threads: self.recipe.run.threads }
     }
 
     /// A remark of one line.
@@ -144,7 +165,7 @@ pub(super) struct Jobs<'a> {
 impl Jobs<'_> {
     /// What progress and metrics call a network: with its seed where there are several.
     pub fn shown(&self, name: &str, seed: u64) -> String {
-        if name.starts_with("teacher") || self.recipe.seeds().len() == 1 {
+        if name.starts_with("teacher") || name.starts_with("assistant") || self.recipe.seeds().len() == 1 {
             name.to_string()
         } else {
             format!("{name} seed {seed}")
@@ -199,6 +220,7 @@ fn sha256_in_memory(network: &Network) -> String {
 }
 
 fn identities(networks: &[Network], judged: &[Teacher], before: Vec<String>) -> Result<Vec<TeacherIdentity>> {
-    let rows = networks.iter().zip(judged).zip(before);
+    // Behind assistants it is the last of them alone that teaches.
+    let rows = networks.iter().zip(&judged[judged.len() - networks.len()..]).zip(before);
     rows.map(|((network, judged), before)| TeacherIdentity::new(judged, before, sha256_in_memory(network))).collect()
 }

@@ -78,11 +78,19 @@ pub fn parts(results: &Results) -> Vec<String> {
                 replicas.chosen
             ));
         }
-        for exit in &run.exits {
+        let Some(exits) = &run.exits else { continue };
+        for exit in &exits.each {
             let (accuracy, macs) = (percent(&exit.score), grouped(exit.size.macs));
             let parameters = grouped(exit.size.parameters);
             lines.push(format!("seed {}: {} {accuracy}, {parameters} parameters, {macs} MACs", run.seed, exit.name));
         }
+        let together = percent(&exits.together);
+        let early = exits.early.iter().find(|early| Some(early.confidence) == exits.chosen).map(|early| {
+            let (accuracy, macs) = (percent(&early.score), grouped(early.mean_macs.round() as u64));
+            let sure = early.confidence;
+            format!("; leaving at the first one that is {sure} sure (chosen on validation) {accuracy}, {macs} MACs on average")
+        });
+        lines.push(format!("seed {}: all exits together {together}{}", run.seed, early.unwrap_or_default()));
     }
     lines
 }

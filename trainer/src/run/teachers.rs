@@ -4,10 +4,12 @@ use kd_runtime::error::Exit;
 use kd_runtime::{Refusal, Result};
 
 use super::results::{Score, Teacher};
-use super::saved;
 use super::session::Session;
+use super::{replicas, saved};
+use crate::losses::pair::cut;
+use crate::recipe::precheck::assistant_name;
 use crate::recipe::{self, TeacherSource, Train};
-use crate::teacher::{self, Network};
+use crate::teacher::{self, CacheWish, Network, Pace};
 use crate::{recipe::Choice, zoo};
 
 /// A teacher and what it was judged by.
@@ -21,7 +23,7 @@ pub(super) fn given(session: &Session<'_>) -> Result<Vec<Option<Judged>>> {
             TeacherSource::Arch { .. } => None,
             _ => {
                 let network = teacher::open(teacher, session.recipe, &session.data)?;
-                let judged = judge(session, teacher, &network)?;
+                let judged = judge(session, teacher.must_reach, &network)?;
                 Some((network, judged))
             }
         });
@@ -73,13 +75,45 @@ fn train_first(
         cache: teacher.cache,
         notes: Vec::new(),
     };
-    let judged = judge(session, teacher, &network)?;
+    let judged = judge(session, teacher.must_reach, &network)?;
     Ok((network, judged))
+}
+
+/// Trains the assistants one after the other, each taught by the one before it (the first by the teachers, or by the labels
+/// where there are none), and gives what teaches the student: the last of them. All are judged beside the teachers.
+pub(super) fn assist(
+    session: &mut Session<'_>,
+    mut teachers: Vec<Network>,
+    mut judged: Vec<Teacher>,
+) -> Result<(Vec<Network>, Vec<Teacher>)> {
+    let recipe = session.recipe;
+    for (i, arch) in recipe.distill.assistants.iter().enumerate() {
+        let (name, seed) = (assistant_name(i), recipe.run.seed);
+        // First weights of its own: generations of one architecture begin in different places.
+        let first = zoo::build(arch, &session.site, replicas::seed(seed, i + 1))?;
+        let taught_by = (!teachers.is_empty()).then_some(&teachers[..]);
+        let fitted = session.fit(&name, &first, &recipe.train, taught_by, seed)?;
+        let output = &session.data.contract.output.name;
+        let graph = cut(&saved::kept(fitted, recipe.train.keep), output, output)?;
+        saved::write_network(&session.folder, &name, &graph, &session.data.contract)?;
+        let network = Network {
+            name: format!("{name}, arch {}", arch.name),
+            sha256: teacher::parameters_sha256(&graph),
+            graph,
+            contract: session.data.contract.clone(),
+            weight: 1.0,
+            cache: recipe.teachers.first().map_or(CacheWish::OFF, |teacher| teacher.cache),
+            notes: Vec::new(),
+        };
+        judged.push(judge(session, None, &network)?);
+        teachers = vec![network];
+    }
+    Ok((teachers, judged))
 }
 
 /// Evaluates a teacher before step 0. Refuses one that answers other classes, that is the student itself, or that is
 /// below what it must reach.
-fn judge(session: &Session<'_>, teacher: &recipe::Teacher, network: &Network) -> Result<Teacher> {
+fn judge(session: &Session<'_>, must_reach: Option<f64>, network: &Network) -> Result<Teacher> {
     let at = format!("teacher `{}`", network.name);
     let (ours, theirs) = (session.site.classes, network.contract.output.classes.len());
     if ours != theirs {
@@ -97,12 +131,12 @@ fn judge(session: &Session<'_>, teacher: &recipe::Teacher, network: &Network) ->
         false => ("validation", &session.data.validation),
     };
     let score = |samples| -> Result<Score> {
-        let (batch, threads) = (session.recipe.train.batch, session.recipe.run.threads);
-        let answers = teacher::evaluate(&network.graph, &network.contract, samples, batch, threads)?;
+        let pace = Pace { batch: session.recipe.train.batch, threads: session.recipe.run.threads };
+        let answers = teacher::evaluate(&network.graph, &network.contract, samples, pace)?;
         Ok(Score::new(answers.right, samples.len()))
     };
     let judged = score(samples)?;
-    if let Some(must_reach) = teacher.must_reach.filter(|&share| judged.accuracy < share) {
+    if let Some(must_reach) = must_reach.filter(|&share| judged.accuracy < share) {
         let expected = format!("at least {must_reach} of the {judged_on} samples right (must_reach)");
         let found = format!("{:.4} ({} of {})", judged.accuracy, judged.right, judged.n);
         let action = "train it better, choose another, or lower must_reach";
@@ -115,7 +149,7 @@ fn judge(session: &Session<'_>, teacher: &recipe::Teacher, network: &Network) ->
         size: saved::size(&network.graph)?,
         judged_on: judged_on.into(),
         judged,
-        must_reach: teacher.must_reach,
+        must_reach,
         test: score(&session.data.test)?,
     })
 }

@@ -164,6 +164,7 @@ mod tests {
             data_wait_share: 0.0,
             lr: 0.1,
             gradients: vec![("ce".into(), 2.0)],
+            stale_steps: Vec::new(),
         };
         let names: Vec<String> = scalars(&epoch, 9.0).into_iter().map(|(tag, _)| tag).collect();
         #[rustfmt::skip]

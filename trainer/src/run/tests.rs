@@ -20,7 +20,7 @@ use crate::optim::schedule::SCHEDULES;
 use crate::options::{Options, Setting};
 use crate::recipe::{Choice, Data, Distill, Keep, Normalize, Scheme, Stage, Term, Train};
 use crate::teacher::cache::Precision;
-use crate::teacher::{CacheWish, Network};
+use crate::teacher::{CacheWish, Network, Pace};
 use crate::zoo::{self, Site, table::ARCHS};
 
 struct Scratch(PathBuf);
@@ -180,7 +180,14 @@ impl Setup {
         let options = Options::defaults(late.options).with("epochs", Setting::Number(1.5));
         let term = |stage, schedule| Term { method: named(kd.name, kd.options), weight: 0.5, stage, schedule };
         let terms = vec![term(Stage::Both, None), term(Stage::Main, Some(Choice { name: late.name, options }))];
-        let distill = Distill { scheme: Scheme::Offline, task_weight: 0.8, init_epochs: 1, diagnose: true, terms };
+        let distill = Distill {
+            scheme: Scheme::Offline,
+            assistants: Vec::new(),
+            task_weight: 0.8,
+            init_epochs: 1,
+            diagnose: true,
+            terms,
+        };
         setup.distill = Some((distill, vec![teacher]));
         setup
     }
@@ -333,7 +340,10 @@ fn the_average_is_what_is_judged_and_kept() {
     assert!(difference(&expected, &averaged.last) < 1e-6, "{}", difference(&expected, &averaged.last));
     assert!(difference(&expected, &raw.last) > 1e-3);
     assert_eq!(averaged.last, averaged.selected);
-    let judge = |graph| crate::teacher::evaluate(graph, &setup.data.contract, &setup.data.validation, 34, 1).unwrap();
+    let judge = |graph| {
+        crate::teacher::evaluate(graph, &setup.data.contract, &setup.data.validation, Pace { batch: 34, threads: 1 })
+            .unwrap()
+    };
     assert_eq!(averaged.history[0].validation_loss, Some(judge(&averaged.last).loss));
     // Training itself went on with the parameters: the checkpoint holds both.
     let bytes = fs::read(scratch.0.join("state.safetensors")).unwrap();

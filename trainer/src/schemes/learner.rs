@@ -162,10 +162,11 @@ impl Learner {
         self.executor.parameters().iter().map(|parameter| parameter.value.clone()).collect()
     }
 
-    /// Listens, from now on, to these snapshots of networks like itself.
-    pub fn hear(&mut self, snapshots: &[Snapshot]) {
+    /// Listens, from now on, to these snapshots of networks like itself, where there are new ones. Says whether any was
+    /// ever heard.
+    pub fn hear(&mut self, snapshots: &[Option<Snapshot>]) -> bool {
         let names: Vec<String> = self.executor.parameters().iter().map(|parameter| parameter.name.clone()).collect();
-        self.teachers.hear(&names, snapshots);
+        self.teachers.hear(&names, snapshots)
     }
 
     /// Says which epoch follows; gives the one whose augmentations its samples are to have: another one where teachers'

@@ -1,6 +1,7 @@
 //! Who teaches whom, and when: [`learner`] has one network that learns from the labels, from frozen teachers and from
 //! itself.
 
+pub mod exchange;
 pub mod learner;
 pub mod meeting;
 pub mod terms;

@@ -159,7 +159,8 @@ impl Teachers {
         let most = self.members.iter().filter(|m| m.cache.wanted).map(|m| views(&m.cache)).max().unwrap_or(0);
         for (i, member) in self.members.iter_mut().enumerate() {
             if member.cache.wanted && views(&member.cache) == most && most > 0 && !member.taps.is_empty() {
-                let path = folder.join(format!("teacher-{}.cache", i + 1));
+                // Assistants have a teacher each.
+                let path = folder.join(format!("teacher-{}-{}.cache", i + 1, &member.network_sha256[..16]));
                 member
                     .keep(&path, feed, most, batch, note)
                     .map_err(|e| e.within(format!("teacher `{}`", member.name)))?;
@@ -179,10 +180,11 @@ impl Teachers {
         kept.unwrap_or(epoch)
     }
 
-    /// Gives the network of each member other parameters, by their names: replicas that teach each other change.
-    pub(super) fn hear(&mut self, names: &[String], snapshots: &[Snapshot]) {
+    /// Gives the network of each member other parameters, by their names, where there are new ones: replicas that teach
+    /// each other change. Those that were ever heard have equal shares from then on, the others none. Says whether any was.
+    pub(super) fn hear(&mut self, names: &[String], snapshots: &[Option<Snapshot>]) -> bool {
         for (member, snapshot) in self.members.iter_mut().zip(snapshots) {
-            let Speaker::Live(live) = &mut member.speaker else { continue };
+            let (Speaker::Live(live), Some(snapshot)) = (&mut member.speaker, snapshot) else { continue };
             live.sha256 = None;
             for parameter in live.executor.parameters_mut() {
                 let place = names.iter().position(|name| *name == parameter.name);
@@ -191,6 +193,12 @@ impl Teachers {
                 }
             }
         }
+        let heard = |member: &Member| matches!(&member.speaker, Speaker::Live(live) if live.sha256.is_none());
+        let all = self.members.iter().filter(|member| heard(member)).count();
+        for member in &mut self.members {
+            member.weight = if heard(member) { 1.0 / all as f64 } else { 0.0 };
+        }
+        all > 0
     }
 
     /// Lets every teacher answer.

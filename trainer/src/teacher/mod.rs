@@ -62,40 +62,57 @@ pub struct Answers {
     pub loss: f64,
 }
 
-/// Evaluates a graph on samples, `batch` at a time. A graph for one sample at a time is opened first
-/// ([`batch::open`]).
-pub fn evaluate(
+/// How samples are asked about: so many at a time, on so many threads.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Samples of a batch, at most.
+    pub batch: usize,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// Asks a network (eval mode) about samples in their order, batch by batch: `each` gets the values of the taps, a row a
+/// sample, and the labels. A graph for one sample at a time is opened first ([`batch::open`]).
+pub fn ask(
     graph: &Graph,
     contract: &Contract,
     samples: &Samples,
-    batch: usize,
-    threads: usize,
-) -> Result<Answers> {
+    taps: &[String],
+    pace: Pace,
+    mut each: impl FnMut(&[&[f32]], &[usize]) -> Result<()>,
+) -> Result<()> {
     let graph = batch::open(graph)?;
-    let plan = Plan {
-        batch: batch.min(samples.len()).max(1),
-        taps: vec![contract.output.name.clone()],
-        backward: false,
-        threads,
-    };
+    let batch = pace.batch.min(samples.len()).max(1);
+    let plan = Plan { batch, taps: taps.to_vec(), backward: false, threads: pace.threads };
     let mut executor = Executor::<f32>::new(&graph, &plan)?;
-    let output = executor.tap(&contract.output.name)?;
-    let classes = executor.tap_shape(output).iter().product::<usize>().max(1);
-    let mut answers = Answers { predicted: Vec::with_capacity(samples.len()), right: 0, loss: 0.0 };
+    let taps = taps.iter().map(|tap| executor.tap(tap)).collect::<Result<Vec<_>>>()?;
     let (mut raw, mut x) = (RawBatch::default(), Vec::new());
     let places: Vec<usize> = (0..samples.len()).collect();
-    for places in places.chunks(plan.batch) {
+    for places in places.chunks(batch) {
         samples.gather(places, &mut raw);
         scale(contract, &raw.values, &mut x);
         executor.forward(&x, places.len(), Mode::Eval)?;
-        for (row, &label) in executor.value(output).chunks_exact(classes).zip(&raw.labels) {
-            check_numbers(row, &contract.output.name, answers.predicted.len())?;
+        let values: Vec<&[f32]> = taps.iter().map(|&tap| executor.value(tap)).collect();
+        each(&values, &raw.labels)?;
+    }
+    Ok(())
+}
+
+/// Evaluates a graph on samples, as [`ask`] does.
+pub fn evaluate(graph: &Graph, contract: &Contract, samples: &Samples, pace: Pace) -> Result<Answers> {
+    let mut answers = Answers { predicted: Vec::with_capacity(samples.len()), right: 0, loss: 0.0 };
+    let output = &contract.output;
+    ask(graph, contract, samples, std::slice::from_ref(&output.name), pace, |values, labels| {
+        let classes = values[0].len() / labels.len().max(1);
+        for (row, &label) in values[0].chunks_exact(classes.max(1)).zip(labels) {
+            check_numbers(row, &output.name, answers.predicted.len())?;
             let predicted = largest(row);
             answers.predicted.push(predicted);
             answers.right += usize::from(predicted == label);
-            answers.loss += cross_entropy(row, label, contract.output.meaning)?;
+            answers.loss += cross_entropy(row, label, output.meaning)?;
         }
-    }
+        Ok(())
+    })?;
     answers.loss /= samples.len().max(1) as f64;
     Ok(answers)
 }

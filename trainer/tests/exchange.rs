@@ -1,0 +1,108 @@
+//! Codistillation over processes that share a folder: nobody waits, and nobody harms another.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{Scratch, TINY, line, run, start, stdout};
+
+const OF: usize = 3;
+
+fn recipe(scratch: &Scratch) -> PathBuf {
+    let head = &TINY[..TINY.find("[teacher]").unwrap()];
+    let tail = "[student]\narch = \"mlp\"\nhidden = [24]\n[train]\nepochs = 60\nbatch = 16\n\
+                optimizer = { kind = \"adamw\", lr = 2e-3 }\n[distill]\nscheme = \"codistill\"\nreplicas = 3\n\
+                burn_in_steps = 10\nexchange_steps = 1\nterms = [{ method = \"codistill\" }]\n[compare]\nbaseline = false\n";
+    scratch.recipe(&format!("{head}{tail}"))
+}
+
+fn words(replica: usize, folder: &Path) -> [String; 4] {
+    ["--replica".into(), format!("{replica}/{OF}"), "--exchange".into(), folder.display().to_string()]
+}
+
+/// The last of a replica's checkpoints.
+fn newest(folder: &Path, replica: usize) -> Option<PathBuf> {
+    let files = fs::read_dir(folder.join(format!("seed-1/replica-{replica}"))).ok()?;
+    files.filter_map(|file| Some(file.ok()?.path())).max()
+}
+
+fn epochs(output: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(output.join("metrics.jsonl")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// One of three is killed at several moments and comes back; another leaves a file cut off, one with a flipped bit and one
+/// of another run. All end, the others' losses do not jump, and each bad file is spoken of once.
+#[test]
+fn replicas_in_processes_survive_kills_and_bad_checkpoints() {
+    let scratch = Scratch::new("exchange");
+    let (recipe, folder) = (recipe(&scratch), scratch.path("shared"));
+    let output = |replica: usize| scratch.path(&format!("run-{replica}"));
+    let begin = |replica: usize, more: &[&str]| {
+        let words = words(replica, &folder);
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(more.iter().copied()).collect();
+        start(&recipe, &output(replica), &words)
+    };
+    let children: Vec<_> = [1, 3].into_iter().map(|replica| begin(replica, &[])).collect();
+    let mut weak = begin(2, &[]);
+    let began = Instant::now();
+    while newest(&folder, 2).is_none() {
+        assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint of replica 2 for two minutes");
+        sleep(Duration::from_millis(2));
+    }
+    // What replica 2 might leave if it were ill: all of them newer than anything it will say.
+    let good = newest(&folder, 2).unwrap();
+    let (bytes, name) = (fs::read(&good).unwrap(), good.file_name().unwrap().to_str().unwrap().to_string());
+    let mut flipped = bytes.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 4;
+    let foreign = b"a file of somebody else";
+    for (step, bytes) in [(900_000, &bytes[..bytes.len() / 2]), (900_001, &flipped), (900_002, &foreign[..])] {
+        fs::write(good.with_file_name(format!("{step:012}{}", &name[12..])), bytes).unwrap();
+    }
+    for wait in [15, 40, 90] {
+        sleep(Duration::from_millis(wait));
+        weak.kill().unwrap();
+        weak.wait().unwrap();
+        weak = begin(2, &["--resume"]);
+    }
+    let ends: Vec<Output> = children.into_iter().map(|child| child.wait_with_output().unwrap()).collect();
+    let weak = weak.wait_with_output().unwrap();
+    assert_eq!(weak.status.code(), Some(0), "{}", String::from_utf8_lossy(&weak.stderr));
+    for (replica, end) in [1, 3].into_iter().zip(&ends) {
+        let said = String::from_utf8_lossy(&end.stderr);
+        assert_eq!(end.status.code(), Some(0), "{said}");
+        assert_eq!(said.matches("is left alone").count(), 3, "replica {replica}: {said}");
+        assert!(stdout(end).contains("the student is number"), "{}", stdout(end));
+        let epochs = epochs(&output(replica));
+        let losses: Vec<f64> = epochs.iter().map(|epoch| epoch["terms"]["ce"].as_f64().unwrap()).collect();
+        assert_eq!(losses.len(), 60);
+        let jump = losses.windows(2).find(|pair| pair[1] > 1.25 * pair[0] + 0.02);
+        assert!(jump.is_none(), "replica {replica}: {jump:?} in {losses:?}");
+        assert!(epochs.iter().any(|epoch| epoch["stale_steps"]["replica-2"].is_number()), "ages are logged");
+        assert!(epochs.iter().any(|epoch| epoch["terms"]["codistill"].as_f64().unwrap() > 0.0), "it listens");
+    }
+}
+
+#[test]
+fn a_replica_that_cannot_be_is_refused() {
+    let scratch = Scratch::new("exchange-refused");
+    let (recipe, folder) = (recipe(&scratch), scratch.path("shared"));
+    let at = folder.display().to_string();
+    let refuse = |words: &[&str]| {
+        let done = run(&recipe, &scratch.path("run"), words);
+        assert_eq!(done.status.code(), Some(2), "{words:?}");
+        assert!(!scratch.path("run").exists(), "{words:?}");
+        line(&done)
+    };
+    assert!(refuse(&["--replica", "1/2", "--exchange", &at]).contains("expected one of the recipe's 3 replicas"));
+    assert!(refuse(&["--replica", "4/3", "--exchange", &at]).contains("a number from 1 and how many, as 2/3"));
+    let offline = refuse(&["distill.scheme=offline", "--replica", "1/3", "--exchange", &at]);
+    assert!(offline.contains("expected "), "{offline}");
+}
