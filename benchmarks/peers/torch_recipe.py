@@ -184,10 +184,18 @@ def train(recipe, seed):
 
 
 def curve(recipe, folder):
-    """The losses of the steps that the folder's batches make, from its weights."""
+    """The losses of the steps that the folder's batches make, from its weights, in both memory layouts: how far torch is
+    from itself where only the order of its sums differs."""
     about = json.load(open(os.path.join(folder, "about.json")))
-    model = ResNet8(10).to(memory_format=torch.channels_last)
     weights = torch.from_numpy(np.fromfile(os.path.join(folder, "weights.f32"), np.float32))
+    x = torch.from_numpy(np.fromfile(os.path.join(folder, "x.f32"), np.float32)).view(-1, about["batch"], 3, 32, 32)
+    y = torch.from_numpy(np.fromfile(os.path.join(folder, "labels.i64"), np.int64)).view(-1, about["batch"])
+    both = [steps_of(recipe, about, weights, x, y, layout) for layout in (torch.channels_last, torch.contiguous_format)]
+    print(json.dumps({"losses": both[0], "losses_other_layout": both[1]}), flush=True)
+
+
+def steps_of(recipe, about, weights, x, y, layout):
+    model = ResNet8(10).to(memory_format=layout)
     place = 0
     with torch.no_grad():
         for parameter in model.in_order():
@@ -197,18 +205,16 @@ def curve(recipe, folder):
     if place != len(weights):
         sys.exit(f"error: weights.f32: expected {place} floats, found {len(weights)}")
     optimizer = optimizer_of(recipe["train"], model)
-    x = torch.from_numpy(np.fromfile(os.path.join(folder, "x.f32"), np.float32)).view(-1, about["batch"], 3, 32, 32)
-    y = torch.from_numpy(np.fromfile(os.path.join(folder, "labels.i64"), np.int64)).view(-1, about["batch"])
     losses = []
     for step in range(len(x)):
         for group in optimizer.param_groups:
             group["lr"] = recipe["train"]["optimizer"]["lr"] * about["lr_factors"][step]
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(model(x[step].contiguous(memory_format=torch.channels_last)), y[step])
+        loss = F.cross_entropy(model(x[step].contiguous(memory_format=layout)), y[step])
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    print(json.dumps({"losses": losses}), flush=True)
+    return losses
 
 
 def main():

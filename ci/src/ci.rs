@@ -72,17 +72,7 @@ fn docs() -> Done {
 }
 
 fn recipes() -> Done {
-    let mut paths: Vec<_> = std::fs::read_dir("recipes")
-        .map_err(|e| format!("recipes: {e}"))?
-        .flatten()
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "toml"))
-        .collect();
-    paths.sort();
-    if paths.is_empty() {
-        return Err("recipes: expected at least one recipe, found none".into());
-    }
-    for path in paths {
+    for path in crate::recipes::all()? {
         let mut command = Command::new("cargo");
         command.args([
             "run",

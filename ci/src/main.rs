@@ -9,6 +9,7 @@ mod golden;
 mod licences;
 mod metrics;
 mod peers;
+mod recipes;
 mod setup;
 mod shell;
 mod sources;
@@ -54,6 +55,12 @@ static COMMANDS: &[Command] = &[
         about: "training [CASE…]: steps of ours and PyTorch's in turns; --max-ratio; KD_PEERS_PYTHON",
         run: peers::compare,
     },
+    Command {
+        name: "study",
+        about: "ucr: one student on every UCR set, taught in several ways; resumable; KD_UCR",
+        run: peers::study,
+    },
+    Command { name: "recipes", about: "every example recipe for one epoch; KD_DATA", run: recipes::run },
     Command { name: "data", about: "cifar10: tiled sheets to the layout that `cifar:` reads", run: data::run },
     Command { name: "cross", about: "kd-bench for the devices; the demo's student on emulated ones", run: cross::run },
 ];

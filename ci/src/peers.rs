@@ -1,4 +1,4 @@
-//! `cargo xtask peers` and `cargo xtask compare`: other software beside ours. Neither is part of `ci`.
+//! `cargo xtask peers`, `compare` and `study`: other software beside ours, and methods beside each other. None is part of `ci`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,21 @@ pub fn compare(args: &[String]) -> Result<(), Failure> {
     command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", program, "--"]);
     command.arg("--python").arg(python).args(["--output", &format!("benchmarks/results/{name}.json")]);
     command.args(&args[1..]);
+    fs::create_dir_all("benchmarks/results").map_err(|e| format!("benchmarks/results: {e}"))?;
+    let status = command.status().map_err(|e| format!("cargo: {e}"))?;
+    if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
+}
+
+/// Runs a study of `benchmarks/` with optimization, and renews what `docs/` says of it.
+pub fn study(args: &[String]) -> Result<(), Failure> {
+    if args.first().map(String::as_str) != Some("ucr") {
+        return Err(format!("study: expected ucr [FOLDER] [--seeds N] [--epochs N], found `{}`", args.join(" ")).into());
+    }
+    execute(Command::new("cargo").args(["build", "--release", "--quiet", "--locked", "-p", "kd-trainer"]))?;
+    let mut command = Command::new("cargo");
+    command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", "study_ucr", "--"]);
+    command.args(&args[1..]).env("PATH", path_with_ours()?);
+    command.args(["--output", "benchmarks/results/study-ucr.json", "--report", "docs/study-ucr.md"]);
     fs::create_dir_all("benchmarks/results").map_err(|e| format!("benchmarks/results: {e}"))?;
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }

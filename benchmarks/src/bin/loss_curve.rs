@@ -42,8 +42,11 @@ fn run() -> Result<bool> {
     std::fs::create_dir_all(&scratch).map_err(|e| files::refuse_write(&scratch, &e))?;
     let found = compare(&args, &recipe_path, &recipe, steps, &scratch);
     std::fs::remove_dir_all(&scratch).map_err(|e| files::refuse_write(&scratch, &e))?;
-    let (ours, torch) = found?;
-    let off: Vec<f64> = ours.iter().zip(&torch).map(|(a, b)| (a - b).abs() / b.abs().max(1e-9)).collect();
+    let [ours, torch, other] = found?;
+    let between = |a: &[f64], b: &[f64]| -> Vec<f64> {
+        a.iter().zip(b).map(|(a, b)| (a - b).abs() / b.abs().max(1e-9)).collect()
+    };
+    let off = between(&ours, &torch);
     // One that is no number is the largest: nothing is equal to it.
     let largest = |off: &[f64]| off.iter().fold(0.0_f64, |a, &b| if b > a || b.is_nan() { b } else { a });
     println!("{:>6} {:>10} {:>10} {:>11}", "step", "ours", "torch", "difference");
@@ -58,16 +61,25 @@ fn run() -> Result<bool> {
         largest(&off),
         off.len()
     );
+    let itself = between(&other, &torch);
+    println!(
+        "torch from itself in the other memory layout: {:.2e} and {:.2e}",
+        largest(&itself[..first.min(itself.len())]),
+        largest(&itself)
+    );
     if let Some(path) = args.get("output") {
-        let record = json!({ "schema": "kd.loss_curve/1", "recipe": recipe.to_toml(), "ours": ours, "torch": torch });
+        let record = json!({
+            "schema": "kd.loss_curve/2", "recipe": recipe.to_toml(), "ours": ours, "torch": torch,
+            "torch_other_layout": other,
+        });
         files::write_atomic(Path::new(path), format!("{record}\n").as_bytes())?;
         println!("raw samples: {path}");
     }
     Ok(ours.len() == torch.len() && largest(start) <= most)
 }
 
-/// Losses of ours and of PyTorch.
-fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Path) -> Result<(Vec<f64>, Vec<f64>)> {
+/// Losses of ours, of PyTorch, and of PyTorch with the same numbers in another memory layout.
+fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Path) -> Result<[Vec<f64>; 3]> {
     let data = data::prepare(recipe)?;
     let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
     let graph = zoo::build(&recipe.student, &site, recipe.run.seed)?;
@@ -110,6 +122,9 @@ fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Pa
     let mut command = Command::new(args.get("python").unwrap_or("python3"));
     command.arg(script).arg("curve").arg(&resolved).arg(recipe.run.threads.to_string()).arg(scratch);
     let answer: Value = kd_benchmarks::training::answer(&mut command)?;
-    let torch = answer["losses"].as_array().map(|list| list.iter().filter_map(Value::as_f64).collect());
-    torch.map(|torch| (ours, torch)).ok_or_else(|| Refusal::new("torch", "losses", answer, "read its messages above"))
+    let losses = |key: &str| -> Result<Vec<f64>> {
+        let list = answer[key].as_array().map(|list| list.iter().filter_map(Value::as_f64).collect());
+        list.ok_or_else(|| Refusal::new("torch", format!("`{key}`"), &answer, "read its messages above"))
+    };
+    Ok([ours, losses("losses")?, losses("losses_other_layout")?])
 }

@@ -1,0 +1,314 @@
+//! `study_ucr [FOLDER] [--sets A,B] [--arms A,B] [--seeds N] [--epochs N] [--jobs N] [--kd-train FILE] [--runs DIR]
+//! [--output FILE] [--report FILE]`: one student on every UCR set of a folder, taught in several ways, seed by seed. Each run
+//! is a `kd-train run --resume` into a folder of its own below `--runs`, so a study that was stopped goes on. Raw results go to
+//! `--output` (JSON); `--report` (Markdown, with a picture beside it) has mean ranks and paired tests.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use kd_benchmarks::args::Args;
+use kd_benchmarks::material;
+use kd_benchmarks::study::{diagram, ranks};
+use kd_runtime::measure::stats;
+use kd_runtime::{Exit, Refusal, Result, files};
+use serde_json::{Value, json};
+
+/// Published accuracies in percent: FCN and ResNet (mean of 5 runs, Ismail Fawaz et al. 2019, dl-4-tsc's results), one
+/// network of InceptionTime (mean of 5) and the ensemble (Ismail Fawaz et al. 2020).
+const PUBLISHED: &[(&str, [f64; 4])] = &[
+    ("ArrowHead", [84.3, 83.8, 84.7, 84.6]),
+    ("CBF", [99.4, 99.6, 99.8, 99.9]),
+    ("Coffee", [100.0, 100.0, 100.0, 100.0]),
+    ("ECG200", [88.8, 87.4, 91.8, 93.0]),
+    ("ECG5000", [94.0, 93.5, 93.9, 94.1]),
+    ("FaceFour", [93.0, 95.5, 95.7, 95.5]),
+    ("GunPoint", [100.0, 99.1, 100.0, 100.0]),
+    ("ItalyPowerDemand", [96.3, 96.2, 96.4, 96.5]),
+    ("SyntheticControl", [98.9, 99.7, 99.6, 99.7]),
+    ("TwoLeadECG", [99.9, 100.0, 99.7, 99.6]),
+];
+
+/// A way of teaching: its name, whether the teacher's run is named, and the rest of the recipe. EPOCHS, MAIN and INIT stand
+/// for all epochs, three quarters and a quarter of them: every arm takes as many steps.
+const ARMS: &[(&str, bool, &str)] = &[
+    ("alone", false, "[train]\nepochs = EPOCHS\n"),
+    ("kd", true, "[train]\nepochs = EPOCHS\n[distill]\nterms = [{ method = \"kd\", temperature = 4.0 }]\n"),
+    (
+        "ab",
+        true,
+        "[train]\nepochs = MAIN\n[distill]\ninit_epochs = INIT\nterms = [{ method = \"ab\", stage = \"init\", reduction = \
+         \"mean\", scale = 1.0 }]\n",
+    ),
+    (
+        "rkd",
+        true,
+        "[train]\nepochs = EPOCHS\n[distill]\nterms = [{ method = \"rkd_d\", weight = 25.0 }, { method = \"rkd_a\", weight = \
+         50.0 }]\n",
+    ),
+    (
+        "codistill",
+        false,
+        "[train]\nepochs = EPOCHS\n[distill]\nscheme = \"codistill\"\nreplicas = 2\nshards = \"same\"\nexchange_steps = 10\n\
+         terms = [{ method = \"codistill\" }]\n",
+    ),
+    ("byot", false, "[train]\nepochs = EPOCHS\n[distill]\nterms = [{ method = \"byot\" }]\n"),
+    (
+        "ab, then kd",
+        true,
+        "[train]\nepochs = MAIN\n[distill]\ninit_epochs = INIT\nterms = [{ method = \"ab\", stage = \"init\", reduction = \
+         \"mean\", scale = 1.0 }, { method = \"kd\", temperature = 4.0 }]\n",
+    ),
+];
+
+/// What all recipes share. No samples are held out: sets have as few as 23.
+const COMMON: &str =
+    "batch = 16\nkeep = \"last\"\noptimizer = { kind = \"adamw\", lr = 2e-3 }\nschedule = { kind = \"cosine\" }\n";
+const TEACHER: &str = "[student]\narch = \"fcn\"\n[train]\nepochs = TAUGHT\n";
+const STUDENT: &str = "[student]\narch = \"fcn\"\nwidths = [8, 16, 8]\n";
+
+struct Study {
+    folder: PathBuf,
+    runs: PathBuf,
+    program: String,
+    seeds: usize,
+    epochs: usize,
+    jobs: usize,
+}
+
+/// What one set gave.
+struct Outcome {
+    set: String,
+    teacher: Value,
+    /// The results of each arm.
+    arms: Vec<Value>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(refusal) => {
+            eprintln!("error: {refusal}");
+            ExitCode::from(refusal.exit as u8)
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    let known = ["sets", "arms", "seeds", "epochs", "jobs", "kd-train", "runs", "output", "report"];
+    let args = Args::read(&known)?;
+    let none = || Refusal::new("FOLDER", "a folder of UCR sets", "none", "name it").with_exit(Exit::Lacking);
+    let folder = args.first("FOLDER").ok().map(PathBuf::from).or_else(|| material("KD_UCR", "data/ucr"));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let study = Study {
+        folder: folder.ok_or_else(none)?,
+        runs: args.get("runs").unwrap_or("target/study/ucr").into(),
+        program: args.get("kd-train").unwrap_or("kd-train").into(),
+        seeds: args.count("seeds", 5)?,
+        epochs: args.count("epochs", 200)?.max(4),
+        jobs: args.count("jobs", cores)?,
+    };
+    let arms = chosen(&args, "arms", &ARMS.iter().map(|arm| arm.0.to_string()).collect::<Vec<_>>())?;
+    let sets = chosen(&args, "sets", &sets(&study.folder)?)?;
+    let begin = Instant::now();
+    let mut outcomes = Vec::new();
+    for (i, set) in sets.iter().enumerate() {
+        eprintln!("study: {set} ({} of {}), {:.0} s", i + 1, sets.len(), begin.elapsed().as_secs_f64());
+        match study.set(set, &arms) {
+            Ok(outcome) => outcomes.push(outcome),
+            // A set whose series are of several lengths, say: said aloud, and the others go on.
+            Err(refusal) if refusal.exit == Exit::Refused => println!("{set}: SKIPPED: {refusal}"),
+            Err(refusal) => return Err(refusal),
+        }
+    }
+    let names: Vec<&str> = arms.iter().map(String::as_str).collect();
+    let (text, svg) = render(&study, &names, &outcomes);
+    println!("{text}");
+    if let Some(path) = args.get("output") {
+        let sets: Vec<Value> = outcomes
+            .iter()
+            .map(|outcome| {
+                let arms: BTreeMap<&str, &Value> = names.iter().copied().zip(&outcome.arms).collect();
+                json!({ "set": outcome.set, "teacher": outcome.teacher, "arms": arms })
+            })
+            .collect();
+        let record = json!({
+            "schema": "kd.study_ucr/1", "epochs": study.epochs, "seconds": begin.elapsed().as_secs_f64(), "sets": sets,
+        });
+        files::write_atomic(Path::new(path), format!("{record}\n").as_bytes())?;
+    }
+    if let Some(path) = args.get("report") {
+        let picture = Path::new(path).with_extension("svg");
+        files::write_atomic(&picture, svg.as_bytes())?;
+        let name = picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        files::write_atomic(Path::new(path), format!("{text}\n![Mean ranks]({name})\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The names that an option lists, or all.
+fn chosen(args: &Args, option: &str, all: &[String]) -> Result<Vec<String>> {
+    let Some(text) = args.get(option) else { return Ok(all.to_vec()) };
+    let named: Vec<String> = text.split(';').flat_map(|part| part.split(',')).map(|name| name.trim().into()).collect();
+    match named.iter().find(|name| !all.contains(name)) {
+        None => Ok(named),
+        Some(name) => {
+            let expected = format!("some of {}", all.join("; "));
+            Err(Refusal::new(format!("--{option}"), expected, format!("`{name}`"), "correct it"))
+        }
+    }
+}
+
+/// The sets of a folder: what stands before `_TRAIN`.
+fn sets(folder: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(folder).map_err(|e| {
+        Refusal::new(folder.display(), "a folder of UCR sets", e, "name another").with_exit(Exit::Lacking)
+    })?;
+    let name = |entry: std::fs::DirEntry| Some(entry.file_name().to_str()?.split_once("_TRAIN")?.0.to_string());
+    let mut sets: Vec<String> = entries.flatten().filter_map(name).collect();
+    sets.sort();
+    sets.dedup();
+    Ok(sets)
+}
+
+impl Study {
+    /// Trains the teacher of a set, then every arm, as many at once as there are jobs.
+    fn set(&self, set: &str, arms: &[String]) -> Result<Outcome> {
+        let teacher = self.train(set, "teacher", TEACHER, None, 1, self.jobs)?;
+        let (next, results) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+        std::thread::scope(|scope| {
+            for _ in 0..self.jobs {
+                scope.spawn(|| {
+                    while let Some(name) = arms.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let Some((_, is_taught, text)) = ARMS.iter().find(|arm| arm.0 == name) else { continue };
+                        let teacher = is_taught.then(|| self.runs.join(set).join("teacher"));
+                        let done =
+                            self.train(set, name, &format!("{STUDENT}{text}"), teacher.as_deref(), self.seeds, 1);
+                        results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.clone(), done);
+                    }
+                });
+            }
+        });
+        let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let lost = || Err(Refusal::new(set, "a result of every arm", "none", "report this as a bug"));
+        let arms = arms.iter().map(|name| results.remove(name).unwrap_or_else(lost)).collect::<Result<_>>()?;
+        Ok(Outcome { set: set.to_string(), teacher, arms })
+    }
+
+    /// One recipe of a set, all seeds; gives its `results.json`.
+    fn train(
+        &self,
+        set: &str,
+        arm: &str,
+        text: &str,
+        teacher: Option<&Path>,
+        seeds: usize,
+        threads: usize,
+    ) -> Result<Value> {
+        let output = self.runs.join(set).join(arm.replace([',', ' '], "-"));
+        let recipe = output.with_extension("toml");
+        let epochs = |share: usize| (self.epochs * share / 4).to_string();
+        let text = text
+            .replace("EPOCHS", &epochs(4))
+            .replace("MAIN", &epochs(3))
+            .replace("INIT", &epochs(1))
+            .replace("TAUGHT", &epochs(2))
+            .replacen("[train]\n", &format!("[train]\n{COMMON}"), 1);
+        let data = self.folder.join(set);
+        let teacher = teacher.map_or_else(String::new, |run| format!("[teacher]\nrun = \"{}\"\n", run.display()));
+        let seeds: Vec<String> = (1..=seeds).map(|seed| seed.to_string()).collect();
+        let head = format!("[run]\nname = \"{set}, {arm}\"\nloaders = 0\n[data]\nformat = \"ucr\"\nvalidation = 0.0\n");
+        let tail = format!("[compare]\nbaseline = false\nseeds = [{}]\n", seeds.join(", "));
+        let tail = if text.contains("[distill]") { tail } else { tail.replace("baseline = false\n", "") };
+        let text = format!("{head}path = \"{}\"\n{teacher}{text}{tail}", data.display());
+        std::fs::create_dir_all(output.parent().unwrap_or(&self.runs)).map_err(|e| files::refuse_write(&output, &e))?;
+        files::write_atomic(&recipe, text.as_bytes())?;
+        let mut command = Command::new(&self.program);
+        command.arg("run").arg(&recipe).arg(format!("run.threads={threads}")).arg("--resume");
+        command.arg("--output").arg(&output).stdout(Stdio::null()).stderr(Stdio::piped());
+        let done = command.output().map_err(|e| lacking(&self.program, &e))?;
+        if !done.status.success() {
+            let said = String::from_utf8_lossy(&done.stderr);
+            let line = said.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
+            let refusal = Refusal::new(format!("{set}, {arm}"), "a run to its end", line, "see its folder");
+            let refused = done.status.code() == Some(Exit::Refused as i32);
+            return Err(refusal.with_exit(if refused { Exit::Refused } else { Exit::Lacking }));
+        }
+        let path = output.join("results.json");
+        serde_json::from_str(&files::read_text(&path)?).map_err(|e| lacking(&path.display().to_string(), &e))
+    }
+}
+
+fn lacking(what: &str, found: &dyn std::fmt::Display) -> Refusal {
+    Refusal::new(what, "a run to its end", found, "build the programs first").with_exit(Exit::Lacking)
+}
+
+/// Accuracies of all seeds of a run, in percent.
+fn accuracies(results: &Value) -> Vec<f64> {
+    let seeds = results["arms"][0]["seeds"].as_array().into_iter().flatten();
+    seeds.filter_map(|seed| seed["last"]["accuracy"].as_f64()).map(|share| 100.0 * share).collect()
+}
+
+/// The report and its picture.
+fn render(study: &Study, names: &[&str], outcomes: &[Outcome]) -> (String, String) {
+    let mut text = String::new();
+    let mean = |results: &Value| stats::mean_std(&accuracies(results)).unwrap_or((f64::NAN, f64::NAN));
+    let parameters = |results: &Value| results["arms"][0]["parameters"].as_u64().unwrap_or(0);
+    let _ = writeln!(
+        text,
+        "Test accuracy in percent after the last of {} epochs, mean ± standard deviation over {} seeds. Teacher: FCN as published \
+         (half as many epochs, one seed); the student has widths 8, 16, 8. No choice was made by test samples. Published: FCN, \
+         ResNet, one InceptionTime, its ensemble.\n",
+        study.epochs, study.seeds
+    );
+    let _ = writeln!(text, "| set | parameters, teacher to student | teacher | {} | published |", names.join(" | "));
+    let _ = writeln!(text, "|---|---|---{}|---|", "|---".repeat(names.len()));
+    for outcome in outcomes {
+        let teacher = mean(&outcome.teacher).0;
+        let cells: Vec<String> = outcome.arms.iter().map(mean).map(|(m, s)| format!("{m:.1} ± {s:.1}")).collect();
+        let published = PUBLISHED.iter().find(|row| row.0 == outcome.set);
+        let published = published.map_or("none".into(), |row| row.1.map(|x| x.to_string()).join(", "));
+        let (large, small) = (parameters(&outcome.teacher), outcome.arms.first().map_or(0, parameters));
+        let (set, cells) = (&outcome.set, cells.join(" | "));
+        let _ = writeln!(text, "| {set} | {large} to {small} | {teacher:.1} | {cells} | {published} |");
+    }
+    let accuracy: Vec<Vec<f64>> =
+        outcomes.iter().map(|outcome| outcome.arms.iter().map(|results| mean(results).0).collect()).collect();
+    let mean_ranks = ranks::mean_ranks(&accuracy);
+    let p = ranks::pairs(&accuracy);
+    let mut order: Vec<usize> = (0..names.len()).collect();
+    order.sort_by(|&a, &b| mean_ranks[a].total_cmp(&mean_ranks[b]));
+    let _ = writeln!(
+        text,
+        "\n| way | mean rank | mean accuracy | against the student alone, points | sets better, equal, worse | p |"
+    );
+    let _ = writeln!(text, "|---|---|---|---|---|---|");
+    let alone = names.iter().position(|name| *name == "alone");
+    for &m in &order {
+        let all: Vec<f64> = accuracy.iter().map(|values| values[m]).collect();
+        let (over, _) = stats::mean_std(&all).unwrap_or((f64::NAN, 0.0));
+        let beside = alone.filter(|&alone| alone != m).map(|alone| {
+            let off: Vec<f64> = accuracy.iter().map(|values| values[m] - values[alone]).collect();
+            let count = |f: fn(f64) -> bool| off.iter().filter(|d| f(**d)).count();
+            let (better, equal, worse) = (count(|d| d > 0.0), count(|d| d == 0.0), count(|d| d < 0.0));
+            let gain = off.iter().sum::<f64>() / off.len().max(1) as f64;
+            format!("{gain:+.2} | {better}, {equal}, {worse} | {:.3}", p[m][alone])
+        });
+        let beside = beside.unwrap_or_else(|| "- | - | -".into());
+        let _ = writeln!(text, "| {} | {:.2} | {over:.2} | {beside} |", names[m], mean_ranks[m]);
+    }
+    let _ = writeln!(
+        text,
+        "\np: Wilcoxon's signed ranks over the {} sets, exact, Holm's correction over all pairs.",
+        outcomes.len()
+    );
+    let cliques = ranks::cliques(&order, &p, 0.05);
+    let title =
+        format!("Mean rank over {} UCR sets; bars join what does not differ (Wilcoxon, Holm, 5 %)", outcomes.len());
+    let svg = diagram::draw(&title, names, &mean_ranks, &order, &cliques);
+    (text, svg)
+}

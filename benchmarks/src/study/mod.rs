@@ -1,0 +1,4 @@
+//! What a study of several methods over several data sets needs besides training.
+
+pub mod diagram;
+pub mod ranks;
