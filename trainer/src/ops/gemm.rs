@@ -5,7 +5,7 @@ use kd_runtime::ops::{self, OpError};
 use super::kernels::gemm::{Matrix, product};
 use super::kernels::linear::{self, Plus, multiply, multiply_rows, multiply_transposed};
 use super::kernels::rows::wide;
-use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, ScratchSize, Site};
+use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Scratch, ScratchSize, Site};
 use crate::exec::Real;
 
 struct Gemm<T> {
@@ -131,10 +131,12 @@ impl<T: Real> Kernel<T> for Gemm<T> {
         }
         if let Some((d, add)) = d_x[1].target() {
             let a = self.a(x.get(0));
-            if self.is_plain() && self.trans_b {
-                multiply_transposed(d, d_y, x.get(0), [m, n, k], add);
-            } else if self.is_plain() {
-                multiply_transposed(d, x.get(0), d_y, [m, k, n], add);
+            if self.is_plain() {
+                let Scratch { shared, lanes, .. } = &mut *context.scratch;
+                let (left, right, sizes) =
+                    if self.trans_b { (d_y, x.get(0), [m, n, k]) } else { (x.get(0), d_y, [m, k, n]) };
+                let packed = &mut shared[..linear::outer_shared::<T>(sizes)];
+                multiply_transposed(d, left, right, sizes, add, packed, lanes);
             } else if self.trans_b {
                 product(d, d_matrix.t(), a, [n, k, m], self.alpha, add);
             } else {
@@ -158,6 +160,11 @@ impl<T: Real> Kernel<T> for Gemm<T> {
         let (shared, rows) = reading.fold((0, 0), |(shared, rows), gemm| {
             (linear::shared::<T>([gemm.m, gemm.k]).max(shared), linear::row_lane(gemm.m).max(rows))
         });
-        ScratchSize { shared, lane: if self.is_plain() { lane.max(rows) } else { 0 } }
+        if !self.is_plain() {
+            return ScratchSize { shared, lane: 0 };
+        }
+        let sizes = if self.trans_b { [self.m, self.n, self.k] } else { [self.m, self.k, self.n] };
+        let outer = linear::lane::<T>(self.m, sizes[2]);
+        ScratchSize { shared: shared.max(linear::outer_shared::<T>(sizes)), lane: lane.max(rows).max(outer) }
     }
 }

@@ -10,9 +10,6 @@ use super::tile::{Outer, Pixel, Product, Start};
 use crate::exec::Real;
 use crate::ops::with_lane;
 
-/// Rows of a sum of outer products that one task computes.
-const TASK_ROWS: usize = 96;
-
 /// A pointer that tasks write through, each to elements of its own.
 struct Shared<T>(*mut T);
 // SAFETY: see the functions below: no two tasks write the same element.
@@ -37,7 +34,7 @@ pub enum Plus<'a, T> {
     Row(&'a [T]),
 }
 
-/// Floats that a lane needs for products with a depth of k.
+/// Floats that a lane needs for products with a depth of k (for sums of outer products: of as many rows).
 pub fn lane<T: Real>(k: usize, n: usize) -> usize {
     k * rows::choose::<T>(n).width
 }
@@ -137,11 +134,15 @@ pub fn multiply_rows<T: Real>(
                     unsafe { row.product(&call) };
                 }
             }
-            for i in 0..m {
+            // Turned in blocks, so that lines in the cache are read and written whole.
+            for block in (0..m).step_by(TURNED) {
                 for j in 0..outputs {
-                    let sum = products[j * m + i] + bias.map_or(T::ZERO, |bias| bias[first + j]);
-                    // SAFETY: inside y by the assertion; this task alone has these columns.
-                    unsafe { *target.get().add(i * n + first + j) = sum };
+                    let plus = bias.map_or(T::ZERO, |bias| bias[first + j]);
+                    let line = &products[j * m..][..m];
+                    for (i, &product) in line.iter().enumerate().skip(block).take(TURNED) {
+                        // SAFETY: inside y by the assertion; this task alone has these columns.
+                        unsafe { *target.get().add(i * n + first + j) = product + plus };
+                    }
                 }
             }
         });
@@ -150,6 +151,8 @@ pub fn multiply_rows<T: Real>(
 
 /// Rows of a tile of [`multiply_rows`].
 const TILE_ROWS: usize = 12;
+/// Rows of the result that [`multiply_rows`] writes at once.
+const TURNED: usize = 16;
 
 /// W columns from `first` on of b as rows.
 fn pack_rows<T: Real, const W: usize>(to: &mut [T], b: Matrix<'_, T>, first: usize, k: usize) {
@@ -190,26 +193,60 @@ fn pack<T: Real>(to: &mut [T], b: Matrix<'_, T>, first: usize, columns: usize, w
     }
 }
 
-/// `d = aᵀ b` (or `d += aᵀ b`) for row-major a `[m, rows]`, b `[m, columns]`, d `[rows, columns]`.
-pub fn multiply_transposed<T: Real>(d: &mut [T], a: &[T], b: &[T], [m, rows, columns]: [usize; 3], add: bool) {
+/// Floats of memory that [`multiply_transposed`] needs once.
+pub fn outer_shared<T: Real>([m, rows, columns]: [usize; 3]) -> usize {
+    rows.next_multiple_of(rows::choose::<T>(columns).outer_rows) * m
+}
+
+/// `d = aᵀ b` (or `d += aᵀ b`) for row-major a `[m, rows]`, b `[m, columns]`, d `[rows, columns]`. One task a panel of
+/// columns; a lane each. Both are packed, so that a tile reads from a few pages: rows of a and b lie far apart.
+pub fn multiply_transposed<T: Real>(
+    d: &mut [T],
+    a: &[T],
+    b: &[T],
+    [m, rows, columns]: [usize; 3],
+    add: bool,
+    packed: &mut [T],
+    lanes: &[Mutex<Buffer<T>>],
+) {
     assert!(
         d.len() == rows * columns && a.len() == m * rows && b.len() == m * columns,
         "a product of [{m}, {rows}]ᵀ and [{m}, {columns}]"
     );
     let row: &'static Row<T> = rows::choose(columns);
-    let pixels: Vec<Pixel> = (0..m).map(|i| Pixel { x: (i * rows) as u32, y: (i * columns) as u32 }).collect();
-    threads::chunks(d, TASK_ROWS * columns.max(1), |task, d| {
-        let call = Outer {
-            x: a[task * TASK_ROWS..].as_ptr(),
-            y: b.as_ptr(),
-            pixels: &pixels,
-            d: d.as_mut_ptr(),
-            pitch: columns,
-            rows: d.len() / columns,
-            columns,
-            add,
-        };
-        // SAFETY: rows and columns lie inside a, b and d by the assertion.
-        unsafe { row.outer(&call) };
+    let (width, tall) = (row.width, row.outer_rows);
+    // Tiles of rows of d, for each row of a.
+    threads::chunks(packed, (m * tall).max(1), |tile, to| {
+        let first = tile * tall;
+        let count = tall.min(rows - first);
+        for (to, from) in to.chunks_exact_mut(tall).zip(a.chunks_exact(rows)) {
+            to[..count].copy_from_slice(&from[first..first + count]);
+        }
+    });
+    let packed = &*packed;
+    let pixels: Vec<Pixel> = (0..m).map(|i| Pixel { x: (i * tall) as u32, y: (i * width) as u32 }).collect();
+    let target = Shared(d.as_mut_ptr());
+    threads::each(columns.div_ceil(width), |panel| {
+        let first = panel * width;
+        let wide = width.min(columns - first);
+        with_lane(lanes, |lane| {
+            let right = &mut lane[..m * width];
+            pack(right, Matrix::rows(b, columns), first, wide, width, m);
+            for (tile, left) in packed.chunks_exact((m * tall).max(1)).enumerate() {
+                let call = Outer {
+                    x: left.as_ptr(),
+                    y: right.as_ptr(),
+                    pixels: &pixels,
+                    d: target.get().wrapping_add(tile * tall * columns + first),
+                    pitch: columns,
+                    rows: tall.min(rows - tile * tall),
+                    columns: wide,
+                    add,
+                };
+                // SAFETY: rows and columns lie inside the packed parts and d by the assertion; this task alone has these
+                // columns of d.
+                unsafe { row.outer(&call) };
+            }
+        });
     });
 }

@@ -16,6 +16,8 @@ pub struct Row<T: 'static> {
     pub name: &'static str,
     /// Columns of a panel.
     pub width: usize,
+    /// Rows of its tallest tile of outer products.
+    pub outer_rows: usize,
     /// Time of a column beside those of other rows, in hundredths: wide tiles load less for each product.
     cost: usize,
     isa: Isa,
@@ -107,6 +109,7 @@ macro_rules! row {
             Row {
                 name: $name,
                 width: $Q * <$V as Vector>::LANES,
+                outer_rows: $R1,
                 cost: $cost,
                 isa: Isa::$isa,
                 product,
