@@ -4,9 +4,9 @@ use kd_runtime::Result;
 use kd_runtime::graph::Graph;
 
 use super::fit::Fitted;
-use super::results::{Arm, Comparison, Kept, Pair, Replicas, Results, SCHEMA, Score, SeedRun, Size, Teacher};
+use super::results::{Arm, Comparison, Insight, Kept, Pair, Replicas, Results, SCHEMA, Score, SeedRun, Size, Teacher};
 use super::session::Session;
-use super::{exits, replicas, saved};
+use super::{exits, insight, replicas, saved};
 use crate::losses::pair::cut;
 use crate::recipe::{Codistill, Keep, Scheme};
 use crate::schemes::exchange::Place;
@@ -25,6 +25,8 @@ struct Growing {
     predicted: Vec<Vec<usize>>,
     /// What the first one costs, where it may differ from the architecture: a method can add to what is kept.
     size: Option<Size>,
+    /// How sure the first one is.
+    insight: Option<Insight>,
 }
 
 /// Trains every arm with every seed, keeps the networks of the first seed in the folder, and compares.
@@ -54,6 +56,8 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
     let first = session.first_student(seeds[0])?;
     let size = student.size.map_or_else(|| saved::size(&first), Ok)?;
     let about = if recipe.distills() { "distilled" } else { "alone" };
+    let insights = [student.insight.take(), baseline.insight.take()].into_iter().flatten().collect();
+    let softness = insight::soften(session, teachers)?;
     let mut arms = vec![Arm::new(STUDENT, about, size, student.runs)];
     if compares {
         arms.push(Arm::new(BASELINE, "alone", saved::size(&first)?, baseline.runs));
@@ -65,6 +69,8 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
         teachers: judged,
         arms,
         comparison: compares.then(|| Comparison::new(pairs)),
+        insights,
+        softness,
     })
 }
 
@@ -87,6 +93,7 @@ fn train(
     if is_first {
         arm.size = Some(saved::size(&graph)?);
         saved::write_network(&session.folder, name, &graph, &session.data.contract)?;
+        arm.insight = Some(insight::look(session, name, &graph)?);
     }
     run.exits = exits::report(session, name, &whole, &exits, is_first)?;
     arm.runs.push(run);
@@ -106,6 +113,7 @@ fn train_replicas(session: &mut Session<'_>, scheme: Codistill, seed: u64, arm: 
     run.replicas = Some(side_by_side(session, &graphs, chosen)?);
     if arm.runs.is_empty() {
         saved::write_network(&session.folder, STUDENT, &graphs[chosen], &session.data.contract)?;
+        arm.insight = Some(insight::look(session, STUDENT, &graphs[chosen])?);
     }
     arm.runs.push(run);
     arm.predicted.push(predicted);
@@ -126,6 +134,7 @@ fn train_replica(
     let graph = cut(&saved::kept(fitted, session.recipe.train.keep), &output, &output)?;
     if arm.runs.is_empty() {
         saved::write_network(&session.folder, STUDENT, &graph, &session.data.contract)?;
+        arm.insight = Some(insight::look(session, STUDENT, &graph)?);
     }
     let others: Option<Vec<Graph>> = others.into_iter().collect();
     if let Some(mut graphs) = others {

@@ -7,6 +7,7 @@ pub mod evidence;
 mod exits;
 pub mod fit;
 pub mod folder;
+mod insight;
 pub mod monitor;
 pub mod plot;
 pub mod replicas;

@@ -54,13 +54,14 @@ impl Axis {
     }
 }
 
-/// A picture of curves over epochs; `about` is what a screen reader says. Empty without a point.
-pub fn lines(about: &str, series: &[Series]) -> String {
+/// A picture of curves over `x_name`, whose ticks are at least `least` apart; `about` is what a screen reader says. Empty
+/// without a point.
+pub fn lines(about: &str, (x_name, least): (&str, f64), series: &[Series]) -> String {
     let points = || series.iter().flat_map(|series| series.points.iter().copied());
     if points().next().is_none() {
         return String::new();
     }
-    let x_axis = Axis::around(points().map(|point| point.0), 6.0, 1.0);
+    let x_axis = Axis::around(points().map(|point| point.0), 6.0, least);
     let y_axis = Axis::around(points().map(|point| point.1), 5.0, 0.0);
     let x = |value: f64| LEFT + x_axis.share(value) * (WIDTH - LEFT - RIGHT);
     let y = |value: f64| HEIGHT - BOTTOM - y_axis.share(value) * (HEIGHT - TOP - BOTTOM);
@@ -76,7 +77,7 @@ pub fn lines(about: &str, series: &[Series]) -> String {
         let _ = writeln!(svg, "<path class=\"grid\" d=\"M{at:.1} {bottom}v4\"/>");
         let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>", bottom + 16.0);
     }
-    let _ = writeln!(svg, "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">epoch</text>", HEIGHT - 4.0);
+    let _ = writeln!(svg, "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">{x_name}</text>", HEIGHT - 4.0);
     for (i, series) in series.iter().enumerate() {
         let class = i % LOOKS;
         let mut path = String::new();
@@ -153,7 +154,7 @@ mod tests {
     fn every_coordinate_lies_in_the_picture() {
         let curve = |points: &[(f64, f64)]| Series { name: "<a & b>".into(), points: points.to_vec() };
         let series = [curve(&[(1.0, 2.3), (2.0, 0.1), (3.0, 1e-9)]), curve(&[(1.0, 1e6)])];
-        let svg = lines("loss \"x\"", &series);
+        let svg = lines("loss \"x\"", ("epoch", 1.0), &series);
         assert!(svg.contains("aria-label=\"loss &quot;x&quot;\"") && svg.contains("<circle"));
         for path in svg.split("class=\"c").skip(1).filter_map(|s| s.split_once("d=\"M")).map(|(_, d)| d) {
             for point in path.split('"').next().unwrap_or_default().split('L') {
@@ -163,6 +164,6 @@ mod tests {
             }
         }
         assert!(legend(&series).contains("&lt;a &amp; b&gt;"));
-        assert_eq!(lines("nothing", &[curve(&[])]), "");
+        assert_eq!(lines("nothing", ("epoch", 1.0), &[curve(&[])]), "");
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::fit::Epoch;
 use super::monitor;
 use super::plot::{Series, escape, legend, lines};
-use super::results::Results;
+use super::results::{Insight, Results};
 use super::table;
 
 /// `metrics.jsonl`: a line an epoch, network by network.
@@ -44,7 +44,7 @@ svg path { fill: none; stroke-width: 1.8; } svg .grid { stroke: var(--line); str
 ";
 
 /// The page.
-pub fn render(results: &Results, curves: &[Curve], recipe: &str) -> String {
+pub fn render(results: &Results, classes: &[String], curves: &[Curve], recipe: &str) -> String {
     let name = escape(&results.name);
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -52,8 +52,12 @@ pub fn render(results: &Results, curves: &[Curve], recipe: &str) -> String {
          <title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n"
     );
     results_table(&mut html, results);
+    for line in table::parts(results) {
+        let _ = writeln!(html, "<p>{}</p>", escape(&line));
+    }
     html.push_str("<h2>Training</h2>\n");
     pictures(&mut html, curves);
+    sureness(&mut html, results, classes);
     let _ = write!(html, "<h2>Recipe</h2>\n<pre>{}</pre>\n</body>\n</html>\n", escape_lines(recipe));
     html
 }
@@ -98,13 +102,60 @@ fn pictures(html: &mut String, curves: &[Curve]) {
     html.push_str(&legend(&all[0].1));
     html.push_str("<div class=\"curves\">\n");
     for (about, series) in &all {
-        let svg = lines(about, series);
+        let svg = lines(about, ("epoch", 1.0), series);
         if !svg.is_empty() {
             let _ =
                 writeln!(html, "<figure>\n{svg}<figcaption class=\"soft\">{}</figcaption>\n</figure>", escape(about));
         }
     }
     html.push_str("</div>\n");
+}
+
+/// Reliability, softness and confusion.
+fn sureness(html: &mut String, results: &Results, classes: &[String]) {
+    if results.insights.is_empty() {
+        return;
+    }
+    html.push_str("<h2>How sure they are</h2>\n");
+    let points = |insight: &Insight| insight.bins.iter().map(|bin| (bin.confidence, bin.accuracy)).collect();
+    let shown = |insight: &Insight| format!("{}: error of calibration {:.2} %", insight.name, 100.0 * insight.ece);
+    let mut series: Vec<Series> =
+        results.insights.iter().map(|insight| Series { name: shown(insight), points: points(insight) }).collect();
+    series.push(Series { name: "as sure as right".into(), points: vec![(0.0, 0.0), (1.0, 1.0)] });
+    let about = "Share of right answers over the largest probability, in 15 bins of the test samples";
+    let _ = writeln!(
+        html,
+        "{}<div class=\"curves\">\n<figure>\n{}<figcaption class=\"soft\">{about}</figcaption>\n</figure>\n</div>",
+        legend(&series),
+        lines(about, ("confidence", 0.0), &series)
+    );
+    for softness in &results.softness {
+        let (teacher, temperature) = (escape(&softness.teacher), softness.temperature);
+        let (entropy, most) = (softness.entropy_nats, softness.most_nats);
+        let _ = writeln!(
+            html,
+            "<p>Teacher {teacher} at temperature {temperature}: entropy {entropy:.3} nats, of at most {most:.3}.</p>"
+        );
+    }
+    let Some(student) = results.insights.first().filter(|student| !student.confusion.is_empty()) else { return };
+    html.push_str("<h2>What the student takes for what</h2>\n<div class=\"wide\"><table>\n<tr><th>class</th>");
+    for class in classes {
+        let _ = write!(html, "<th>{}</th>", escape(class));
+    }
+    html.push_str("</tr>\n");
+    for (class, row) in classes.iter().zip(&student.confusion) {
+        let all = row.iter().sum::<u64>().max(1);
+        let _ = write!(html, "<tr><td>{}</td>", escape(class));
+        for &n in row {
+            let shade = (60 * n).div_ceil(all);
+            let _ =
+                write!(html, "<td style=\"background: color-mix(in srgb, var(--c0) {shade}%, transparent)\">{n}</td>");
+        }
+        html.push_str("</tr>\n");
+    }
+    html.push_str(
+        "</table></div>\n<p class=\"soft\">Test samples: a row a class, a column for what they are taken for.</p>\n",
+    );
 }
 
 /// [`escape`], line by line.
@@ -127,6 +178,8 @@ mod tests {
             teachers: Vec::new(),
             arms: Vec::new(),
             comparison: None,
+            insights: vec![Insight { name: bad.into(), ece: 0.1, bins: Vec::new(), confusion: vec![vec![3]] }],
+            softness: Vec::new(),
         };
         let epoch = Epoch {
             epoch: 1,
@@ -141,9 +194,14 @@ mod tests {
             gradients: Vec::new(),
             stale_steps: Vec::new(),
         };
-        let html = render(&results, &[Curve { name: bad.into(), history: vec![epoch] }], &format!("[run]\n# {bad}\n"));
+        let html = render(
+            &results,
+            &[bad.to_string()],
+            &[Curve { name: bad.into(), history: vec![epoch] }],
+            &format!("[run]\n# {bad}\n"),
+        );
         assert!(!html.contains("<script") && !html.contains('\u{202e}') && !html.contains("NaN"), "{html}");
-        // Two of the four pictures have a point to show.
-        assert_eq!(html.matches("<figure>").count(), 2);
+        // Two of the four pictures of training have a point to show; one is of sureness.
+        assert_eq!(html.matches("<figure>").count(), 3);
     }
 }

@@ -25,6 +25,49 @@ pub struct Results {
     pub arms: Vec<Arm>,
     /// The distilled student against the same student alone, where both were trained.
     pub comparison: Option<Comparison>,
+    /// How sure the kept networks of the first seed are: the student, and the one alone.
+    #[serde(default)]
+    pub insights: Vec<Insight>,
+    /// How soft what the teachers say is.
+    #[serde(default)]
+    pub softness: Vec<Softness>,
+}
+
+/// How sure a network is of its answers to the test samples, and what it takes for what.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Insight {
+    /// `student` or `baseline`.
+    pub name: String,
+    /// Expected calibration error.
+    pub ece: f64,
+    /// By the largest probability, in ascending order; those that hold samples.
+    pub bins: Vec<Bin>,
+    /// Samples by their class and by the class that they are taken for; empty where there are many classes.
+    pub confusion: Vec<Vec<u64>>,
+}
+
+/// Samples that a network is about as sure of.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Bin {
+    /// Mean of the largest probabilities.
+    pub confidence: f64,
+    /// Share of right answers.
+    pub accuracy: f64,
+    /// Samples.
+    pub n: u64,
+}
+
+/// How soft a teacher's answers to the test samples are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Softness {
+    /// Its name.
+    pub teacher: String,
+    /// What its logits are divided by.
+    pub temperature: f64,
+    /// Mean entropy of its probabilities.
+    pub entropy_nats: f64,
+    /// That of no knowledge at all: `ln classes`.
+    pub most_nats: f64,
 }
 
 /// Which epoch's network is kept.

@@ -129,6 +129,17 @@ impl Session<'_> {
         teacher::ask(graph, &self.data.contract, samples, taps, self.pace(), each)
     }
 
+    /// Asks a teacher about its output.
+    pub fn ask_teacher(
+        &self,
+        teacher: &Network,
+        samples: &Samples,
+        each: impl FnMut(&[&[f32]], &[usize]) -> Result<()>,
+    ) -> Result<()> {
+        let output = std::slice::from_ref(&teacher.contract.output.name);
+        teacher::ask(&teacher.graph, &teacher.contract, samples, output, self.pace(), each)
+    }
+
     fn pace(&self) -> Pace {
         Pace { batch: self.recipe.train.batch, threads: self.recipe.run.threads }
     }
@@ -143,7 +154,8 @@ impl Session<'_> {
         // What was appended while training ran may hold an epoch twice after a kill.
         self.folder.write("metrics.jsonl", report::metrics(&self.curves).as_bytes())?;
         self.folder.write(saved::RESULTS, json::pretty(results).as_bytes())?;
-        let html = report::render(results, &self.curves, &self.recipe.to_toml());
+        let classes = &self.data.contract.output.classes;
+        let html = report::render(results, classes, &self.curves, &self.recipe.to_toml());
         self.folder.write("report.html", html.as_bytes())?;
         evidence.end(&self.folder)?;
         self.folder.write(folder::EVIDENCE, json::pretty(&evidence).as_bytes())?;
