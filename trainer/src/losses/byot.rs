@@ -229,10 +229,6 @@ impl Loss for Exits {
         &self.taps
     }
 
-    fn teacher_taps(&self) -> &[String] {
-        &[]
-    }
-
     fn value(
         &mut self,
         batch: &Batch<'_>,

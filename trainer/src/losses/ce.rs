@@ -132,10 +132,6 @@ impl Loss for CrossEntropy {
         &self.student
     }
 
-    fn teacher_taps(&self) -> &[String] {
-        &[]
-    }
-
     fn value(
         &mut self,
         batch: &Batch<'_>,

@@ -68,10 +68,6 @@ impl Loss for ClassWise {
         &self.student
     }
 
-    fn teacher_taps(&self) -> &[String] {
-        &[]
-    }
-
     fn value(
         &mut self,
         batch: &Batch<'_>,

@@ -87,7 +87,9 @@ pub trait Loss {
     /// Names of the student's values that it reads and whose gradient it gives.
     fn student_taps(&self) -> &[String];
     /// Names of the teacher's values that it reads.
-    fn teacher_taps(&self) -> &[String];
+    fn teacher_taps(&self) -> &[String] {
+        &[]
+    }
     /// First values of its own arrays: trained beside the student where their role says so (an embedding of the teacher's
     /// side, a variance), else its memory. They lie in checkpoints and are never exported.
     fn own(&self) -> Vec<Parameter<f32>> {

@@ -77,10 +77,6 @@ impl Loss for Progressive {
         &self.student
     }
 
-    fn teacher_taps(&self) -> &[String] {
-        &[]
-    }
-
     fn own(&self) -> Vec<Parameter<f32>> {
         let (name, shape) = (format!("{}.predictions", self.prefix), vec![self.samples, self.classes]);
         let value = vec![0.0; self.samples * self.classes];

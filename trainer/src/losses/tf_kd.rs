@@ -83,10 +83,6 @@ impl Loss for HandMade {
         &self.student
     }
 
-    fn teacher_taps(&self) -> &[String] {
-        &[]
-    }
-
     fn value(
         &mut self,
         batch: &Batch<'_>,

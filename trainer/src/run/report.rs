@@ -34,7 +34,7 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } .soft { co
 th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
-figure { margin: 0; } figure svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--soft); }
+figure { margin: 0; max-width: 30rem; } figure svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--soft); }
 svg path { fill: none; stroke-width: 1.8; } svg .grid { stroke: var(--line); stroke-width: 1; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
 .legend svg { width: 32px; height: 8px; }

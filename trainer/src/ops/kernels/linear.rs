@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use super::buffer::Buffer;
 use super::gemm::Matrix;
+use super::prefetch::{Next, prefetch};
 use super::rows::{self, Row};
 use super::threads;
 use super::tile::{Outer, Pixel, Product, Start};
@@ -119,7 +120,9 @@ pub fn multiply_rows<T: Real>(
             let pixels: [Pixel; WEIGHT_ROWS] = std::array::from_fn(|i| Pixel { x: (i * k) as u32, y: (i * m) as u32 });
             // A tile's rows stay in the cache while they meet all panels.
             for tile in (0..outputs).step_by(TILE_ROWS) {
+                let mut next = Next::new(w, (first + tile + TILE_ROWS) * k, TILE_ROWS * k, m.div_ceil(width));
                 for (panel, packed) in packed.chunks_exact(k * width).enumerate() {
+                    next.ask();
                     let call = Product {
                         x: w[first * k..].as_ptr(),
                         y: products[panel * width..].as_mut_ptr(),
@@ -154,9 +157,11 @@ const TILE_ROWS: usize = 12;
 /// Rows of the result that [`multiply_rows`] writes at once.
 const TURNED: usize = 16;
 
-/// W columns from `first` on of b as rows.
+/// W columns from `first` on of b as rows. Asks for those behind them: each row lies in another page, where the machine
+/// does not look ahead by itself.
 fn pack_rows<T: Real, const W: usize>(to: &mut [T], b: Matrix<'_, T>, first: usize, k: usize) {
     for (line, i) in to.as_chunks_mut::<W>().0.iter_mut().zip(0..k) {
+        prefetch(b.data, i * b.row + first + W, W);
         if let Some((from, _)) = b.data[i * b.row + first..].split_first_chunk::<W>() {
             *line = *from;
         }
