@@ -8,6 +8,7 @@ use kd_runtime::ops::Op;
 use kd_runtime::{Refusal, Result};
 
 use super::{Parameter, Plan, Real, Role, frames};
+use crate::ops::kernels::buffer;
 use crate::ops::kernels::frame::Frame;
 use crate::ops::table::{self, Part};
 
@@ -260,13 +261,13 @@ impl<T: Real> Builder<'_, T> {
                 continue;
             }
             let Some(values) = tensor.get::<f32>() else { continue };
-            let values: Vec<T> = values.iter().map(|&v| T::from_f32(v)).collect();
+            let values: Vec<T> = buffer::collect(values.iter().map(|&v| T::from_f32(v)));
             let arithmetic = matches!(node.op, Op::Add(_) | Op::Sub(_) | Op::Mul(_) | Op::Div(_));
             let role = self.roles[id.index()].filter(|_| !arithmetic || self.arithmetic_trains(node, i, tensor));
             self.program.origin[id.index()] = match role {
                 Some(role) => {
                     let has_gradient = self.program.backward && role.is_trained();
-                    let gradient = if has_gradient { vec![T::ZERO; values.len()] } else { Vec::new() };
+                    let gradient = if has_gradient { buffer::zeros(values.len()) } else { Vec::new() };
                     let name = graph.value(id).name.clone();
                     let shape = tensor.shape().to_vec();
                     self.parameters.push(Parameter { name, shape, role, value: values, gradient });

@@ -2,6 +2,7 @@
 
 use super::{Count, Optimizer, Rule};
 use crate::exec::{Parameter, Real};
+use crate::ops::kernels::buffer;
 use crate::ops::kernels::pointwise::PIECE;
 use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
@@ -102,7 +103,7 @@ struct AdamW {
 pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
     let moments = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if rule.is_stepped { p.value.len() } else { 0 };
-        (p.name.clone(), vec![0.0; len], vec![0.0; len])
+        (p.name.clone(), buffer::zeros(len), buffer::zeros(len))
     });
     Box::new(AdamW {
         lr: options.number("lr"),

@@ -2,6 +2,7 @@
 
 use super::{Optimizer, Rule, sgd};
 use crate::exec::{Parameter, Real};
+use crate::ops::kernels::buffer;
 use crate::ops::kernels::pointwise::PIECE;
 use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
@@ -77,7 +78,7 @@ struct Dot {
 pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
     let velocities = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if rule.is_stepped { p.value.len() } else { 0 };
-        (p.name.clone(), vec![0.0; len], vec![0.0; len])
+        (p.name.clone(), buffer::zeros(len), buffer::zeros(len))
     });
     Box::new(Dot {
         lr: options.number("lr"),

@@ -2,6 +2,7 @@
 
 use super::{Count, Optimizer, Rule};
 use crate::exec::{Parameter, Real};
+use crate::ops::kernels::buffer;
 use crate::ops::kernels::pointwise::PIECE;
 use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
@@ -85,7 +86,7 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
     let momentum = options.number("momentum") as f32;
     let velocities = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if momentum != 0.0 && rule.is_stepped { p.value.len() } else { 0 };
-        (format!("velocity/{}", p.name), vec![0.0; len])
+        (format!("velocity/{}", p.name), buffer::zeros(len))
     });
     Box::new(Sgd {
         lr: options.number("lr"),

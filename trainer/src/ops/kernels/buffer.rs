@@ -7,7 +7,39 @@ use crate::exec::Real;
 /// Bytes of a cache line, and of the widest vector.
 const LINE: usize = 64;
 
-/// Elements that begin at a cache line: a vector that lies across two costs twice.
+/// Bytes of a large page: where Linux gives one, a tile's rows lie in few pages, not in one each.
+const LARGE_PAGE: usize = 2 << 20;
+
+/// Asks for large pages for memory that nobody has touched yet. Only a hint.
+fn ask_for_large_pages<T>(place: *const T, len: usize) {
+    #[cfg(target_os = "linux")]
+    {
+        let (begin, end) = (place as usize, place as usize + len * size_of::<T>());
+        let (begin, end) = (begin.next_multiple_of(LARGE_PAGE), end / LARGE_PAGE * LARGE_PAGE);
+        if begin < end {
+            // SAFETY: whole pages inside memory that the caller owns; the advice changes none of it.
+            unsafe { libc::madvise(begin as *mut libc::c_void, end - begin, libc::MADV_HUGEPAGE) };
+        }
+    }
+    let _ = (place, len);
+}
+
+/// Zeros, in large pages where there are some.
+pub fn zeros<T: Real>(len: usize) -> Vec<T> {
+    let zeros = vec![T::ZERO; len];
+    ask_for_large_pages(zeros.as_ptr(), len);
+    zeros
+}
+
+/// Elements in a row, in large pages where there are some.
+pub fn collect<T: Real>(elements: impl ExactSizeIterator<Item = T>) -> Vec<T> {
+    let mut all = Vec::with_capacity(elements.len());
+    ask_for_large_pages(all.as_ptr(), elements.len());
+    all.extend(elements);
+    all
+}
+
+/// Elements that begin at a cache line (many of them at a large page): a vector that lies across two costs twice.
 #[derive(Debug, Default)]
 pub struct Buffer<T> {
     data: Vec<T>,
@@ -17,9 +49,11 @@ pub struct Buffer<T> {
 impl<T: Real> Buffer<T> {
     /// Zeros.
     pub fn new(len: usize) -> Self {
-        let spare = LINE / size_of::<T>();
+        let align = if len * size_of::<T>() >= LARGE_PAGE { LARGE_PAGE } else { LINE };
+        let spare = align / size_of::<T>();
         let data = vec![T::ZERO; len + spare];
-        let from = data.as_ptr().align_offset(LINE).min(spare);
+        let from = data.as_ptr().align_offset(align).min(spare);
+        ask_for_large_pages(data[from..].as_ptr(), len);
         let mut data = data;
         data.truncate(from + len);
         Self { data, from }
