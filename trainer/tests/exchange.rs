@@ -16,7 +16,7 @@ const OF: usize = 3;
 
 fn recipe(scratch: &Scratch) -> PathBuf {
     let head = &TINY[..TINY.find("[teacher]").unwrap()];
-    let tail = "[student]\narch = \"mlp\"\nhidden = [24]\n[train]\nepochs = 60\nbatch = 16\n\
+    let tail = "[student]\narch = \"mlp\"\nhidden = [24]\n[train]\nepochs = 500\nbatch = 16\n\
                 optimizer = { kind = \"adamw\", lr = 2e-3 }\n[distill]\nscheme = \"codistill\"\nreplicas = 3\n\
                 burn_in_steps = 10\nexchange_steps = 1\nterms = [{ method = \"codistill\" }]\n[compare]\nbaseline = false\n";
     scratch.recipe(&format!("{head}{tail}"))
@@ -52,8 +52,8 @@ fn replicas_in_processes_survive_kills_and_bad_checkpoints() {
     let children: Vec<_> = [1, 3].into_iter().map(|replica| begin(replica, &[])).collect();
     let mut weak = begin(2, &[]);
     let began = Instant::now();
-    while newest(&folder, 2).is_none() {
-        assert!(began.elapsed() < Duration::from_secs(120), "no checkpoint of replica 2 for two minutes");
+    while (1..=OF).any(|replica| newest(&folder, replica).is_none()) {
+        assert!(began.elapsed() < Duration::from_secs(120), "a replica without a checkpoint for two minutes");
         sleep(Duration::from_millis(2));
     }
     // What replica 2 might leave if it were ill: all of them newer than anything it will say.
@@ -82,7 +82,7 @@ fn replicas_in_processes_survive_kills_and_bad_checkpoints() {
         assert!(stdout(end).contains("the student is number"), "{}", stdout(end));
         let epochs = epochs(&output(replica));
         let losses: Vec<f64> = epochs.iter().map(|epoch| epoch["terms"]["ce"].as_f64().unwrap()).collect();
-        assert_eq!(losses.len(), 60);
+        assert_eq!(losses.len(), 500);
         let jump = losses.windows(2).find(|pair| pair[1] > 1.25 * pair[0] + 0.02);
         assert!(jump.is_none(), "replica {replica}: {jump:?} in {losses:?}");
         assert!(epochs.iter().any(|epoch| epoch["stale_steps"]["replica-2"].is_number()), "ages are logged");
