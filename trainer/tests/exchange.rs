@@ -1,5 +1,4 @@
 //! Codistillation over processes that share a folder: nobody waits, and nobody harms another.
-#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 
