@@ -4,7 +4,6 @@
 //! `--output` (JSON); `--report` (Markdown, with a picture beside it) has mean ranks and paired tests.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Mutex;
@@ -143,8 +142,9 @@ fn run() -> Result<()> {
     }
     if let Some(path) = args.get("report") {
         let picture = Path::new(path).with_extension("svg");
+        let name = picture.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.ok_or_else(|| Refusal::new("--report", "a file", format!("`{path}`"), "name one"))?;
         files::write_atomic(&picture, svg.as_bytes())?;
-        let name = picture.file_name().unwrap_or_default().to_string_lossy().into_owned();
         files::write_atomic(Path::new(path), format!("{text}\n![Mean ranks]({name})\n").as_bytes())?;
     }
     Ok(())
@@ -233,7 +233,10 @@ impl Study {
         let done = command.output().map_err(|e| lacking(&self.program, &e))?;
         if !done.status.success() {
             let said = String::from_utf8_lossy(&done.stderr);
-            let line = said.lines().last().unwrap_or_default().trim_start_matches("error: ").to_string();
+            let line = match said.lines().last() {
+                Some(line) => line.trim_start_matches("error: ").to_string(),
+                None => format!("no message, {}", done.status),
+            };
             let refusal = Refusal::new(format!("{set}, {arm}"), "a run to its end", line, "see its folder");
             let refused = done.status.code() == Some(Exit::Refused as i32);
             return Err(refusal.with_exit(if refused { Exit::Refused } else { Exit::Lacking }));
@@ -253,20 +256,31 @@ fn accuracies(results: &Value) -> Vec<f64> {
     seeds.filter_map(|seed| seed["last"]["accuracy"].as_f64()).map(|share| 100.0 * share).collect()
 }
 
+/// Adds a line.
+fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+    text.push_str(&line.to_string());
+    text.push('\n');
+}
+
 /// The report and its picture.
 fn render(study: &Study, names: &[&str], outcomes: &[Outcome]) -> (String, String) {
     let mut text = String::new();
     let mean = |results: &Value| stats::mean_std(&accuracies(results)).unwrap_or((f64::NAN, f64::NAN));
     let parameters = |results: &Value| results["arms"][0]["parameters"].as_u64().unwrap_or(0);
-    let _ = writeln!(
-        text,
-        "Test accuracy in percent after the last of {} epochs, mean ± standard deviation over {} seeds. Teacher: FCN as published \
+    line(
+        &mut text,
+        format_args!(
+            "Test accuracy in percent after the last of {} epochs, mean ± standard deviation over {} seeds. Teacher: FCN as published \
          (half as many epochs, one seed); the student has widths 8, 16, 8. No choice was made by test samples. Published: FCN, \
          ResNet, one InceptionTime, its ensemble.\n",
-        study.epochs, study.seeds
+            study.epochs, study.seeds
+        ),
     );
-    let _ = writeln!(text, "| set | parameters, teacher to student | teacher | {} | published |", names.join(" | "));
-    let _ = writeln!(text, "|---|---|---{}|---|", "|---".repeat(names.len()));
+    line(
+        &mut text,
+        format_args!("| set | parameters, teacher to student | teacher | {} | published |", names.join(" | ")),
+    );
+    line(&mut text, format_args!("|---|---|---{}|---|", "|---".repeat(names.len())));
     for outcome in outcomes {
         let teacher = mean(&outcome.teacher).0;
         let cells: Vec<String> = outcome.arms.iter().map(mean).map(|(m, s)| format!("{m:.1} ± {s:.1}")).collect();
@@ -274,7 +288,7 @@ fn render(study: &Study, names: &[&str], outcomes: &[Outcome]) -> (String, Strin
         let published = published.map_or("none".into(), |row| row.1.map(|x| x.to_string()).join(", "));
         let (large, small) = (parameters(&outcome.teacher), outcome.arms.first().map_or(0, parameters));
         let (set, cells) = (&outcome.set, cells.join(" | "));
-        let _ = writeln!(text, "| {set} | {large} to {small} | {teacher:.1} | {cells} | {published} |");
+        line(&mut text, format_args!("| {set} | {large} to {small} | {teacher:.1} | {cells} | {published} |"));
     }
     let accuracy: Vec<Vec<f64>> =
         outcomes.iter().map(|outcome| outcome.arms.iter().map(|results| mean(results).0).collect()).collect();
@@ -282,11 +296,13 @@ fn render(study: &Study, names: &[&str], outcomes: &[Outcome]) -> (String, Strin
     let p = ranks::pairs(&accuracy);
     let mut order: Vec<usize> = (0..names.len()).collect();
     order.sort_by(|&a, &b| mean_ranks[a].total_cmp(&mean_ranks[b]));
-    let _ = writeln!(
-        text,
-        "\n| way | mean rank | mean accuracy | against the student alone, points | sets better, equal, worse | p |"
+    line(
+        &mut text,
+        format_args!(
+            "\n| way | mean rank | mean accuracy | against the student alone, points | sets better, equal, worse | p |"
+        ),
     );
-    let _ = writeln!(text, "|---|---|---|---|---|---|");
+    line(&mut text, format_args!("|---|---|---|---|---|---|"));
     let alone = names.iter().position(|name| *name == "alone");
     for &m in &order {
         let all: Vec<f64> = accuracy.iter().map(|values| values[m]).collect();
@@ -299,12 +315,14 @@ fn render(study: &Study, names: &[&str], outcomes: &[Outcome]) -> (String, Strin
             format!("{gain:+.2} | {better}, {equal}, {worse} | {:.3}", p[m][alone])
         });
         let beside = beside.unwrap_or_else(|| "- | - | -".into());
-        let _ = writeln!(text, "| {} | {:.2} | {over:.2} | {beside} |", names[m], mean_ranks[m]);
+        line(&mut text, format_args!("| {} | {:.2} | {over:.2} | {beside} |", names[m], mean_ranks[m]));
     }
-    let _ = writeln!(
-        text,
-        "\np: Wilcoxon's signed ranks over the {} sets, exact, Holm's correction over all pairs.",
-        outcomes.len()
+    line(
+        &mut text,
+        format_args!(
+            "\np: Wilcoxon's signed ranks over the {} sets, exact, Holm's correction over all pairs.",
+            outcomes.len()
+        ),
     );
     let cliques = ranks::cliques(&order, &p, 0.05);
     let title =

@@ -1,7 +1,5 @@
 //! A critical-difference diagram: methods at their mean ranks, bars over those that do not differ.
 
-use std::fmt::Write;
-
 const WIDTH: f64 = 720.0;
 const MARGIN: f64 = 150.0;
 const ROW: f64 = 24.0;
@@ -22,10 +20,9 @@ pub fn draw(title: &str, names: &[&str], ranks: &[f64], order: &[usize], cliques
         WIDTH / 2.0
     );
     let mut line = |x1: f64, y1: f64, x2: f64, y2: f64, width: f64| {
-        let _ = writeln!(
-            svg,
-            "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"#1c1c1e\" stroke-width=\"{width}\"/>"
-        );
+        svg.push_str(&format!(
+            "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" stroke=\"#1c1c1e\" stroke-width=\"{width}\"/>\n"
+        ));
     };
     line(x(1.0), TOP, x(worst), TOP, 1.5);
     for rank in 1..=n.max(2) {
@@ -49,17 +46,16 @@ pub fn draw(title: &str, names: &[&str], ranks: &[f64], order: &[usize], cliques
     }
     for rank in 1..=n.max(2) {
         let at = x(rank as f64);
-        let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{rank}</text>", TOP - 9.0);
+        svg.push_str(&format!("<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{rank}</text>\n", TOP - 9.0));
     }
     for (place, &method) in order.iter().enumerate() {
         let (is_left, y) = label(place);
         let (edge, anchor) = if is_left { (MARGIN - 12.0, "end") } else { (WIDTH - MARGIN + 12.0, "start") };
         let (name, rank) = (names[method], ranks[method]);
-        let _ = writeln!(
-            svg,
-            "<text x=\"{edge:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{name} ({rank:.2})</text>",
+        svg.push_str(&format!(
+            "<text x=\"{edge:.1}\" y=\"{:.1}\" text-anchor=\"{anchor}\">{name} ({rank:.2})</text>\n",
             y + 4.0
-        );
+        ));
     }
     svg.push_str("</svg>\n");
     svg
