@@ -10,6 +10,10 @@ pub mod training;
 
 use std::path::{Path, PathBuf};
 
+/// As `kd-train` does, whose steps are timed here.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The folder that an environment variable names, or else `../shared/PLACE` beside the checkout; `None` if there is none.
 pub fn material(variable: &str, place: &str) -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(variable) {
