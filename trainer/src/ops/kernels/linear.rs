@@ -5,7 +5,7 @@ use std::sync::Mutex;
 use super::buffer::Buffer;
 use super::gemm::Matrix;
 use super::prefetch::{Next, prefetch};
-use super::rows::{self, Row};
+use super::rows::{self, Row, wide};
 use super::threads;
 use super::tile::{Outer, Pixel, Product, Start};
 use crate::exec::Real;
@@ -137,16 +137,15 @@ pub fn multiply_rows<T: Real>(
                     unsafe { row.product(&call) };
                 }
             }
-            // Turned in blocks, so that lines in the cache are read and written whole.
-            for block in (0..m).step_by(TURNED) {
-                for j in 0..outputs {
-                    let plus = bias.map_or(T::ZERO, |bias| bias[first + j]);
-                    let line = &products[j * m..][..m];
-                    for (i, &product) in line.iter().enumerate().skip(block).take(TURNED) {
-                        // SAFETY: inside y by the assertion; this task alone has these columns.
-                        unsafe { *target.get().add(i * n + first + j) = product + plus };
-                    }
+            for j in (0..outputs).step_by(SIDE) {
+                let columns = SIDE.min(outputs - j);
+                let mut plus = [T::ZERO; SIDE];
+                if let Some(bias) = bias {
+                    plus[..columns].copy_from_slice(&bias[first + j..][..columns]);
                 }
+                let from = Matrix::rows(&products[j * m..], m).t();
+                // SAFETY: m rows of so many columns, inside y by the assertion; this task alone has these columns.
+                unsafe { turn(from, [m, columns], &plus, target.get().add(first + j), n) };
             }
         });
     });
@@ -154,8 +153,40 @@ pub fn multiply_rows<T: Real>(
 
 /// Rows of a tile of [`multiply_rows`].
 const TILE_ROWS: usize = 12;
-/// Rows of the result that [`multiply_rows`] writes at once.
-const TURNED: usize = 16;
+/// Rows and columns that are turned at once: lines in the cache are read and written whole.
+const SIDE: usize = 16;
+
+/// `to[i * pitch + j] = from(i, j) + plus[j]` for `i < rows`, `j < columns` (at most [`SIDE`]), where `from` holds columns.
+///
+/// # Safety
+/// `from` fits. Nobody else uses the rows of `columns` elements, `pitch` apart, from `to` on.
+unsafe fn turn<T: Real>(from: Matrix<'_, T>, [rows, columns]: [usize; 2], plus: &[T; SIDE], to: *mut T, pitch: usize) {
+    wide(move || {
+        for first in (0..rows).step_by(SIDE) {
+            let count = SIDE.min(rows - first);
+            let mut block = [[T::ZERO; SIDE]; SIDE];
+            for (j, block) in block[..columns].iter_mut().enumerate() {
+                let line = &from.data[j * from.col + first..][..count];
+                match line.first_chunk::<SIDE>() {
+                    Some(whole) => *block = *whole,
+                    None => block[..count].copy_from_slice(line),
+                }
+            }
+            for (i, row) in (first..first + count).enumerate() {
+                let line: [T; SIDE] = std::array::from_fn(|j| block[j][i] + plus[j]);
+                // SAFETY: by this function's contract.
+                unsafe {
+                    let to = to.add(row * pitch);
+                    if columns == SIDE {
+                        to.cast::<[T; SIDE]>().write(line);
+                    } else {
+                        std::ptr::copy_nonoverlapping(line.as_ptr(), to, columns);
+                    }
+                }
+            }
+        }
+    });
+}
 
 /// W columns from `first` on of b as rows. Asks for those behind them: each row lies in another page, where the machine
 /// does not look ahead by itself.
@@ -185,16 +216,14 @@ fn pack<T: Real>(to: &mut [T], b: Matrix<'_, T>, first: usize, columns: usize, w
         }
         return;
     }
-    // Blocks, so that lines in the cache are read and written whole.
-    const BLOCK: usize = 16;
-    for (block, lines) in to.chunks_mut(BLOCK * width).enumerate() {
-        for j in 0..columns {
-            let at = (first + j) * b.col + block * BLOCK * b.row;
-            for (i, line) in lines.chunks_exact_mut(width).enumerate() {
-                line[j] = b.data[at + i * b.row];
-            }
-        }
-        lines.chunks_exact_mut(width).for_each(|line| line[columns..].fill(T::ZERO));
+    assert!(b.row == 1 && to.len() >= k * width && b.fits(k, first + columns), "a turned matrix");
+    if columns < width {
+        to[..k * width].fill(T::ZERO);
+    }
+    for j in (0..columns).step_by(SIDE) {
+        let from = Matrix { data: &b.data[(first + j) * b.col..], ..b };
+        // SAFETY: k rows of so many columns lie inside `to` by the assertion.
+        unsafe { turn(from, [k, SIDE.min(columns - j)], &[T::ZERO; SIDE], to.as_mut_ptr().add(j), width) };
     }
 }
 
