@@ -2,7 +2,7 @@
 
 use kd_trainer::exec::{Parameter, Real, Role};
 use kd_trainer::optim::schedule::SCHEDULES;
-use kd_trainer::optim::{adamw, average, clip, dot as dot_optimizer, sgd};
+use kd_trainer::optim::{adamw, average, clip, dot as dot_optimizer, rmsprop, sgd};
 use kd_trainer::options::{Options, Setting};
 
 use super::{Case, Failure, Outcome, compare};
@@ -17,11 +17,7 @@ fn optimize<T: Real>(case: &Case, tolerance: f64) -> Result<Outcome, Failure> {
     let (mut m, mut v) = (vec![T::ZERO; p.len()], vec![T::ZERO; p.len()]);
     let kind = case.text("kind");
     let decay = case.number("weight_decay")?;
-    // Without decay Adam is AdamW.
-    if !(matches!(kind, "sgd" | "adamw") || (kind == "adam" && decay == 0.0)) {
-        let what = if kind == "adam" { "Adam with L2 decay" } else { kind };
-        return Ok(Outcome::NotOurs(format!("{what}: the optimizers are SGD and AdamW")));
-    }
+    let mut state = rmsprop::State::new(p.len(), case.flag("centered"), true);
     let mut found = Vec::with_capacity(gradients.len());
     for (i, g) in gradients.chunks_exact(p.len()).enumerate() {
         let lr = case.number("lr")?;
@@ -35,7 +31,21 @@ fn optimize<T: Real>(case: &Case, tolerance: f64) -> Result<Outcome, Failure> {
                 first: i == 0,
             };
             sgd::update(&mut p, g, &mut m, &step);
+        } else if kind == "rmsprop" {
+            let step = rmsprop::Step {
+                lr: T::from_f64(lr),
+                alpha: T::from_f64(case.number("alpha")?),
+                epsilon: T::from_f64(case.number("eps")?),
+                momentum: T::from_f64(case.number("momentum")?),
+                decay: T::from_f64(decay),
+            };
+            rmsprop::update(&mut p, g, &mut state, &step);
         } else {
+            let decay = match kind {
+                "adam" => adamw::Decay::Coupled(decay),
+                "adamw" => adamw::Decay::Apart(decay),
+                other => return Ok(Outcome::NotOurs(format!("no optimizer is {other}"))),
+            };
             let beta = |i: usize| case.hyper["betas"][i].as_f64().ok_or("no `betas`");
             let step = adamw::Step::new(lr, [beta(0)?, beta(1)?], case.number("eps")?, decay, i + 1);
             adamw::update(&mut p, g, &mut m, &mut v, &step);
@@ -81,16 +91,18 @@ pub fn average(case: &Case) -> Result<Outcome, Failure> {
 }
 
 pub fn grad_clip(case: &Case) -> Result<Outcome, Failure> {
-    if case.text("kind") != "norm" {
-        return Ok(Outcome::NotOurs("gradients are clipped by their norm".into()));
-    }
     let mut parameters: Vec<Parameter<f64>> = Vec::new();
     while let Some(g) = case.optional(&format!("g{}", parameters.len())) {
         let (name, value) = (parameters.len().to_string(), vec![0.0; g.values.len()]);
         parameters.push(Parameter { name, shape: g.shape.clone(), role: Role::Weight, value, gradient: g.cast() });
     }
-    let norm = clip::global_norm(&mut parameters, &mut [], case.number("max_norm")?);
-    let mut worst = compare(case, "norm", &[norm], 1e-10)?;
+    let mut worst = 0.0_f64;
+    if case.text("kind") == "value" {
+        clip::values(&mut parameters, &mut [], case.number("clip")?);
+    } else {
+        let norm = clip::global_norm(&mut parameters, &mut [], case.number("max_norm")?);
+        worst = compare(case, "norm", &[norm], 1e-10)?;
+    }
     for (i, p) in parameters.iter().enumerate() {
         worst = worst.max(compare(case, &format!("out{i}"), &p.gradient, 1e-10)?);
     }
@@ -122,6 +134,8 @@ fn chosen(case: &Case) -> Result<Option<Chosen>, Failure> {
             let epochs = ("warmup_epochs", number("warmup")?);
             ("cosine", vec![("least", least("eta_min")?), epochs, ("warmup_start", number("start_factor")?)])
         }
+        "exponential" => ("exponential", vec![("gamma", number("gamma")?)]),
+        "polynomial" => ("polynomial", vec![("power", number("power")?)]),
         "one_cycle" => {
             let anneal = if case.text("anneal") == "linear" { "linear" } else { "cosine" };
             let options = vec![
@@ -151,6 +165,7 @@ pub fn schedule(case: &Case) -> Result<Outcome, Failure> {
     // Torch counts the steps of a cosine without the warm-up, and of one-cycle in all.
     let steps = match case.text("kind") {
         "one_cycle" => case.number("total_steps")? as usize,
+        "polynomial" => case.number("total_iters")? as usize,
         "cosine" => case.number("t_max")? as usize,
         "warmup_cosine" => (case.number("t_max")? + case.number("warmup")?) as usize,
         _ => rates,

@@ -1,4 +1,4 @@
-//! Adam with decoupled weight decay.
+//! Adam, with weight decay apart from the gradient (`adamw`) or added to it (`adam`).
 
 use super::{Count, Optimizer, Rule};
 use crate::exec::{Parameter, Real};
@@ -8,28 +8,33 @@ use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
 use crate::options::{Kind, Options, Range, Spec};
 
+const LR: Spec = Spec {
+    name: "lr",
+    about: "learning rate at a schedule's factor of 1",
+    kind: Kind::Number { default: 1e-3, range: Range::Positive },
+};
+const BETA_1: Spec = Spec {
+    name: "beta1",
+    about: "share of the gradients' running mean that is kept each step",
+    kind: Kind::Number { default: 0.9, range: Range::BelowOne },
+};
+const BETA_2: Spec = Spec {
+    name: "beta2",
+    about: "share of the squared gradients' running mean that is kept each step",
+    kind: Kind::Number { default: 0.999, range: Range::BelowOne },
+};
+const EPSILON: Spec = Spec {
+    name: "epsilon",
+    about: "added to the root that divides",
+    kind: Kind::Number { default: 1e-8, range: Range::Positive },
+};
+
 /// Options of `adamw`.
 pub static OPTIONS: &[Spec] = &[
-    Spec {
-        name: "lr",
-        about: "learning rate at a schedule's factor of 1",
-        kind: Kind::Number { default: 1e-3, range: Range::Positive },
-    },
-    Spec {
-        name: "beta1",
-        about: "share of the gradients' running mean that is kept each step",
-        kind: Kind::Number { default: 0.9, range: Range::BelowOne },
-    },
-    Spec {
-        name: "beta2",
-        about: "share of the squared gradients' running mean that is kept each step",
-        kind: Kind::Number { default: 0.999, range: Range::BelowOne },
-    },
-    Spec {
-        name: "epsilon",
-        about: "added to the root that divides",
-        kind: Kind::Number { default: 1e-8, range: Range::Positive },
-    },
+    LR,
+    BETA_1,
+    BETA_2,
+    EPSILON,
     Spec {
         name: "weight_decay",
         about: "times the learning rate: the share of the parameter that each step takes away",
@@ -37,11 +42,35 @@ pub static OPTIONS: &[Spec] = &[
     },
 ];
 
+/// Options of `adam`.
+pub static COUPLED_OPTIONS: &[Spec] = &[
+    LR,
+    BETA_1,
+    BETA_2,
+    EPSILON,
+    Spec {
+        name: "weight_decay",
+        about: "times the parameter, added to its gradient",
+        kind: Kind::Number { default: 0.0, range: Range::NotNegative },
+    },
+];
+
+/// Weight decay, and where it acts.
+#[derive(Clone, Copy, Debug)]
+pub enum Decay {
+    /// On the parameter (AdamW).
+    Apart(f64),
+    /// On the gradient (Adam).
+    Coupled(f64),
+}
+
 /// The numbers of one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<T> {
-    /// `1 - lr · decay`.
+    /// `1 - lr · decay`; 1 where the decay is coupled.
     pub keep: T,
+    /// Times the parameter, added to its gradient: the decay where it is coupled, else 0.
+    pub coupled: T,
     /// `lr / (1 - beta1^t)`.
     pub size: T,
     /// `sqrt(1 - beta2^t)`.
@@ -56,10 +85,15 @@ pub struct Step<T> {
 
 impl<T: Real> Step<T> {
     /// Step `t`, counted from 1. Everything is computed in f64 first.
-    pub fn new(lr: f64, betas: [f64; 2], epsilon: f64, decay: f64, t: usize) -> Self {
+    pub fn new(lr: f64, betas: [f64; 2], epsilon: f64, decay: Decay, t: usize) -> Self {
         let t = i32::try_from(t).unwrap_or(i32::MAX);
+        let (keep, coupled) = match decay {
+            Decay::Apart(decay) => (1.0 - lr * decay, 0.0),
+            Decay::Coupled(decay) => (1.0, decay),
+        };
         Self {
-            keep: T::from_f64(1.0 - lr * decay),
+            keep: T::from_f64(keep),
+            coupled: T::from_f64(coupled),
             size: T::from_f64(lr / (1.0 - betas[0].powi(t))),
             root: T::from_f64((1.0 - betas[1].powi(t)).sqrt()),
             beta1: T::from_f64(betas[0]),
@@ -69,9 +103,9 @@ impl<T: Real> Step<T> {
     }
 }
 
-/// `p *= 1 - lr · decay; m += (1 - beta1)(g - m); v = beta2 v + (1 - beta2) g²; p -= size · m / (√v / root + epsilon)`.
+/// `g += coupled · p; p *= 1 - lr · decay; m += (1 - beta1)(g - m); v = beta2 v + (1 - beta2) g²; p -= size · m / (√v / root + epsilon)`.
 ///
-/// Source: Loshchilov, Hutter 2019 (arXiv 1711.05101); epsilon outside the root and the corrections as torch's AdamW.
+/// Source: Kingma, Ba 2015 (arXiv 1412.6980); Loshchilov, Hutter 2019 (arXiv 1711.05101); epsilon outside the root and the corrections as torch's.
 pub fn update<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], step: &Step<T>) {
     let (one_1, one_2) = (T::ONE - step.beta1, T::ONE - step.beta2);
     // One division: both sides of the fraction times `root`.
@@ -80,6 +114,7 @@ pub fn update<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], step: &St
     threads::chunks3([p, m, v], PIECE, |i, [p, m, v]| {
         wide(move || {
             for (((p, &g), m), v) in p.iter_mut().zip(&g[i * PIECE..]).zip(m).zip(v) {
+                let g = g + step.coupled * *p;
                 *m += one_1 * (g - *m);
                 *v = step.beta2 * *v + one_2 * g * g;
                 *p = *p * step.keep - size * *m / (v.sqrt() + epsilon);
@@ -93,6 +128,7 @@ struct AdamW {
     betas: [f64; 2],
     epsilon: f64,
     decay: f64,
+    is_coupled: bool,
     rules: Vec<Rule>,
     count: Count,
     /// Name, running mean and running square of each parameter; empty where it is not stepped.
@@ -101,6 +137,15 @@ struct AdamW {
 
 /// The optimizer `adamw`.
 pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
+    adam(options, parameters, rules, false)
+}
+
+/// The optimizer `adam`.
+pub fn build_coupled(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
+    adam(options, parameters, rules, true)
+}
+
+fn adam(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule], is_coupled: bool) -> Box<dyn Optimizer> {
     let moments = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if rule.is_stepped { p.value.len() } else { 0 };
         (p.name.clone(), buffer::zeros(len), buffer::zeros(len))
@@ -110,6 +155,7 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
         betas: [options.number("beta1"), options.number("beta2")],
         epsilon: options.number("epsilon"),
         decay: options.number("weight_decay"),
+        is_coupled,
         rules: rules.to_vec(),
         count: Count::default(),
         moments: moments.collect(),
@@ -123,7 +169,9 @@ impl Optimizer for AdamW {
         for ((p, rule), (_, m, v)) in parameters.iter_mut().zip(&self.rules).zip(&mut self.moments) {
             if rule.is_stepped {
                 let lr = self.lr * lr_factor * rule.lr_factor;
-                let step = Step::new(lr, self.betas, self.epsilon, rule.decay(self.decay), t);
+                let decay = rule.decay(self.decay);
+                let decay = if self.is_coupled { Decay::Coupled(decay) } else { Decay::Apart(decay) };
+                let step = Step::new(lr, self.betas, self.epsilon, decay, t);
                 update(&mut p.value, &p.gradient, m, v, &step);
             }
         }

@@ -2,6 +2,35 @@
 
 use crate::exec::{Parameter, Real};
 
+/// Brings every element of the gradients of all trained parameters into `-most..=most`, as torch's `clip_grad_value_`.
+///
+/// `task` as [`global_norm`] has it: both parts of an element are scaled so that their sum is in there.
+pub fn values<T: Real>(parameters: &mut [Parameter<T>], task: &mut [Vec<T>], most: T) {
+    for (i, p) in parameters.iter_mut().enumerate().filter(|(_, p)| p.role.is_trained()) {
+        let part = task.get_mut(i).map(|task| &mut task[..]).unwrap_or_default();
+        for (j, g) in p.gradient.iter_mut().enumerate() {
+            match part.get_mut(j) {
+                None => {
+                    *g = if *g > most {
+                        most
+                    } else if *g < -most {
+                        -most
+                    } else {
+                        *g
+                    }
+                }
+                Some(t) => {
+                    let sum = *g + *t;
+                    let size = if sum < T::ZERO { -sum } else { sum };
+                    if size > most {
+                        (*g, *t) = (*g * (most / size), *t * (most / size));
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// Scales the gradients of all trained parameters so that their common 2-norm is at most `most`; gives the norm before.
 /// The factor is `min(1, most / (norm + 1e-6))`, as torch's `clip_grad_norm_`. A norm that is not finite changes nothing.
 ///

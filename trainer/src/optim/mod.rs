@@ -6,6 +6,7 @@ pub mod clip;
 pub mod dot;
 pub mod groups;
 pub mod max_norm;
+pub mod rmsprop;
 pub mod schedule;
 pub mod sgd;
 pub mod stepper;

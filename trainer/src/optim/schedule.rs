@@ -19,6 +19,18 @@ pub static SCHEDULES: &[ScheduleKind] = &[
         options: UNTIL,
         factor: from,
     },
+    ScheduleKind {
+        name: "exponential",
+        about: "times `gamma` after each epoch",
+        options: EXPONENTIAL,
+        factor: exponential,
+    },
+    ScheduleKind {
+        name: "polynomial",
+        about: "a power of the steps that are left",
+        options: POLYNOMIAL,
+        factor: polynomial,
+    },
     ScheduleKind { name: "one_cycle", about: "up from 1/`div`, then far down", options: ONE_CYCLE, factor: one_cycle },
 ];
 
@@ -68,6 +80,24 @@ static UNTIL: &[Spec] = &[
         name: "epochs",
         about: "epochs of the stage after which it changes; a fraction is allowed",
         kind: Kind::Number { default: 10.0, range: Range::NotNegative },
+    },
+    WARMUP_EPOCHS,
+    WARMUP_START,
+];
+static EXPONENTIAL: &[Spec] = &[
+    Spec {
+        name: "gamma",
+        about: "what the rate is multiplied by after each epoch",
+        kind: Kind::Number { default: 0.95, range: Range::Share },
+    },
+    WARMUP_EPOCHS,
+    WARMUP_START,
+];
+static POLYNOMIAL: &[Spec] = &[
+    Spec {
+        name: "power",
+        about: "of the share of the steps that are left: 1 is a straight line",
+        kind: Kind::Number { default: 2.0, range: Range::NotNegative },
     },
     WARMUP_EPOCHS,
     WARMUP_START,
@@ -136,6 +166,18 @@ fn linear(options: &Options, step: usize, steps: usize, steps_per_epoch: usize) 
     let (from, to) = (options.number("from"), options.number("to"));
     let share = ((step as f64 - warm) / (steps as f64 - warm).max(1.0)).clamp(0.0, 1.0);
     factor.map_or(from + (to - from) * share, |factor| factor * from)
+}
+
+fn exponential(options: &Options, step: usize, _steps: usize, steps_per_epoch: usize) -> f64 {
+    let (warm, factor) = warmup(options, step, steps_per_epoch);
+    let epochs = step.saturating_sub(warm as usize) / steps_per_epoch.max(1);
+    factor.unwrap_or_else(|| options.number("gamma").powi(epochs.min(1 << 20) as i32))
+}
+
+fn polynomial(options: &Options, step: usize, steps: usize, steps_per_epoch: usize) -> f64 {
+    let (warm, factor) = warmup(options, step, steps_per_epoch);
+    let left = 1.0 - (step as f64 - warm) / (steps as f64 - warm).max(1.0);
+    factor.unwrap_or_else(|| left.clamp(0.0, 1.0).powf(options.number("power")))
 }
 
 /// The step at which `until` and `from` change.

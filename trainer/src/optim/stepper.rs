@@ -11,6 +11,7 @@ use crate::recipe::Train;
 pub struct Stepper {
     optimizer: Box<dyn Optimizer>,
     rules: Vec<Rule>,
+    clip_value: Option<f64>,
     clip_norm: Option<f64>,
     max_norm: Option<f64>,
     /// [`Executor::unit_axes`]; no axis where a parameter is not stepped.
@@ -39,6 +40,7 @@ impl Stepper {
         let axes = executor.unit_axes().into_iter().zip(&rules);
         Self {
             optimizer: (kind.build)(&train.optimizer.options, parameters, &rules),
+            clip_value: train.clip_value,
             clip_norm: train.clip_norm,
             max_norm: train.max_norm,
             unit_axes: axes.map(|(axis, rule)| if rule.is_stepped { axis } else { usize::MAX }).collect(),
@@ -70,6 +72,9 @@ impl Stepper {
         for (i, p) in parameters.iter_mut().enumerate().filter(|(i, _)| !self.rules[*i].is_stepped) {
             p.gradient.fill(0.0);
             task.get_mut(i).into_iter().for_each(Vec::clear);
+        }
+        if let Some(most) = self.clip_value {
+            clip::values(parameters, task, most as f32);
         }
         if let Some(most) = self.clip_norm {
             clip::global_norm(parameters, task, most as f32);

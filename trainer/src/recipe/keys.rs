@@ -260,6 +260,12 @@ static TRAIN: &[Key] = &[
     key("decay_norm_and_bias", "whether weight decay also acts on biases and normalizations", FLAG),
     key("label_smoothing", "label smoothing of the task's cross-entropy", number(0.0, Range::BelowOne)),
     optional(
+        "clip_value",
+        "largest size of an element of the gradient; larger ones are brought down to it, before `clip_norm`",
+        number(0.0, Range::Positive),
+        "not clipped",
+    ),
+    optional(
         "clip_norm",
         "largest 2-norm of all gradients together; larger ones are scaled down",
         number(0.0, Range::Positive),

@@ -137,7 +137,7 @@ pub enum TeacherSource {
         /// The architecture.
         arch: Choice,
         /// How it is trained.
-        train: Train,
+        train: Box<Train>,
     },
 }
 
@@ -158,6 +158,8 @@ pub struct Train {
     pub decay_norm_and_bias: bool,
     /// Label smoothing of the task's cross-entropy.
     pub label_smoothing: f64,
+    /// Largest size of an element of the gradient; none: not clipped.
+    pub clip_value: Option<f64>,
     /// Largest 2-norm of all gradients together; none: not clipped.
     pub clip_norm: Option<f64>,
     /// Largest 2-norm of the incoming weights of one unit; none: no limit.

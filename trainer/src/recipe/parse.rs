@@ -171,6 +171,7 @@ impl<'a> Sections<'a> {
             schedule: required(entry(&keys, "schedule", section.keys)?),
             decay_norm_and_bias: set.flag("decay_norm_and_bias"),
             label_smoothing: set.number("label_smoothing"),
+            clip_value: optional(&set, "clip_value", Options::number),
             clip_norm: optional(&set, "clip_norm", Options::number),
             max_norm: optional(&set, "max_norm", Options::number),
             ema: optional(&set, "ema", Options::number),
@@ -296,14 +297,14 @@ fn teacher(keys: Keys<'_>, train: &Train) -> Result<Teacher> {
     let source = match arch {
         Some(arch) => TeacherSource::Arch {
             arch,
-            train: Train {
+            train: Box::new(Train {
                 epochs: optional(&set, "epochs", Options::count).unwrap_or(train.epochs),
                 batch: optional(&set, "batch", Options::count).unwrap_or(train.batch),
                 optimizer: entry(&keys, "optimizer", section.keys)?.unwrap_or_else(|| train.optimizer.clone()),
                 schedule: entry(&keys, "schedule", section.keys)?.unwrap_or_else(|| train.schedule.clone()),
                 groups: Vec::new(),
                 ..train.clone()
-            },
+            }),
         },
         None if source == "onnx" => TeacherSource::Onnx {
             path: set.text("onnx").into(),

@@ -49,7 +49,7 @@ fn a_recipe_says_only_what_differs_from_a_default() {
         panic!("{:?}", recipe.teachers)
     };
     assert_eq!((arch.name, arch.options.counts("widths"), arch.options.count("kernel")), ("cnn", &[32, 64][..], 3));
-    assert_eq!((train.epochs, train.batch, train.clip_norm), (3, 16, Some(5.0)));
+    assert_eq!((train.epochs, train.batch, train.clip_value, train.clip_norm), (3, 16, None, Some(5.0)));
     assert_eq!((train.optimizer.name, train.optimizer.options.number("lr")), ("sgd", 0.5));
     assert_eq!((recipe.train.epochs, recipe.train.optimizer.name, recipe.train.schedule.name), (10, "adamw", "cosine"));
     assert_eq!((recipe.train.patience, recipe.train.keep), (None, Keep::Selected));
@@ -68,7 +68,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         // text replaced, by what, the whole message
         ("[distill]", "[destill]", "r.toml:16: destill: expected a key of a recipe, found `destill`; did you mean `distill`?"),
         ("batch =", "bacth =", "r.toml:14: train.bacth: expected a key of [train], found `bacth`; did you mean `batch`?"),
-        ("batch =", "zzz =", "r.toml:14: train.zzz: expected a key of [train], found `zzz`; known are epochs, batch, accumulate, optimizer, schedule, decay_norm_and_bias, label_smoothing, clip_norm, max_norm, ema, ema_warmup, groups, patience, keep"),
+        ("batch =", "zzz =", "r.toml:14: train.zzz: expected a key of [train], found `zzz`; known are epochs, batch, accumulate, optimizer, schedule, decay_norm_and_bias, label_smoothing, clip_value, clip_norm, max_norm, ema, ema_warmup, groups, patience, keep"),
         ("\"mlp\"", "\"mpl\"", "r.toml:11: student.arch: expected an architecture, found `\"mpl\"`; did you mean `mlp`?"),
         ("arch = \"mlp\"", "", "r.toml:10: student.arch: expected an architecture (ARCHS), found nothing; name one with `arch`"),
         ("arch = \"mlp\"", "arch = \"mlp\"\nhiden = [1]", "r.toml:12: student.hiden: expected a key of architecture `mlp`, found `hiden`; did you mean `hidden`?"),
@@ -78,7 +78,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("lr = 0.5", "rl = 0.5", "r.toml:8: teacher.optimizer.rl: expected a key of optimizer `sgd`, found `rl`; did you mean `lr`?"),
         ("lr = 0.5", "lr = -1", "r.toml:8: teacher.optimizer.lr: expected a number above 0, found `-1`; correct it, or leave it out for 0.1"),
         ("lr = 0.5", "lr = nan", "r.toml:8: teacher.optimizer.lr: expected a number above 0, found `NaN`; correct it, or leave it out for 0.1"),
-        ("kind = \"sgd\", ", "", "r.toml:8: teacher.optimizer.kind: expected an optimizer (adamw, dot, sgd), found nothing; name one with `kind`"),
+        ("kind = \"sgd\", ", "", "r.toml:8: teacher.optimizer.kind: expected an optimizer (adam, adamw, dot, rmsprop, sgd), found nothing; name one with `kind`"),
         ("{ kind = \"sgd\", lr = 0.5 }", "\"sgd\"", "r.toml:8: teacher.optimizer: expected a table of keys, found `\"sgd\"`; write it as { … }"),
         ("\"translate\"", "\"tarnslate\"", "r.toml:3: data.augment.0.kind: expected an augmentation, found `\"tarnslate\"`; did you mean `translate`?"),
         ("\"kd\"", "\"dk\"", "r.toml:18: distill.terms.0.method: expected a method, found `\"dk\"`; did you mean `kd`?"),
@@ -197,7 +197,7 @@ fn teachers_come_from_runs_files_and_recipes_one_or_many() {
     let [a, b, c] = &*recipe.teachers else { panic!("{:?}", recipe.teachers) };
     assert_eq!((&a.source, a.weight), (&TeacherSource::Run("runs/a".into()), 2.0));
     assert_eq!(b.source, TeacherSource::Onnx { path: "a.onnx".into(), contract: Some("c.json".into()) });
-    assert!(matches!(&c.source, TeacherSource::Arch { train, .. } if *train == recipe.train));
+    assert!(matches!(&c.source, TeacherSource::Arch { train, .. } if **train == recipe.train));
     assert_eq!(parse(&recipe.to_toml(), "r.toml", &[]), Ok(recipe));
     let wrong = parse(&several.replace("weight = 2", "weight = 0"), "r.toml", &[]).expect_err("no share");
     assert_eq!(wrong.at, "r.toml:9: teacher.0.weight");
@@ -238,6 +238,7 @@ fn the_complete_recipe_reads_back_the_same() {
     recipe.data.exclude_classes = vec!["1".into(), "\t".into()];
     recipe.data.normalize = Normalize::None;
     recipe.data.subset = 0.1 + 0.2;
+    recipe.train.clip_value = Some(0.5);
     recipe.train.max_norm = Some(1e-300);
     recipe.train.patience = Some(7);
     recipe.train.ema = Some(0.999);
@@ -248,7 +249,7 @@ fn the_complete_recipe_reads_back_the_same() {
     recipe.compare = Compare { baseline: false, seeds: vec![3, i64::MAX as u64] };
     recipe.budget = Some("budgets/pi4.toml".into());
     let TeacherSource::Arch { train, .. } = &mut recipe.teachers[0].source else { panic!("a teacher to train") };
-    *train = Train { epochs: 3, optimizer: train.optimizer.clone(), groups: Vec::new(), ..recipe.train.clone() };
+    **train = Train { epochs: 3, optimizer: train.optimizer.clone(), groups: Vec::new(), ..recipe.train.clone() };
     let text = recipe.to_toml();
     assert_eq!(parse(&text, "other.toml", &[]), Ok(recipe.clone()), "{text}");
     let spoken = GOOD.replacen(

@@ -77,6 +77,7 @@ impl Recipe {
         key(out, "schedule", inline(&SCHEDULE, &train.schedule))?;
         key(out, "decay_norm_and_bias", train.decay_norm_and_bias)?;
         key(out, "label_smoothing", format_args!("{:?}", train.label_smoothing))?;
+        number(out, "clip_value", train.clip_value)?;
         number(out, "clip_norm", train.clip_norm)?;
         number(out, "max_norm", train.max_norm)?;
         number(out, "ema", train.ema)?;

@@ -105,6 +105,7 @@ fn train(optimizer: &str) -> Train {
         schedule: named(schedule.name, schedule.options),
         decay_norm_and_bias: false,
         label_smoothing: 0.1,
+        clip_value: None,
         clip_norm: Some(1.0),
         max_norm: Some(3.0),
         accumulate: 1,

@@ -89,6 +89,7 @@ fn train(label_smoothing: f64) -> Train {
         schedule: schedule("constant"),
         decay_norm_and_bias: true,
         label_smoothing,
+        clip_value: None,
         clip_norm: None,
         max_norm: None,
         accumulate: 1,
