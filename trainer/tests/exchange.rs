@@ -13,12 +13,14 @@ use support::{Scratch, TINY, line, run, start, stdout};
 
 const OF: usize = 3;
 
-fn recipe(scratch: &Scratch) -> PathBuf {
+/// Epochs that the others need at least while one is killed and comes back once.
+const EPOCHS_A_KILL: u32 = 170;
+
+fn recipe(scratch: &Scratch, epochs: u32) -> PathBuf {
     let head = &TINY[..TINY.find("[teacher]").unwrap()];
-    let tail = "[student]\narch = \"mlp\"\nhidden = [24]\n[train]\nepochs = 500\nbatch = 16\n\
-                optimizer = { kind = \"adamw\", lr = 2e-3 }\n[distill]\nscheme = \"codistill\"\nreplicas = 3\n\
+    let tail = "batch = 16\noptimizer = { kind = \"adamw\", lr = 2e-3 }\n[distill]\nscheme = \"codistill\"\nreplicas = 3\n\
                 burn_in_steps = 10\nexchange_steps = 1\nterms = [{ method = \"codistill\" }]\n[compare]\nbaseline = false\n";
-    scratch.recipe(&format!("{head}{tail}"))
+    scratch.recipe(&format!("{head}[student]\narch = \"mlp\"\nhidden = [24]\n[train]\nepochs = {epochs}\n{tail}"))
 }
 
 fn words(replica: usize, folder: &Path) -> [String; 4] {
@@ -36,12 +38,13 @@ fn epochs(output: &Path) -> Vec<Value> {
     text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// One of three is killed at several moments and comes back; another leaves a file cut off, one with a flipped bit and one
+/// One of three is killed at random moments and comes back; another leaves a file cut off, one with a flipped bit and one
 /// of another run. All end, the others' losses do not jump, and each bad file is spoken of once.
 #[test]
 fn replicas_in_processes_survive_kills_and_bad_checkpoints() {
     let scratch = Scratch::new("exchange");
-    let (recipe, folder) = (recipe(&scratch), scratch.path("shared"));
+    let total = support::kills() * EPOCHS_A_KILL;
+    let (recipe, folder) = (recipe(&scratch, total), scratch.path("shared"));
     let output = |replica: usize| scratch.path(&format!("run-{replica}"));
     let begin = |replica: usize, more: &[&str]| {
         let words = words(replica, &folder);
@@ -65,8 +68,8 @@ fn replicas_in_processes_survive_kills_and_bad_checkpoints() {
     for (step, bytes) in [(900_000, &bytes[..bytes.len() / 2]), (900_001, &flipped), (900_002, &foreign[..])] {
         fs::write(good.with_file_name(format!("{step:012}{}", &name[12..])), bytes).unwrap();
     }
-    for wait in [15, 40, 90] {
-        sleep(Duration::from_millis(wait));
+    for moment in support::moments(Duration::from_millis(150)).take(support::kills() as usize) {
+        sleep(moment);
         weak.kill().unwrap();
         weak.wait().unwrap();
         weak = begin(2, &["--resume"]);
@@ -81,7 +84,7 @@ fn replicas_in_processes_survive_kills_and_bad_checkpoints() {
         assert!(stdout(end).contains("the student is number"), "{}", stdout(end));
         let epochs = epochs(&output(replica));
         let losses: Vec<f64> = epochs.iter().map(|epoch| epoch["terms"]["ce"].as_f64().unwrap()).collect();
-        assert_eq!(losses.len(), 500);
+        assert_eq!(losses.len(), total as usize);
         let jump = losses.windows(2).find(|pair| pair[1] > 1.25 * pair[0] + 0.02);
         assert!(jump.is_none(), "replica {replica}: {jump:?} in {losses:?}");
         assert!(epochs.iter().any(|epoch| epoch["stale_steps"]["replica-2"].is_number()), "ages are logged");
@@ -92,7 +95,7 @@ fn replicas_in_processes_survive_kills_and_bad_checkpoints() {
 #[test]
 fn a_replica_that_cannot_be_is_refused() {
     let scratch = Scratch::new("exchange-refused");
-    let (recipe, folder) = (recipe(&scratch), scratch.path("shared"));
+    let (recipe, folder) = (recipe(&scratch, 1), scratch.path("shared"));
     let at = folder.display().to_string();
     let refuse = |words: &[&str]| {
         let done = run(&recipe, &scratch.path("run"), words);

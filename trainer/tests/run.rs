@@ -134,9 +134,9 @@ fn seeds_are_trained_one_by_one_and_the_same_seed_gives_the_same_bytes() {
     assert_eq!(arm["last"]["mean"].as_f64(), Some(accuracies.iter().sum::<f64>() / 2.0));
 }
 
-/// Kills (SIGKILL) at random moments; `KD_KILLS` says how many, 3 if it is not set. Starts take 1 and 2 threads in turns.
+/// Kills at random moments. Starts take 1 and 2 threads in turns.
 fn killed_and_resumed_equals_whole(name: &str, more: &[&str]) {
-    let kills: u32 = std::env::var("KD_KILLS").map_or(3, |n| n.parse().unwrap());
+    let kills = support::kills();
     let scratch = Scratch::new(name);
     let recipe = scratch.recipe(TINY);
     let (whole, killed) = (scratch.path("whole"), scratch.path("killed"));
@@ -144,15 +144,13 @@ fn killed_and_resumed_equals_whole(name: &str, more: &[&str]) {
     let done = run(&recipe, &whole, more);
     assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
     let share = start.elapsed() / kills;
-    let mut bits = u64::from(std::process::id());
     let cores = std::thread::available_parallelism().unwrap().get();
-    for i in 0..kills {
+    for (i, moment) in (0..kills).zip(support::moments(share)) {
         // recipe.toml is that of the first start.
         let begun = killed.join("recipe.toml").exists();
         let threads = format!("run.threads={}", if begun { (1 + i as usize % 2).min(cores) } else { 1 });
         let mut child = support::start(&recipe, &killed, &[more, &["--resume", &threads]].concat());
-        bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        sleep(share.mul_f64((bits >> 40) as f64 / f64::from(1 << 24)));
+        sleep(moment);
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_kd-train");
 
@@ -42,6 +43,20 @@ terms = [ { method = "kd", temperature = 4.0, weight = 1.0 } ]
 [compare]
 baseline = true
 "#;
+
+/// How many kills (SIGKILL) a test survives: `KD_KILLS`, 3 if it is not set.
+pub fn kills() -> u32 {
+    std::env::var("KD_KILLS").map_or(3, |n| n.parse().unwrap())
+}
+
+/// Random moments below a span, others in every process.
+pub fn moments(span: Duration) -> impl Iterator<Item = Duration> {
+    let mut bits = u64::from(std::process::id());
+    std::iter::repeat_with(move || {
+        bits = bits.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        span.mul_f64((bits >> 40) as f64 / f64::from(1 << 24))
+    })
+}
 
 /// A folder that vanishes with the test.
 pub struct Scratch(PathBuf);
