@@ -1,4 +1,4 @@
-//! `study_ucr [FOLDER] [--sets A,B] [--arms A,B] [--seeds N] [--epochs N] [--jobs N] [--kd-train FILE] [--runs DIR]
+//! `study_ucr [FOLDER] [--sets A,B] [--arms A,B] [--seeds N] [--steps N] [--jobs N] [--kd-train FILE] [--runs DIR]
 //! [--output FILE] [--report FILE]`: one student on every UCR set of a folder, taught in several ways, seed by seed. Each run
 //! is a `kd-train run --resume` into a folder of its own below `--runs`, so a study that was stopped goes on. Raw results go to
 //! `--output` (JSON); `--report` (Markdown, with a picture beside it) has mean ranks and paired tests.
@@ -13,6 +13,7 @@ use std::time::Instant;
 use kd_benchmarks::args::Args;
 use kd_benchmarks::material;
 use kd_benchmarks::study::{diagram, ranks};
+use kd_runtime::data::Source;
 use kd_runtime::measure::stats;
 use kd_runtime::{Exit, Refusal, Result, files};
 use serde_json::{Value, json};
@@ -33,7 +34,7 @@ const PUBLISHED: &[(&str, [f64; 4])] = &[
 ];
 
 /// A way of teaching: its name, whether the teacher's run is named, and the rest of the recipe. EPOCHS, MAIN and INIT stand
-/// for all epochs, three quarters and a quarter of them: every arm takes as many steps.
+/// for the epochs of all steps, of three quarters and of a quarter of them: every arm takes as many steps.
 const ARMS: &[(&str, bool, &str)] = &[
     ("alone", false, "[train]\nepochs = EPOCHS\n"),
     ("kd", true, "[train]\nepochs = EPOCHS\n[distill]\nterms = [{ method = \"kd\", temperature = 4.0 }]\n"),
@@ -66,7 +67,8 @@ const ARMS: &[(&str, bool, &str)] = &[
 
 /// What all recipes share. No samples are held out: sets have as few as 23.
 const COMMON: &str =
-    "batch = 16\nkeep = \"last\"\noptimizer = { kind = \"adamw\", lr = 2e-3 }\nschedule = { kind = \"cosine\" }\n";
+    "batch = BATCH\nkeep = \"last\"\noptimizer = { kind = \"adamw\", lr = 2e-3 }\nschedule = { kind = \"cosine\" }\n";
+const BATCH: usize = 16;
 const TEACHER: &str = "[student]\narch = \"fcn\"\n[train]\nepochs = TAUGHT\n";
 const STUDENT: &str = "[student]\narch = \"fcn\"\nwidths = [8, 16, 8]\n";
 
@@ -75,7 +77,7 @@ struct Study {
     runs: PathBuf,
     program: String,
     seeds: usize,
-    epochs: usize,
+    steps: usize,
     jobs: usize,
 }
 
@@ -98,7 +100,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<()> {
-    let known = ["sets", "arms", "seeds", "epochs", "jobs", "kd-train", "runs", "output", "report"];
+    let known = ["sets", "arms", "seeds", "steps", "jobs", "kd-train", "runs", "output", "report"];
     let args = Args::read(&known)?;
     let none = || Refusal::new("FOLDER", "a folder of UCR sets", "none", "name it").with_exit(Exit::Lacking);
     let folder = args.first("FOLDER").ok().map(PathBuf::from).or_else(|| material("KD_UCR", "data/ucr"));
@@ -108,7 +110,7 @@ fn run() -> Result<()> {
         runs: args.get("runs").unwrap_or("target/study/ucr").into(),
         program: args.get("kd-train").unwrap_or("kd-train").into(),
         seeds: args.count("seeds", 5)?,
-        epochs: args.count("epochs", 200)?.max(4),
+        steps: args.count("steps", 4000)?,
         jobs: args.count("jobs", cores)?,
     };
     let arms = chosen(&args, "arms", &ARMS.iter().map(|arm| arm.0.to_string()).collect::<Vec<_>>())?;
@@ -136,7 +138,7 @@ fn run() -> Result<()> {
             })
             .collect();
         let record = json!({
-            "schema": "kd.study_ucr/1", "epochs": study.epochs, "seconds": begin.elapsed().as_secs_f64(), "sets": sets,
+            "schema": "kd.study_ucr/2", "steps": study.steps, "seconds": begin.elapsed().as_secs_f64(), "sets": sets,
         });
         files::write_atomic(Path::new(path), format!("{record}\n").as_bytes())?;
     }
@@ -211,20 +213,22 @@ impl Study {
     ) -> Result<Value> {
         let output = self.runs.join(set).join(arm.replace([',', ' '], "-"));
         let recipe = output.with_extension("toml");
-        let epochs = |share: usize| (self.epochs * share / 4).to_string();
+        let source = Source { format: "ucr".into(), path: self.folder.join(set), reading: None };
+        let per_epoch = source.open()?.description().n_train.div_ceil(BATCH).max(1);
+        let epochs = |share: usize| (self.steps * share / 4).div_ceil(per_epoch).max(1).to_string();
         let text = text
             .replace("EPOCHS", &epochs(4))
             .replace("MAIN", &epochs(3))
             .replace("INIT", &epochs(1))
             .replace("TAUGHT", &epochs(2))
-            .replacen("[train]\n", &format!("[train]\n{COMMON}"), 1);
-        let data = self.folder.join(set);
+            .replacen("[train]\n", &format!("[train]\n{COMMON}"), 1)
+            .replace("BATCH", &BATCH.to_string());
         let teacher = teacher.map_or_else(String::new, |run| format!("[teacher]\nrun = \"{}\"\n", run.display()));
         let seeds: Vec<String> = (1..=seeds).map(|seed| seed.to_string()).collect();
         let head = format!("[run]\nname = \"{set}, {arm}\"\nloaders = 0\n[data]\nformat = \"ucr\"\nvalidation = 0.0\n");
         let tail = format!("[compare]\nbaseline = false\nseeds = [{}]\n", seeds.join(", "));
         let tail = if text.contains("[distill]") { tail } else { tail.replace("baseline = false\n", "") };
-        let text = format!("{head}path = \"{}\"\n{teacher}{text}{tail}", data.display());
+        let text = format!("{head}path = \"{}\"\n{teacher}{text}{tail}", source.path.display());
         std::fs::create_dir_all(output.parent().unwrap_or(&self.runs)).map_err(|e| files::refuse_write(&output, &e))?;
         files::write_atomic(&recipe, text.as_bytes())?;
         let mut command = Command::new(&self.program);
@@ -270,10 +274,10 @@ fn render(study: &Study, names: &[&str], outcomes: &[Outcome]) -> (String, Strin
     line(
         &mut text,
         format_args!(
-            "Test accuracy in percent after the last of {} epochs, mean ± standard deviation over {} seeds. Teacher: FCN as published \
-         (half as many epochs, one seed); the student has widths 8, 16, 8. No choice was made by test samples. Published: FCN, \
+            "Test accuracy in percent after {} steps, mean ± standard deviation over {} seeds. Teacher: FCN as published \
+         (half as many steps, one seed); the student has widths 8, 16, 8. No choice was made by test samples. Published: FCN, \
          ResNet, one InceptionTime, its ensemble.\n",
-            study.epochs, study.seeds
+            study.steps, study.seeds
         ),
     );
     line(
