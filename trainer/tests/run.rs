@@ -275,7 +275,7 @@ fn what_cannot_be_done_is_refused_in_one_line_and_leaves_nothing() {
         (&["train.epoch=3"],                2, "did you mean `epochs`?"),
         (&["distill.terms.0.temperature=0"], 2, "temperature"),
         (&["student.arch=mpl"],             2, "did you mean `mlp`?"),
-        (&["train.optimizer.kind=adamv"],   2, "did you mean `adamw`?"),
+        (&["train.optimizer.kind=adamww"],   2, "did you mean `adamw`?"),
         (&["distill.terms.0.method=kb"],    2, "did you mean `kd`?"),
         (&["data.format=idx", "data.path=/nonexistent"], 2, "/nonexistent"),
         (&["data.exclude_classes=[\"eleven\"]"], 2, "eleven"),
