@@ -48,6 +48,19 @@ impl Args {
         }
     }
 
+    /// The names that an option lists (separated by commas or semicolons), or all. Refuses a name that is not one of `all`.
+    pub fn chosen(&self, option: &str, all: &[String]) -> Result<Vec<String>> {
+        let Some(text) = self.get(option) else { return Ok(all.to_vec()) };
+        let named: Vec<String> = text.split([',', ';']).map(|name| name.trim().into()).collect();
+        match named.iter().find(|name| !all.contains(name)) {
+            None => Ok(named),
+            Some(name) => {
+                let expected = format!("some of {}", all.join("; "));
+                Err(Refusal::new(format!("--{option}"), expected, format!("`{name}`"), "correct it"))
+            }
+        }
+    }
+
     /// The first word.
     pub fn first(&self, what: &str) -> Result<&str> {
         let first = self.words.first().map(String::as_str);

@@ -5,14 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::process::ExitCode;
 use std::time::Instant;
 
 use kd_benchmarks::args::Args;
 use kd_benchmarks::material;
-use kd_benchmarks::study::{diagram, ranks};
+use kd_benchmarks::study::{diagram, ranks, runs};
 use kd_runtime::data::Source;
 use kd_runtime::measure::stats;
 use kd_runtime::{Exit, Refusal, Result, files};
@@ -113,8 +111,8 @@ fn run() -> Result<()> {
         steps: args.count("steps", 4000)?,
         jobs: args.count("jobs", cores)?,
     };
-    let arms = chosen(&args, "arms", &ARMS.iter().map(|arm| arm.0.to_string()).collect::<Vec<_>>())?;
-    let sets = chosen(&args, "sets", &sets(&study.folder)?)?;
+    let arms = args.chosen("arms", &ARMS.iter().map(|arm| arm.0.to_string()).collect::<Vec<_>>())?;
+    let sets = args.chosen("sets", &sets(&study.folder)?)?;
     let begin = Instant::now();
     let mut outcomes = Vec::new();
     for (i, set) in sets.iter().enumerate() {
@@ -152,19 +150,6 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-/// The names that an option lists, or all.
-fn chosen(args: &Args, option: &str, all: &[String]) -> Result<Vec<String>> {
-    let Some(text) = args.get(option) else { return Ok(all.to_vec()) };
-    let named: Vec<String> = text.split(';').flat_map(|part| part.split(',')).map(|name| name.trim().into()).collect();
-    match named.iter().find(|name| !all.contains(name)) {
-        None => Ok(named),
-        Some(name) => {
-            let expected = format!("some of {}", all.join("; "));
-            Err(Refusal::new(format!("--{option}"), expected, format!("`{name}`"), "correct it"))
-        }
-    }
-}
-
 /// The sets of a folder: what stands before `_TRAIN`.
 fn sets(folder: &Path) -> Result<Vec<String>> {
     let entries = std::fs::read_dir(folder).map_err(|e| {
@@ -181,23 +166,12 @@ impl Study {
     /// Trains the teacher of a set, then every arm, as many at once as there are jobs.
     fn set(&self, set: &str, arms: &[String]) -> Result<Outcome> {
         let teacher = self.train(set, "teacher", TEACHER, None, 1, self.jobs)?;
-        let (next, results) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
-        std::thread::scope(|scope| {
-            for _ in 0..self.jobs {
-                scope.spawn(|| {
-                    while let Some(name) = arms.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let Some((_, is_taught, text)) = ARMS.iter().find(|arm| arm.0 == name) else { continue };
-                        let teacher = is_taught.then(|| self.runs.join(set).join("teacher"));
-                        let done =
-                            self.train(set, name, &format!("{STUDENT}{text}"), teacher.as_deref(), self.seeds, 1);
-                        results.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(name.clone(), done);
-                    }
-                });
-            }
-        });
-        let mut results = results.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let lost = || Err(Refusal::new(set, "a result of every arm", "none", "report this as a bug"));
-        let arms = arms.iter().map(|name| results.remove(name).unwrap_or_else(lost)).collect::<Result<_>>()?;
+        let arms = runs::in_parallel(self.jobs, arms, |name| {
+            let unknown = || Refusal::new(set, "a known arm", format!("`{name}`"), "report this as a bug");
+            let (_, is_taught, text) = ARMS.iter().find(|arm| arm.0 == name).ok_or_else(unknown)?;
+            let teacher = is_taught.then(|| self.runs.join(set).join("teacher"));
+            self.train(set, name, &format!("{STUDENT}{text}"), teacher.as_deref(), self.seeds, 1)
+        })?;
         Ok(Outcome { set: set.to_string(), teacher, arms })
     }
 
@@ -212,7 +186,6 @@ impl Study {
         threads: usize,
     ) -> Result<Value> {
         let output = self.runs.join(set).join(arm.replace([',', ' '], "-"));
-        let recipe = output.with_extension("toml");
         let source = Source { format: "ucr".into(), path: self.folder.join(set), reading: None };
         let per_epoch = source.open()?.description().n_train.div_ceil(BATCH).max(1);
         let epochs = |share: usize| (self.steps * share / 4).div_ceil(per_epoch).max(1).to_string();
@@ -229,29 +202,8 @@ impl Study {
         let tail = format!("[compare]\nbaseline = false\nseeds = [{}]\n", seeds.join(", "));
         let tail = if text.contains("[distill]") { tail } else { tail.replace("baseline = false\n", "") };
         let text = format!("{head}path = \"{}\"\n{teacher}{text}{tail}", source.path.display());
-        std::fs::create_dir_all(output.parent().unwrap_or(&self.runs)).map_err(|e| files::refuse_write(&output, &e))?;
-        files::write_atomic(&recipe, text.as_bytes())?;
-        let mut command = Command::new(&self.program);
-        command.arg("run").arg(&recipe).arg(format!("run.threads={threads}")).arg("--resume");
-        command.arg("--output").arg(&output).stdout(Stdio::null()).stderr(Stdio::piped());
-        let done = command.output().map_err(|e| lacking(&self.program, &e))?;
-        if !done.status.success() {
-            let said = String::from_utf8_lossy(&done.stderr);
-            let line = match said.lines().last() {
-                Some(line) => line.trim_start_matches("error: ").to_string(),
-                None => format!("no message, {}", done.status),
-            };
-            let refusal = Refusal::new(format!("{set}, {arm}"), "a run to its end", line, "see its folder");
-            let refused = done.status.code() == Some(Exit::Refused as i32);
-            return Err(refusal.with_exit(if refused { Exit::Refused } else { Exit::Lacking }));
-        }
-        let path = output.join("results.json");
-        serde_json::from_str(&files::read_text(&path)?).map_err(|e| lacking(&path.display().to_string(), &e))
+        runs::finish(&self.program, &format!("{set}, {arm}"), &text, &output, threads)
     }
-}
-
-fn lacking(what: &str, found: &dyn std::fmt::Display) -> Refusal {
-    Refusal::new(what, "a run to its end", found, "build the programs first").with_exit(Exit::Lacking)
 }
 
 /// Accuracies of all seeds of a run, in percent.
