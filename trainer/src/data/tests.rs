@@ -98,6 +98,10 @@ fn the_parts_of_a_data_set_are_apart_and_the_same_for_one_seed() {
         assert_eq!(found, expected, "class {class}");
     }
     assert_eq!(parts.contract.output.classes.len(), 10, "an excluded class is still an output");
+    let every = prepared(&Data { exclude_classes: vec![], ..section.clone() }, 1);
+    let held_out: BTreeSet<_> = rows(&every.validation).into_iter().collect();
+    let is_held_out = rows(&parts.validation).iter().all(|row| held_out.contains(row));
+    assert!(is_held_out, "what is held out of a class does not depend on the others");
     let again = prepared(&section, 1);
     assert_eq!((again.train, again.validation), (parts.train, parts.validation));
     assert_ne!(rows(&prepared(&section, 2).validation), validation);
