@@ -57,7 +57,7 @@ static COMMANDS: &[Command] = &[
     },
     Command {
         name: "study",
-        about: "ucr: one student on every UCR set, taught in several ways; resumable; KD_UCR",
+        about: "ucr: one student on every UCR set, taught in several ways, KD_UCR; hinton: the first paper's, KD_MNIST",
         run: peers::study,
     },
     Command { name: "recipes", about: "every example recipe for one epoch; KD_DATA", run: recipes::run },

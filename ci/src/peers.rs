@@ -58,16 +58,26 @@ pub fn compare(args: &[String]) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
 }
 
-/// Runs a study of `benchmarks/` with optimization, and renews what `docs/` says of it.
+/// What is studied, and what it takes. The program of `benchmarks/` is `study_NAME`.
+const STUDIES: &[(&str, &str)] = &[
+    ("ucr", "[FOLDER] [--seeds N] [--epochs N]"),
+    ("hinton", "[FOLDER] [--scale full|small] [--seeds N] [--epochs N]"),
+];
+
+/// Runs a study of `benchmarks/` with optimization, and renews what `docs/` says of it, unless it only shows that it works.
 pub fn study(args: &[String]) -> Result<(), Failure> {
-    if args.first().map(String::as_str) != Some("ucr") {
-        return Err(format!("study: expected ucr [FOLDER] [--seeds N] [--epochs N], found `{}`", args.join(" ")).into());
-    }
+    let Some((name, _)) = args.first().and_then(|name| STUDIES.iter().find(|row| row.0 == name)) else {
+        let usage: Vec<String> = STUDIES.iter().map(|(name, takes)| format!("{name} {takes}")).collect();
+        return Err(format!("study: expected {}, found `{}`", usage.join(" | "), args.join(" ")).into());
+    };
     execute(Command::new("cargo").args(["build", "--release", "--quiet", "--locked", "-p", "kd-trainer"]))?;
-    let mut command = Command::new("cargo");
-    command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", "study_ucr", "--"]);
+    let (mut command, program) = (Command::new("cargo"), format!("study_{name}"));
+    command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", &program, "--"]);
     command.args(&args[1..]).env("PATH", path_with_ours()?);
-    command.args(["--output", "benchmarks/results/study-ucr.json", "--report", "docs/study-ucr.md"]);
+    if !args.windows(2).any(|pair| pair == ["--scale", "small"]) {
+        command.args(["--output", &format!("benchmarks/results/study-{name}.json")]);
+        command.args(["--report", &format!("docs/study-{name}.md")]);
+    }
     fs::create_dir_all("benchmarks/results").map_err(|e| format!("benchmarks/results: {e}"))?;
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
