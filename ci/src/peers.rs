@@ -60,7 +60,7 @@ pub fn compare(args: &[String]) -> Result<(), Failure> {
 
 /// What is studied, and what it takes. The program of `benchmarks/` is `study_NAME`.
 const STUDIES: &[(&str, &str)] = &[
-    ("ucr", "[FOLDER] [--seeds N] [--epochs N]"),
+    ("ucr", "[FOLDER] [--seeds N] [--steps N]"),
     ("hinton", "[FOLDER] [--scale full|small] [--seeds N] [--epochs N]"),
 ];
 

@@ -45,8 +45,8 @@ const ARMS: &[(&str, bool, &str)] = &[
     (
         "rkd",
         true,
-        "[train]\nepochs = EPOCHS\n[distill]\nterms = [{ method = \"rkd_d\", weight = 25.0 }, { method = \"rkd_a\", weight = \
-         50.0 }]\n",
+        "[train]\nepochs = EPOCHS\n[distill]\nterms = [{ method = \"rkd_d\", weight = 1.0 }, { method = \"rkd_a\", weight = \
+         2.0 }]\n",
     ),
     (
         "codistill",
