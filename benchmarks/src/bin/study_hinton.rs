@@ -23,10 +23,9 @@ use serde_json::{Value, json};
 
 /// Samples of a batch, in training and in evaluation.
 const BATCH: usize = 128;
-/// How the teachers learn.
-const TEACHER_OPTIMIZER: &str = "{ kind = \"sgd\", lr = 0.1 }";
-/// How the students learn: with no weight decay, since the paper's are not regularized.
-const STUDENT_OPTIMIZER: &str = "{ kind = \"adamw\", lr = 1e-3, weight_decay = 0.0 }";
+/// How all learn: with no weight decay, since the paper's students are not regularized. Teachers came further by it than by
+/// momentum (`sgd`, 0.1): 118 errors against 155 after 18 epochs of one seed.
+const OPTIMIZER: &str = "{ kind = \"adamw\", lr = 1e-3, weight_decay = 0.0 }";
 /// Decays the learning rate of all to 0.
 const SCHEDULE: &str = "{ kind = \"cosine\" }";
 /// Factor of the hard labels beside soft targets of weight 1.
@@ -268,7 +267,6 @@ impl Study {
         let validation = if arm.lifted.is_empty() { 0.0 } else { VALIDATION };
         let augment = if arm.is_jittered { "augment = [{ kind = \"translate\", pixels = 2 }]\n" } else { "" };
         let limit = arm.limit.map_or_else(String::new, |limit| format!("max_norm = {limit:?}\n"));
-        let optimizer = if arm.is_teacher() { TEACHER_OPTIMIZER } else { STUDENT_OPTIMIZER };
         let (folder, subset, epochs) = (self.folder.display(), self.subset, self.epochs_of(arm));
         let data = format!(
             "[run]\nname = \"{name}, seed {seed}\"\nseed = 1\nloaders = 0\n[data]\nformat = \"idx\"\npath = \"{folder}\"\nnormalize = \
@@ -277,7 +275,7 @@ impl Study {
         );
         let train = format!(
             "[student]\narch = \"mlp\"\nhidden = [{units}, {units}]\ndropout = {dropout:?}\n[train]\nepochs = {epochs}\nbatch = \
-             {BATCH}\nkeep = \"last\"\n{limit}optimizer = {optimizer}\nschedule = {SCHEDULE}\n[compare]\nseeds = [{seed}]\n"
+             {BATCH}\nkeep = \"last\"\n{limit}optimizer = {OPTIMIZER}\nschedule = {SCHEDULE}\n[compare]\nseeds = [{seed}]\n"
         );
         let taught = match (arm.taught, teacher) {
             (Some((hard, temperature)), Some(teacher)) => format!(
