@@ -23,6 +23,8 @@ pub enum Purpose {
     Partner = 7,
     /// Which training samples a replica learns from.
     Shard = 9,
+    /// Which training samples keep their label.
+    Labelled = 10,
 }
 
 /// A stream of random numbers.

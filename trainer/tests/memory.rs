@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use kd_trainer::exec::{Executor, Mode, Plan};
-use kd_trainer::losses::ce::cross_entropy;
+use kd_trainer::losses::ce::{Labels, Targets, cross_entropy};
 use kd_trainer::losses::rows::Reduction;
 use kd_trainer::optim::{adamw, groups, sgd};
 use kd_trainer::options::Options;
@@ -53,7 +53,8 @@ fn two_thousand_steps_leave_no_memory_behind() {
         let mut step = |seed: u64| {
             executor.forward(&x, 2, Mode::Train { seed }).unwrap();
             let logits = executor.tap("logits").unwrap();
-            cross_entropy(executor.value(logits), &[0, 2], 3, 0.0, Reduction::BatchMean, &mut d_logits);
+            let labels = Labels { classes: &[0, 2], mixed: &[] };
+            cross_entropy(executor.value(logits), labels, 3, &Targets::default(), Reduction::BatchMean, &mut d_logits);
             executor.backward(&[(logits, &d_logits)]).unwrap();
             executor.update(|parameters| optimizer.step(parameters, &[], 1e-3));
         };

@@ -9,7 +9,7 @@ use kd_benchmarks::args::Args;
 use kd_benchmarks::training::checked;
 use kd_runtime::{Refusal, Result, files};
 use kd_trainer::data::augment;
-use kd_trainer::data::{self, RawBatch};
+use kd_trainer::data::{self, Counts, RawBatch};
 use kd_trainer::exec::{Parameter, Role};
 use kd_trainer::optim::schedule::SCHEDULES;
 use kd_trainer::optim::stepper::Stepper;
@@ -84,7 +84,8 @@ fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Pa
     let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
     let graph = zoo::build(&recipe.student, &site, recipe.run.seed)?;
     let (train, seed) = (&recipe.train, recipe.run.seed);
-    let mut learner = Learner::new(&graph, &data.contract, train, None, recipe.run.threads, data.train.len(), seed)?;
+    let counts = Counts::of(&data.train, site.classes);
+    let mut learner = Learner::new(&graph, &data.contract, train, None, recipe.run.threads, &counts, seed)?;
     let mut stepper = Stepper::new(train, &learner.executor);
     let schedule = SCHEDULES.iter().find(|kind| kind.name == train.schedule.name).expect("a checked choice");
     let augment = augment::build(&recipe.data.augment, &data.description.shape)?;

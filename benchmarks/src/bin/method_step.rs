@@ -8,7 +8,7 @@ use kd_benchmarks::training::quantile;
 use kd_runtime::contract::{Contract, Meaning};
 use kd_runtime::data::Description;
 use kd_runtime::{Refusal, Result};
-use kd_trainer::data::RawBatch;
+use kd_trainer::data::{Counts, RawBatch};
 use kd_trainer::losses::table::METHODS;
 use kd_trainer::recipe::{Choice, parse::parse};
 use kd_trainer::rng::{Purpose, Rng};
@@ -130,7 +130,7 @@ fn learner(method: Option<&str>, threads: usize) -> Result<Learner> {
         &recipe.train,
         Some((&recipe.distill, &[teacher])),
         threads,
-        BATCH,
+        &Counts { n: BATCH, per_class: Vec::new() },
         1,
     )
 }

@@ -2,7 +2,7 @@
 
 use kd_trainer::exec::Real;
 use kd_trainer::losses::byot::{Exit, Form};
-use kd_trainer::losses::ce::{cross_entropy, of_others};
+use kd_trainer::losses::ce::{Targets, cross_entropy, of_others};
 use kd_trainer::losses::codistill::psi;
 use kd_trainer::losses::dist::correlations;
 use kd_trainer::losses::dkd::decoupled;
@@ -119,7 +119,14 @@ pub fn kd_total<T: Real>(case: &Case) -> Result<Found<T>, Failure> {
     let (mut d_task, mut d_soft) = (vec![T::ZERO; student.len()], vec![T::ZERO; student.len()]);
     // The task term of a summed soft term is summed too.
     let task_reduction = if reduction(case)? == Reduction::Sum { Reduction::Sum } else { Reduction::BatchMean };
-    let task = cross_entropy(&student, &places(case, "labels")?, classes, T::ZERO, task_reduction, &mut d_task);
+    let task = cross_entropy(
+        &student,
+        places(case, "labels")?[..].into(),
+        classes,
+        &Targets::default(),
+        task_reduction,
+        &mut d_task,
+    );
     let soft = soft(case, &mut d_soft)?;
     let d: Vec<T> = d_task.iter().zip(&d_soft).map(|(&t, &s)| task_weight * t + soft_weight * s).collect();
     let total = task_weight * task + soft_weight * soft;
@@ -224,7 +231,8 @@ pub fn tf_kd<T: Real>(case: &Case) -> Result<Found<T>, Failure> {
     let (correct, temperature) = (T::from_f64(number(case, "a")?), T::from_f64(number(case, "tau")?));
     let (mut d, mut d_task) = (vec![T::ZERO; student.len()], vec![T::ZERO; student.len()]);
     let value = hand_made(&student, &labels, correct, temperature, Reduction::ElementMean, &mut d);
-    let task = cross_entropy(&student, &labels, classes, T::ZERO, Reduction::BatchMean, &mut d_task);
+    let task =
+        cross_entropy(&student, labels[..].into(), classes, &Targets::default(), Reduction::BatchMean, &mut d_task);
     d.iter_mut().zip(&d_task).for_each(|(d, &task)| *d = weights[0] * task + weights[1] * *d);
     Ok(found([("loss", &[weights[0] * task + weights[1] * value]), ("grad.student", &d)]))
 }
@@ -235,7 +243,14 @@ pub fn label_smoothing<T: Real>(case: &Case) -> Result<Found<T>, Failure> {
     let smoothing = if word(case, "share") == "all" { smoothing } else { of_others(smoothing, classes) };
     let mut d = vec![T::ZERO; student.len()];
     let labels = places(case, "labels")?;
-    let value = cross_entropy(&student, &labels, classes, smoothing, Reduction::BatchMean, &mut d);
+    let value = cross_entropy(
+        &student,
+        labels[..].into(),
+        classes,
+        &Targets::smoothed(smoothing),
+        Reduction::BatchMean,
+        &mut d,
+    );
     Ok(found([("loss", &[value]), ("grad.student", &d)]))
 }
 
@@ -298,7 +313,8 @@ pub fn codistill<T: Real>(case: &Case) -> Result<Found<T>, Failure> {
     let (mut d, mut d_task) = (vec![T::ZERO; student.len()], vec![T::ZERO; student.len()]);
     let value = psi(name, &student, &others, classes, &mut d);
     let labels = places(case, "labels")?;
-    let task = cross_entropy(&student, &labels, classes, T::ZERO, Reduction::BatchMean, &mut d_task);
+    let task =
+        cross_entropy(&student, labels[..].into(), classes, &Targets::default(), Reduction::BatchMean, &mut d_task);
     let is_on = number(case, "step")? >= number(case, "burn_in")?;
     let weight = T::from_f64(if is_on { number(case, "weight")? } else { 0.0 });
     d.iter_mut().zip(&d_task).for_each(|(d, &task)| *d = task + weight * *d);
@@ -328,7 +344,14 @@ pub fn byot<T: Real>(case: &Case) -> Result<Found<T>, Failure> {
     let (mut total, mut tasks, mut all) = (T::ZERO, Vec::new(), Vec::new());
     for i in 0..=deepest {
         let (mut d_logits, mut d_features) = (vec![T::ZERO; logits[i].len()], vec![T::ZERO; features[i].len()]);
-        let task = cross_entropy(&logits[i], &labels, classes, T::ZERO, Reduction::BatchMean, &mut d_logits);
+        let task = cross_entropy(
+            &logits[i],
+            labels[..].into(),
+            classes,
+            &Targets::default(),
+            Reduction::BatchMean,
+            &mut d_logits,
+        );
         tasks.push(task);
         if i == deepest {
             let weight = if matches!(name, "masked" | "seed_literal") { T::ONE - alpha } else { T::ONE };

@@ -218,21 +218,49 @@ pub fn embedding(case: &Case) -> Result<Outcome, Failure> {
     net.check_on(&ids.values, &[(y, "y", Some("dy"))], 1e-10)
 }
 
+/// Where the windows of an axis of n elements that becomes one of o begin and end.
+fn windows(n: usize, o: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..o).map(move |i| (i * n / o, ((i + 1) * n).div_ceil(o)))
+}
+
+/// Largest elements of windows that differ, each cut out and pooled, joined axis by axis from the last.
+pub fn adaptive_max(case: &Case) -> Result<Outcome, Failure> {
+    let shape = &case.get("x")?.shape;
+    let mut net = Net::new(case, shape[0]);
+    let x = net.batched("x")?;
+    let sizes = case.sizes("output");
+    let axes: Vec<(i64, usize, usize)> =
+        sizes.iter().enumerate().map(|(i, &o)| (2 + i as i64, shape[2 + i], o)).collect();
+    let y = largest(&mut net, x, &axes);
+    net.check(&[(y, "y", Some("dy"))], 1e-10)
+}
+
+/// The largest elements of the windows of these axes: number, elements, windows.
+fn largest(net: &mut Net<'_>, x: ValueId, axes: &[(i64, usize, usize)]) -> ValueId {
+    let [(axis, n, o), rest @ ..] = axes else { return net.apply(ops::pool::GlobalMaxPool, &[x]) };
+    let parts: Vec<ValueId> = windows(*n, *o)
+        .map(|(from, to)| {
+            let window = net.slice(x, *axis, from, to);
+            largest(net, window, rest)
+        })
+        .collect();
+    net.apply(ops::concat::Concat { axis: *axis }, &parts)
+}
+
 /// Means of windows that differ, as products with the windows' weights: one for the rows, one for the columns.
 pub fn adaptive_average(case: &Case) -> Result<Outcome, Failure> {
     let shape = case.get("x")?.shape.clone();
     let mut net = Net::new(case, shape[0]);
     let mut y = net.batched("x")?;
-    let windows = |n: usize, o: usize| {
+    let weights = |n: usize, o: usize| {
         let mut weights = vec![0.0_f32; n * o];
-        for i in 0..o {
-            let (from, to) = (i * n / o, ((i + 1) * n).div_ceil(o));
+        for (i, (from, to)) in windows(n, o).enumerate() {
             (from..to).for_each(|j| weights[j * o + i] = 1.0 / (to - from) as f32);
         }
         Tensor::from_vec(&[n, o], weights)
     };
     for (axis, &o) in case.sizes("output").iter().enumerate().rev() {
-        let weights = net.graph.add_initializer(&format!("windows{axis}"), windows(shape[2 + axis], o));
+        let weights = net.graph.add_initializer(&format!("windows{axis}"), weights(shape[2 + axis], o));
         if axis + 3 == shape.len() {
             y = net.apply(ops::gemm::MatMul, &[y, weights]);
         } else {

@@ -25,8 +25,6 @@ pub enum Outcome {
     Equal(f64),
     /// The trainer does not have it.
     NotBuilt(String),
-    /// The trainer has no use for it: why.
-    NotOurs(String),
     /// Different, or unreadable.
     Differs(String),
 }

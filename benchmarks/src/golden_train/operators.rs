@@ -166,7 +166,8 @@ pub fn adaptive_pool(case: &Case) -> Result<Outcome, Failure> {
         ("avg", true) => check(case, ops::pool::GlobalAveragePool, &[case.get("x")?], &[], &["dx"], EXACT),
         ("max", true) => check(case, ops::pool::GlobalMaxPool, &[case.get("x")?], &[], &["dx"], EXACT),
         ("avg", false) => super::graphs::adaptive_average(case),
-        _ => Ok(Outcome::NotOurs("ONNX has no operator for the largest elements of windows that differ".into())),
+        ("max", false) => super::graphs::adaptive_max(case),
+        (other, _) => Err(format!("unknown kind `{other}`")),
     }
 }
 

@@ -44,7 +44,7 @@ fn optimize<T: Real>(case: &Case, tolerance: f64) -> Result<Outcome, Failure> {
             let decay = match kind {
                 "adam" => adamw::Decay::Coupled(decay),
                 "adamw" => adamw::Decay::Apart(decay),
-                other => return Ok(Outcome::NotOurs(format!("no optimizer is {other}"))),
+                other => return Ok(Outcome::NotBuilt(format!("no optimizer is {other}"))),
             };
             let beta = |i: usize| case.hyper["betas"][i].as_f64().ok_or("no `betas`");
             let step = adamw::Step::new(lr, [beta(0)?, beta(1)?], case.number("eps")?, decay, i + 1);
@@ -154,7 +154,7 @@ fn chosen(case: &Case) -> Result<Option<Chosen>, Failure> {
 /// The learning rate at each step; torch's momentum of one-cycle is not ours (it stays as it is).
 pub fn schedule(case: &Case) -> Result<Outcome, Failure> {
     let Some((name, settings)) = chosen(case)? else {
-        return Ok(Outcome::NotOurs(format!("no recipe asks for {}", case.text("kind"))));
+        return Ok(Outcome::NotBuilt(format!("no recipe asks for {}", case.text("kind"))));
     };
     let kind = SCHEDULES.iter().find(|kind| kind.name == name).ok_or("no such schedule")?;
     let mut options = Options::defaults(kind.options);

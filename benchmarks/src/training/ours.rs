@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use kd_runtime::{Refusal, Result};
 use kd_trainer::exec::{Executor, Mode, Plan};
-use kd_trainer::losses::ce::cross_entropy;
+use kd_trainer::losses::ce::{Targets, cross_entropy};
 use kd_trainer::losses::kd::soft_targets;
 use kd_trainer::losses::rows::Reduction;
 use kd_trainer::optim::{Optimizer, adamw, groups, sgd};
@@ -105,7 +105,7 @@ impl Ours {
         executor.forward(&self.x, batch, Mode::Train { seed: self.seed })?;
         let logits = executor.tap("logits")?;
         let (values, d) = (executor.value(logits), &mut self.d_logits);
-        cross_entropy(values, &self.labels, self.classes, 0.0, Reduction::BatchMean, d);
+        cross_entropy(values, self.labels[..].into(), self.classes, &Targets::default(), Reduction::BatchMean, d);
         if matches!(self.work, Work::Distill { .. }) {
             let (taught, d_taught) = (&self.taught, &mut self.d_taught);
             soft_targets(values, taught, self.classes, 4.0, Reduction::BatchMean, true, d_taught);

@@ -31,6 +31,7 @@ struct Entry {
     about: &'static str,
     knowledge: &'static str,
     needs_teacher: bool,
+    needs_labels: bool,
     source: &'static str,
     formula: String,
     options: Vec<Row>,
@@ -47,7 +48,8 @@ an option says otherwise; nothing flows into the teacher; teachers are in eval m
 `weight`, a `stage` and may have a `schedule` for its weight ([recipes.md](recipes.md)). A tap is the name of a value of the
 network: `logits`, `features`, `stage1`, `stage1.pre` (before its activation); `stages` and `stages.pre` mean all stages,
 paired from the deepest up, `middle` and `last` one of them. Several taps are written with commas between. Where samples are
-mixed (mixup), `ce` has both classes; other methods that read labels have that of the larger share.
+mixed (mixup), `ce` and `bce` have both classes; other methods that read labels have that of the larger share. Methods that
+need labels are refused where some samples have none (`data.labelled` below 1).
 
 Where two taps differ in shape, a method of features adds a connector behind the student's, which is trained beside it and cut
 off what is kept; maps, series and vectors meet by averaging the places that one has more of. A pair that cannot work is
@@ -85,6 +87,7 @@ fn entry(method: &Method) -> Entry {
         about: method.about,
         knowledge: method.knowledge.words(),
         needs_teacher: method.needs_teacher(),
+        needs_labels: method.needs_labels,
         source: method.source,
         formula: method.formula.to_string(),
         options: rows(method.options),
@@ -92,14 +95,24 @@ fn entry(method: &Method) -> Entry {
     }
 }
 
+/// What a method cannot do without.
+fn needs(method: &Method) -> &'static str {
+    match (method.needs_teacher(), method.needs_labels) {
+        (true, true) => "teacher, labels",
+        (true, false) => "teacher",
+        (false, true) => "labels",
+        (false, false) => "",
+    }
+}
+
 /// A line a method.
 fn summary(methods: &[&Method]) -> String {
     let mut out = String::new();
     let wide = methods.iter().map(|method| method.name.len()).max().unwrap_or(0);
-    let _ = writeln!(out, "{:wide$}  {:9}  {:7}  what it is, and whose", "method", "knowledge", "teacher");
+    let _ = writeln!(out, "{:wide$}  {:9}  {:15}  what it is, and whose", "method", "knowledge", "needs");
     for method in methods {
-        let (knowledge, teacher) = (method.knowledge.words(), if method.needs_teacher() { "yes" } else { "no" });
-        let _ = writeln!(out, "{:wide$}  {knowledge:9}  {teacher:7}  {}", method.name, method.about);
+        let (knowledge, needs) = (method.knowledge.words(), needs(method));
+        let _ = writeln!(out, "{:wide$}  {knowledge:9}  {needs:15}  {}", method.name, method.about);
     }
     out.push_str("\n`kd-train methods NAME` prints its formula, options and a recipe.\n");
     out
@@ -125,11 +138,10 @@ fn in_full(method: &Method) -> String {
 fn markdown(methods: &[&Method], whole: bool) -> String {
     let mut out = if whole { HEAD.to_string() } else { String::new() };
     if whole {
-        out.push_str("\n| method | hands over | teacher | what it is |\n|---|---|---|---|\n");
+        out.push_str("\n| method | hands over | needs | what it is |\n|---|---|---|---|\n");
         for method in methods {
-            let (knowledge, teacher) = (method.knowledge.words(), if method.needs_teacher() { "yes" } else { "no" });
-            let name = method.name;
-            let _ = writeln!(out, "| [`{name}`](#{name}) | {knowledge} | {teacher} | {} |", method.about);
+            let (knowledge, needs, name) = (method.knowledge.words(), needs(method), method.name);
+            let _ = writeln!(out, "| [`{name}`](#{name}) | {knowledge} | {needs} | {} |", method.about);
         }
     }
     for method in methods {

@@ -10,8 +10,11 @@ mod prepare;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::borrow::Cow;
+
 use kd_runtime::contract::Contract;
 use kd_runtime::data::Description;
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 pub use prepare::prepare;
@@ -19,12 +22,15 @@ pub use prepare::prepare;
 use crate::rng::{Purpose, Rng};
 use augment::Augment;
 
+/// The label of a sample whose class is not known: losses of the labels pass it by, and it is never counted as right or wrong.
+pub const UNLABELLED: usize = usize::MAX;
+
 /// Samples in memory, raw as the format stores them (before any contract's scaling).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Samples {
     /// Raw values of all samples, one after another, as bytes where every value is a whole number of 0 to 255.
     pub values: Values,
-    /// Classes, one a sample.
+    /// Classes, one a sample; [`UNLABELLED`] where it is not known.
     pub labels: Vec<usize>,
     /// Values of one sample.
     pub elements: usize,
@@ -51,6 +57,28 @@ pub struct Prepared {
     pub validation: Samples,
     /// To report with, never to choose with.
     pub test: Samples,
+}
+
+/// How many samples there are.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Counts {
+    /// All, with those whose class is not known.
+    pub n: usize,
+    /// Samples of each class, in the classes' order.
+    pub per_class: Vec<usize>,
+}
+
+impl Counts {
+    /// Of samples.
+    pub fn of(samples: &Samples, classes: usize) -> Self {
+        let mut per_class = vec![0; classes];
+        for &label in &samples.labels {
+            if let Some(n) = per_class.get_mut(label) {
+                *n += 1;
+            }
+        }
+        Self { n: samples.len(), per_class }
+    }
 }
 
 /// One batch of raw values.
@@ -148,6 +176,12 @@ impl Samples {
     /// Number of samples.
     pub fn len(&self) -> usize {
         self.labels.len()
+    }
+
+    /// The samples whose class is known.
+    pub fn labelled(&self) -> Cow<'_, Self> {
+        let places: Vec<usize> = (0..self.len()).filter(|&place| self.labels[place] != UNLABELLED).collect();
+        if places.len() == self.len() { Cow::Borrowed(self) } else { Cow::Owned(self.take(&places)) }
     }
 
     /// Whether there is none.

@@ -8,7 +8,7 @@ use kd_runtime::nearest::nearest;
 use kd_runtime::{Refusal, Result};
 
 use super::split::draw;
-use super::{Prepared, RawBatch, Samples, reading};
+use super::{Prepared, RawBatch, Samples, UNLABELLED, reading};
 use crate::recipe::{Data, Normalize, Recipe};
 use crate::rng::Purpose;
 
@@ -16,7 +16,7 @@ use crate::rng::Purpose;
 /// data. Refuses excluded classes that do not exist, parts left empty, and more memory than there is.
 ///
 /// Classes are left out first, then the subset is drawn (at least one sample of each class), then the validation samples
-/// (never the last one of a class). Labels keep their numbers, so excluded classes stay outputs of the networks.
+/// (never the last one of a class), then the training samples that keep their label (at least one of each class). Labels keep their numbers, so excluded classes stay outputs of the networks.
 pub fn prepare(recipe: &Recipe) -> Result<Prepared> {
     prepare_section(&recipe.data, recipe.run.seed)
 }
@@ -32,7 +32,11 @@ pub(super) fn prepare_section(section: &Data, seed: u64) -> Result<Prepared> {
     let test = read(&*data, Split::Test)?;
     let (train, validation) = split(&all.labels, section, &excluded, seed);
     check_parts(section, [train.len(), validation.len(), test.len()])?;
-    let (train, validation) = (all.take(&train), all.take(&validation));
+    let (mut train, validation) = (all.take(&train), all.take(&validation));
+    let places: Vec<usize> = (0..train.len()).collect();
+    let labelled = |n: usize| share(section.labelled, n).max(1);
+    let (_, hidden) = draw(&train.labels, &places, seed, Purpose::Labelled, labelled);
+    hidden.into_iter().for_each(|place| train.labels[place] = UNLABELLED);
     let contract = contract(&description, &train, section.normalize);
     contract.check()?;
     Ok(Prepared { description, contract, train, validation, test })
@@ -81,9 +85,13 @@ fn read(data: &dyn Dataset, split: Split) -> Result<Samples> {
     Ok(samples)
 }
 
+/// A share of n samples, rounded.
+fn share(share: f64, n: usize) -> usize {
+    (share * n as f64).round() as usize
+}
+
 /// Places of the training and of the validation samples.
 fn split(labels: &[usize], section: &Data, excluded: &[usize], seed: u64) -> (Vec<usize>, Vec<usize>) {
-    let share = |share: f64, n: usize| (share * n as f64).round() as usize;
     let places: Vec<usize> = (0..labels.len()).filter(|&place| !excluded.contains(&labels[place])).collect();
     let (kept, _) = draw(labels, &places, seed, Purpose::Subset, |n| share(section.subset, n).max(1));
     let held_out = |n: usize| share(section.validation, n).min(n - 1);

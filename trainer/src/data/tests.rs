@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::prepare::{prepare_section, statistics};
 use super::split::draw;
-use super::{Prepared, RawBatch, Samples, Values, order, scale};
+use super::{Prepared, RawBatch, Samples, UNLABELLED, Values, order, scale};
 use crate::recipe::{Data, Normalize};
 use crate::rng::Purpose;
 
@@ -18,6 +18,7 @@ pub(crate) fn digits() -> Data {
         subset: 1.0,
         exclude_classes: vec![],
         validation: 0.0,
+        labelled: 1.0,
         augment: vec![],
     }
 }
@@ -105,6 +106,28 @@ fn the_parts_of_a_data_set_are_apart_and_the_same_for_one_seed() {
     let again = prepared(&section, 1);
     assert_eq!((again.train, again.validation), (parts.train, parts.validation));
     assert_ne!(rows(&prepared(&section, 2).validation), validation);
+}
+
+#[test]
+fn a_share_of_each_class_keeps_its_label_and_the_samples_are_the_same() {
+    let section = Data { validation: 0.2, ..digits() };
+    let (whole, data) = (prepared(&section, 1), prepared(&Data { labelled: 0.1, ..section.clone() }, 1));
+    assert_eq!(
+        (&data.train.values, &data.validation, &data.test),
+        (&whole.train.values, &whole.validation, &whole.test)
+    );
+    let known = data.train.labelled();
+    for class in 0..10 {
+        assert_eq!(count(&known, class), (0.1 * count(&whole.train, class) as f64).round() as usize, "class {class}");
+    }
+    let is_hidden = |(&label, &before): (&usize, &usize)| label == before || label == UNLABELLED;
+    assert!(data.train.labels.iter().zip(&whole.train.labels).all(is_hidden));
+    assert_eq!(count(&data.train, UNLABELLED) + known.len(), whole.train.len());
+    let all: BTreeSet<_> = rows(&whole.train).into_iter().collect();
+    assert!(rows(&known).iter().all(|row| all.contains(row)), "labels stay with their samples");
+    let few = prepared(&Data { labelled: 1e-6, ..section }, 1);
+    assert_eq!(few.train.labelled().len(), 10, "one of each class at least");
+    assert_eq!(*whole.train.labelled(), whole.train);
 }
 
 #[test]

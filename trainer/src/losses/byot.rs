@@ -2,7 +2,7 @@
 
 use kd_runtime::{Refusal, Result};
 
-use super::ce::cross_entropy;
+use super::ce::{Targets, cross_entropy};
 use super::kd::soft_targets;
 use super::pair::STAGES;
 use super::rows::{Reduction, log_softmax, weighted_cross_entropy};
@@ -17,6 +17,7 @@ pub static METHOD: Method = Method {
     name: "byot",
     about: "be your own teacher: exits learn from the deepest part (Zhang et al. 2019)",
     knowledge: Knowledge::Own,
+    needs_labels: false,
     formula: "sum over the exits of `(1 - alpha) · CE + alpha · temperature² · KL(p_deepest ‖ p_exit) + lambda · mean \
         (F_exit - F_deepest)²`. Nothing flows into the deepest logits and features: they learn from the task's loss \
         alone. An exit stands behind every stage but the last: bottleneck convolutions (1x1, strided to the last \
@@ -105,7 +106,8 @@ impl<T: Real> Exit<'_, T> {
     pub fn loss(&self, labels: &[usize], form: &Form<T>, d_logits: &mut [T], d_features: &mut [T]) -> T {
         let classes = self.logits[0].len() / labels.len().max(1);
         let mut d_soft = vec![T::ZERO; d_logits.len()];
-        let hard = cross_entropy(self.logits[0], labels, classes, T::ZERO, Reduction::BatchMean, d_logits);
+        let hard =
+            cross_entropy(self.logits[0], labels.into(), classes, &Targets::default(), Reduction::BatchMean, d_logits);
         let soft = self.soft(classes, form, &mut d_soft);
         for (d, &d_soft) in d_logits.iter_mut().zip(&d_soft) {
             *d = (T::ONE - form.alpha) * *d + form.alpha * d_soft;

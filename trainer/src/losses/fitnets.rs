@@ -7,16 +7,18 @@ use super::joint::{Joint, PairLoss};
 use super::maps::sum_pairs;
 use super::{Knowledge, Loss, Method, Pair};
 use crate::exec::Real;
-use crate::options::{Kind, Options, Spec};
+use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `fitnets`.
 pub static METHOD: Method = Method {
     name: "fitnets",
     about: "hints: the student regresses a middle value of the teacher (Romero et al. 2015)",
     knowledge: Knowledge::Feature,
+    needs_labels: false,
     formula: "`mean (r(s) - t)²` over all elements, with `r` a trained regressor: a 1x1 convolution, a batch norm and a ReLU \
         (RepDistiller's; `regressor = \"conv_norm\"` for taps before an activation, `\"conv\"` as RKD's code). The paper has half \
-        the squared norm of each sample (`reduction = \"half_batch\"`).\n\n\
+        the squared norm of each sample (`reduction = \"half_batch\"`). Other distances than `(r(s) - t)²` with `x = r(s) - t`: \
+        `absolute` |x|; `huber` x² / 2 up to delta, delta·(|x| - delta / 2) beyond; `smooth_l1` that divided by delta.\n\n\
         In the paper the hint trains the lower half of the student first, then soft targets all of it: `stage = \"init\"` with \
         `init_epochs` above 0, then `kd`. Usual weight: 100.",
     source: "Romero et al. 2015 (arXiv 1412.6550) eq. 3",
@@ -38,18 +40,91 @@ pub static OPTIONS: &[Spec] = &[
         about: "`mean` over all elements, or half the sum divided by the batch (`half_batch`)",
         kind: Kind::Choice { default: "mean", known: &["mean", "half_batch"] },
     },
+    Spec {
+        name: "distance",
+        about: "how far an element is from the teacher's: `squared`, or one that outliers pull less",
+        kind: Kind::Choice { default: "squared", known: DISTANCES },
+    },
+    Spec {
+        name: "delta",
+        about: "of `huber` and `smooth_l1`: where the parabola ends",
+        kind: Kind::Number { default: 1.0, range: Range::Positive },
+    },
 ];
 
-/// `factor · Σ (s - t)²` over all elements.
+/// The words of the option `distance`.
+pub const DISTANCES: &[&str] = &["squared", "absolute", "huber", "smooth_l1"];
+
+/// How far two elements are from each other.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Distance<T> {
+    /// x².
+    Squared,
+    /// |x|; the slope at 0 is 0.
+    Absolute,
+    /// x² / 2 up to delta, `delta · (|x| - delta / 2)` beyond (Huber 1964).
+    Huber(T),
+    /// [`Distance::Huber`] divided by delta (Girshick 2015, arXiv 1504.08083, with delta 1).
+    SmoothL1(T),
+}
+
+impl<T: Real> Distance<T> {
+    /// The distance of a word of [`DISTANCES`].
+    pub fn of(word: &str, delta: T) -> Self {
+        match word {
+            "absolute" => Self::Absolute,
+            "huber" => Self::Huber(delta),
+            "smooth_l1" => Self::SmoothL1(delta),
+            _ => Self::Squared,
+        }
+    }
+}
+
+/// `factor · Σ (s - t)²` over all elements; arrays as of [`total_distance`].
+pub fn squared_distance<T: Real>(student: &[T], teacher: &[T], factor: T, d_student: &mut [T]) -> T {
+    total_distance(student, teacher, Distance::Squared, factor, d_student)
+}
+
+/// `factor · Σ distance(s - t)` over all elements.
 ///
 /// * `student`, `teacher`: of any shape, the same for both.
-/// * `d_student`: overwritten with `2 · factor · (s - t)`.
-pub fn squared_distance<T: Real>(student: &[T], teacher: &[T], factor: T, d_student: &mut [T]) -> T {
-    let slope = factor + factor;
-    let sum = sum_pairs(student, teacher, d_student, |s, t| {
-        let off = s - t;
-        (off * off, slope * off)
-    });
+/// * `d_student`: overwritten with the gradient; of `Squared` `2 · factor · (s - t)`.
+pub fn total_distance<T: Real>(
+    student: &[T],
+    teacher: &[T],
+    distance: Distance<T>,
+    factor: T,
+    d_student: &mut [T],
+) -> T {
+    let half = T::from_f64(0.5);
+    let huber = |x: T, delta: T, factor: T| {
+        let slope = if x > delta {
+            delta
+        } else if x < -delta {
+            -delta
+        } else {
+            x
+        };
+        (slope * (x - half * slope), factor * slope)
+    };
+    let sum = match distance {
+        Distance::Squared => {
+            sum_pairs(student, teacher, d_student, |s, t| ((s - t) * (s - t), (factor + factor) * (s - t)))
+        }
+        Distance::Absolute => sum_pairs(student, teacher, d_student, |s, t| match s - t {
+            x if x > T::ZERO => (x, factor),
+            x if x < T::ZERO => (-x, -factor),
+            x => (x, T::ZERO),
+        }),
+        Distance::Huber(delta) => sum_pairs(student, teacher, d_student, |s, t| huber(s - t, delta, factor)),
+        Distance::SmoothL1(delta) => {
+            let by_delta = T::ONE / delta;
+            sum_pairs(student, teacher, d_student, |s, t| {
+                let (value, slope) = huber(s - t, delta, factor);
+                (value * by_delta, slope * by_delta)
+            })
+        }
+    };
     T::from_f64(sum) * factor
 }
 
@@ -66,8 +141,9 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     }
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
     let half = options.text("reduction") == "half_batch";
+    let distance = Distance::of(options.text("distance"), options.number("delta") as f32);
     Ok(PairLoss::boxed(&taps, joints, move |compared, s, t, d| {
         let factor = if half { 0.5 / compared.batch as f64 } else { 1.0 / s.len() as f64 };
-        squared_distance(s, t, factor as f32, d)
+        total_distance(s, t, distance, factor as f32, d)
     }))
 }

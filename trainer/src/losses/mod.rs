@@ -7,6 +7,7 @@ pub mod ab;
 pub mod adapters;
 pub mod at;
 pub mod attention_relation;
+pub mod bce;
 pub mod byot;
 pub mod cc;
 pub mod ce;
@@ -72,7 +73,8 @@ use crate::options::{Options, Spec};
 pub struct Batch<'a> {
     /// Samples.
     pub size: usize,
-    /// Classes of the samples; of mixed ones that of the larger share.
+    /// Classes of the samples, [`UNLABELLED`](crate::data::UNLABELLED) where they are not known; of mixed ones that of the
+    /// larger share.
     pub labels: &'a [usize],
     /// Of mixed samples, one a sample: the class of the other one, and the share of the first. Else empty.
     pub mixed: &'a [(usize, f32)],
@@ -123,6 +125,8 @@ pub struct Method {
     pub about: &'static str,
     /// What is handed over.
     pub knowledge: Knowledge,
+    /// Whether it cannot do with samples whose class is not known.
+    pub needs_labels: bool,
     /// Its equation and what it means, with where official code differs: lines of Markdown for `docs/methods.md`.
     pub formula: &'static str,
     /// Paper, equation.

@@ -1,8 +1,8 @@
 //! The methods. One line each.
 
 use super::{
-    Method, ab, at, attention_relation, byot, cc, ce, codistill, cosine, crd, cs_kd, dist, dkd, fitnets, fsp, ft, kd,
-    mlkd, mse_logits, nkd, nst, ofa, ofd, pkt, ps_kd, review, rkd_a, rkd_d, simkd, soft_dtw, sp, srrl, tat, tf_kd,
+    Method, ab, at, attention_relation, bce, byot, cc, ce, codistill, cosine, crd, cs_kd, dist, dkd, fitnets, fsp, ft,
+    kd, mlkd, mse_logits, nkd, nst, ofa, ofd, pkt, ps_kd, review, rkd_a, rkd_d, simkd, soft_dtw, sp, srrl, tat, tf_kd,
     tinybert_attention, tinybert_hidden, vid, wsld,
 };
 
@@ -10,6 +10,7 @@ use super::{
 #[rustfmt::skip]
 pub static METHODS: &[&Method] = &[
     &ce::METHOD,
+    &bce::METHOD,
     // Answers.
     &kd::METHOD,
     &mse_logits::METHOD,

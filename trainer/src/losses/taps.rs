@@ -4,6 +4,7 @@ use kd_runtime::{Refusal, Result};
 
 use super::rows::Average;
 use super::{Batch, Loss, Pair, columns};
+use crate::data::UNLABELLED;
 use crate::exec::Parameter;
 use crate::options::{Kind, Options, Spec};
 
@@ -107,10 +108,10 @@ where
     }
 }
 
-/// Refuses a label that has no logit.
+/// Refuses a label that has no logit. Samples without a label pass.
 pub fn check_labels(batch: &Batch<'_>, classes: usize) -> Result<()> {
     let others = batch.mixed.iter().map(|(label, _)| label);
-    match batch.labels.iter().chain(others).find(|&&label| label >= classes) {
+    match batch.labels.iter().chain(others).find(|&&label| label >= classes && label != UNLABELLED) {
         None => Ok(()),
         Some(&label) => {
             let action = "give the network an output for every class";

@@ -9,6 +9,7 @@ use super::kd::soft_targets;
 use super::rows::Reduction;
 use super::table::METHODS;
 use super::{Batch, Loss, Method, Pair, ce, tests_features};
+use crate::data::UNLABELLED;
 use crate::exec::Parameter;
 use crate::exec::random::Stream;
 use crate::options::{Kind, Options, Setting};
@@ -138,6 +139,25 @@ fn batches_of_one_and_two_give_finite_values_and_gradients() {
     }
 }
 
+#[test]
+fn methods_that_need_no_labels_bear_samples_without_one() {
+    for method in METHODS.iter().filter(|method| !method.needs_labels) {
+        for options in variants(method).into_iter().filter(|options| fits(method, options)) {
+            for labels in [[UNLABELLED, 1, 2], [UNLABELLED; 3]] {
+                let mut built = built(method, &options, 3);
+                let batch = Batch { size: 3, labels: &labels, mixed: &[], places: &[4, 0, 7], progress: 0.4 };
+                let (value, d) = built.value(&batch);
+                let is_finite = value.is_finite() && d.iter().flatten().all(|d| d.is_finite());
+                assert!(is_finite, "{} {options:?}: {value}", method.name);
+                if method.name == "bce" || method.name == "ce" {
+                    assert!(d[0][..4].iter().all(|d| *d == 0.0), "{}", method.name);
+                    assert_eq!(d[0].iter().all(|d| *d == 0.0), labels[1] == UNLABELLED);
+                }
+            }
+        }
+    }
+}
+
 /// A loss that compares a network with itself trains, looks healthy and hands nothing over.
 #[test]
 fn another_teacher_changes_the_loss() {
@@ -212,13 +232,14 @@ fn impossible_classes_change_nothing() {
 
 #[test]
 fn refuses_labels_and_rows_that_do_not_fit() {
-    let mut loss = ce::task("logits", 0.0);
+    let mut loss = ce::task("logits", ce::Targets::default());
     let mut run = |size: usize, labels: &[usize], logits: &[f32]| {
         let mut d = vec![0.0; logits.len()];
         let batch = Batch { size, labels, mixed: &[], places: labels, progress: 0.0 };
         loss.value(&batch, &[logits], &[], &mut [&mut d], &mut []).map_err(|refusal| refusal.to_string())
     };
     assert!(run(2, &[0, 1], &[0.0; 4]).is_ok());
+    assert_eq!(run(2, &[UNLABELLED, 1], &[0.0; 4]), run(1, &[1], &[0.0; 2]), "one without a label does not count");
     assert_eq!(
         run(2, &[0, 2], &[0.0; 4]).unwrap_err().split(';').next(),
         Some("label: expected a class below 2, found 2")

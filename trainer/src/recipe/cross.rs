@@ -44,6 +44,13 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
         let action = "set data.validation = 0.1 or leave patience out";
         return Err(Refusal::new(locate("train.patience"), expected, "`0.0`", action));
     }
+    let needs_labels =
+        |term: &Term| METHODS.iter().any(|method| method.name == term.method.name && method.needs_labels);
+    if let Some(i) = distill.terms.iter().position(needs_labels).filter(|_| data.labelled < 1.0) {
+        let expected = format!("data.labelled = 1, since `{}` needs every label", distill.terms[i].method.name);
+        let action = "set it, or choose a method that does without";
+        return Err(Refusal::new(locate(&format!("distill.terms.{i}")), expected, data.labelled, action));
+    }
     let teacher_term = distill.terms.iter().position(needs_teacher);
     let codistills = matches!(distill.scheme, Scheme::Codistill(_));
     if codistills {

@@ -202,6 +202,12 @@ static DATA: &[Key] = &[
         "share of the training samples that is held out to select an epoch, the same of each class",
         number(0.1, Range::BelowOne),
     ),
+    key(
+        "labelled",
+        "share of the training samples whose label the losses see, the same of each class and at least one; all are in the \
+         batches, the others teach by the teacher's answers alone",
+        number(1.0, Range::PositiveShare),
+    ),
     Key {
         name: "augment",
         about: "changes of training samples, in order, each with its options",
@@ -259,6 +265,12 @@ static TRAIN: &[Key] = &[
     SCHEDULE_KEY,
     key("decay_norm_and_bias", "whether weight decay also acts on biases and normalizations", FLAG),
     key("label_smoothing", "label smoothing of the task's cross-entropy", number(0.0, Range::BelowOne)),
+    key(
+        "class_weights",
+        "how the task's cross-entropy weighs the samples of a batch: `equal`, all alike, or `balanced`, each by samples / (classes · samples \
+         of its class), so that rare classes count as much as others",
+        Kind::Choice { default: "equal", known: &["equal", "balanced"] },
+    ),
     optional(
         "clip_value",
         "largest size of an element of the gradient; larger ones are brought down to it, before `clip_norm`",

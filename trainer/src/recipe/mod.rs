@@ -90,6 +90,8 @@ pub struct Data {
     pub subset: f64,
     /// Names of classes whose training samples are left out.
     pub exclude_classes: Vec<String>,
+    /// Share of the training samples whose label the losses see, above 0 and up to 1 (stratified).
+    pub labelled: f64,
     /// Share of the training samples that is held out to select an epoch, from 0 to below 1 (stratified).
     pub validation: f64,
     /// Augmentations in order: entries of `data::augment::table::AUGMENTATIONS`.
@@ -158,6 +160,8 @@ pub struct Train {
     pub decay_norm_and_bias: bool,
     /// Label smoothing of the task's cross-entropy.
     pub label_smoothing: f64,
+    /// How much the task's cross-entropy weighs the classes.
+    pub class_weights: ClassWeights,
     /// Largest size of an element of the gradient; none: not clipped.
     pub clip_value: Option<f64>,
     /// Largest 2-norm of all gradients together; none: not clipped.
@@ -174,6 +178,15 @@ pub struct Train {
     pub patience: Option<usize>,
     /// Which epoch's network is kept as the result.
     pub keep: Keep,
+}
+
+/// How much the task's cross-entropy weighs the classes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClassWeights {
+    /// Every sample alike.
+    Equal,
+    /// Every class alike: [`balanced`](crate::losses::ce::balanced).
+    Balanced,
 }
 
 /// Which epoch's network is kept. Both are reported.

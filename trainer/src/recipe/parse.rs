@@ -9,8 +9,8 @@ use super::keys::{self, ARCH, Form, GROUP, METHOD, Section, TERM};
 use super::tree::{Node, Value};
 use super::values::{Keys, list, place, suggest, text};
 use super::{
-    Choice, Codistill, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Shards, Stage, Teacher,
-    TeacherSource, Term, Train, cross,
+    Choice, ClassWeights, Codistill, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Shards,
+    Stage, Teacher, TeacherSource, Term, Train, cross,
 };
 use crate::optim::groups::Group;
 use crate::options::Options;
@@ -134,6 +134,7 @@ impl<'a> Sections<'a> {
             subset: set.number("subset"),
             exclude_classes,
             validation: set.number("validation"),
+            labelled: set.number("labelled"),
             augment: entries(&keys, "augment", section)?,
         })
     }
@@ -171,6 +172,10 @@ impl<'a> Sections<'a> {
             schedule: required(entry(&keys, "schedule", section.keys)?),
             decay_norm_and_bias: set.flag("decay_norm_and_bias"),
             label_smoothing: set.number("label_smoothing"),
+            class_weights: match set.text("class_weights") {
+                "balanced" => ClassWeights::Balanced,
+                _ => ClassWeights::Equal,
+            },
             clip_value: optional(&set, "clip_value", Options::number),
             clip_norm: optional(&set, "clip_norm", Options::number),
             max_norm: optional(&set, "max_norm", Options::number),

@@ -22,6 +22,7 @@ use super::values::suggest;
 use super::{Choice, Codistill, Recipe, Scheme, TeacherSource, Train};
 use crate::data::augment;
 use crate::exec::{Executor, Parameter, Plan};
+use crate::losses::ce::Targets;
 use crate::losses::pair::{LOGITS, cut, value_name};
 use crate::optim::groups::{self, Group};
 use crate::optim::stepper::Stepper;
@@ -92,9 +93,8 @@ pub fn precheck(recipe: &Recipe, site: &Site, given: &[&teacher::Network]) -> Re
         ([], [(_, only, ..)]) => Some((only, &contract)),
         _ => peer,
     };
-    let extended = |graph: &Graph, teacher| {
-        extend(graph, &contract, distill, recipe.train.label_smoothing, teacher, 1, recipe.run.seed)
-    };
+    let extended =
+        |graph: &Graph, teacher| extend(graph, &contract, distill, Targets::default(), teacher, 1, recipe.run.seed);
     for (i, (graph, name, _)) in assistants.iter().enumerate() {
         if i > 0 || !recipe.teachers.is_empty() {
             extended(graph, teacher).map_err(|e| e.within(name))?;

@@ -68,7 +68,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         // text replaced, by what, the whole message
         ("[distill]", "[destill]", "r.toml:16: destill: expected a key of a recipe, found `destill`; did you mean `distill`?"),
         ("batch =", "bacth =", "r.toml:14: train.bacth: expected a key of [train], found `bacth`; did you mean `batch`?"),
-        ("batch =", "zzz =", "r.toml:14: train.zzz: expected a key of [train], found `zzz`; known are epochs, batch, accumulate, optimizer, schedule, decay_norm_and_bias, label_smoothing, clip_value, clip_norm, max_norm, ema, ema_warmup, groups, patience, keep"),
+        ("batch =", "zzz =", "r.toml:14: train.zzz: expected a key of [train], found `zzz`; known are epochs, batch, accumulate, optimizer, schedule, decay_norm_and_bias, label_smoothing, class_weights, clip_value, clip_norm, max_norm, ema, ema_warmup, groups, patience, keep"),
         ("\"mlp\"", "\"mpl\"", "r.toml:11: student.arch: expected an architecture, found `\"mpl\"`; did you mean `mlp`?"),
         ("arch = \"mlp\"", "", "r.toml:10: student.arch: expected an architecture (ARCHS), found nothing; name one with `arch`"),
         ("arch = \"mlp\"", "arch = \"mlp\"\nhiden = [1]", "r.toml:12: student.hiden: expected a key of architecture `mlp`, found `hiden`; did you mean `hidden`?"),
@@ -120,7 +120,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("[train]", "[compare]\nseeds = [1, 2, 1]\n[train]", "r.toml:13: compare.seeds: expected seeds that differ, found `1` twice; remove one"),
         ("[train]", "budget = 1\n[train]", "r.toml:12: student.budget: expected a key of architecture `mlp`, found `budget`; known are arch, hidden, dropout"),
         ("[data]", "budget = 1\n[data]", "r.toml:1: budget: expected a table of keys, found `1`; write it as [budget]"),
-        ("clip_norm = 5", "patience = 3\n[data.x]", "r.toml:16: data.x: expected a key of [data], found `x`; known are format, path, read, normalize, subset, exclude_classes, validation, augment"),
+        ("clip_norm = 5", "patience = 3\n[data.x]", "r.toml:16: data.x: expected a key of [data], found `x`; known are format, path, read, normalize, subset, exclude_classes, validation, labelled, augment"),
         ("", "[data]\n", "r.toml:21: expected TOML, found duplicate key; correct the recipe"),
         ("batch = 16", "batch = ", "r.toml:14: expected TOML, found string values must be quoted, expected literal string; correct the recipe"),
     ];
@@ -161,6 +161,12 @@ fn refuses_a_recipe_that_contradicts_itself() {
     let expected = "override `train.patience=3`: train.patience: expected data.validation above 0, which patience looks \
                     at, found `0.0`; set data.validation = 0.1 or leave patience out";
     assert_eq!(patience.map_or_else(|e| e.to_string(), |_| "accepted".into()), expected);
+    let terms = format!("{alone}[distill]\nterms = [{{ method = \"bce\" }}, {{ method = \"cs_kd\" }}]");
+    assert!(parse(&terms, "r.toml", &[]).is_ok());
+    let expected = "r.toml:6: distill.terms.1: expected data.labelled = 1, since `cs_kd` needs every label, found 0.5; set \
+                    it, or choose a method that does without";
+    let few = parse(&terms, "r.toml", &["data.labelled=0.5".into()]);
+    assert_eq!(few.map_or_else(|e| e.to_string(), |_| "accepted".into()), expected);
     assert!(failed.is_empty(), "{} of {} failed:\n{}", failed.len(), cases.len(), failed.join("\n"));
 }
 

@@ -6,7 +6,10 @@ use std::path::Path;
 use kd_runtime::files;
 
 use super::keys::{ARCH, AUGMENTATION, METHOD, OPTIMIZER, READING, SCHEDULE, Table};
-use super::{Choice, Codistill, Device, Keep, Normalize, Recipe, Scheme, Shards, Stage, Teacher, TeacherSource, Term};
+use super::{
+    Choice, ClassWeights, Codistill, Device, Keep, Normalize, Recipe, Scheme, Shards, Stage, Teacher, TeacherSource,
+    Term,
+};
 use crate::optim::groups::Group;
 use crate::options::Quoted;
 use crate::teacher::cache::Precision;
@@ -61,6 +64,7 @@ impl Recipe {
         let classes: Vec<String> = data.exclude_classes.iter().map(|class| Quoted(class).to_string()).collect();
         key(out, "exclude_classes", format_args!("[{}]", classes.join(", ")))?;
         key(out, "validation", format_args!("{:?}", data.validation))?;
+        key(out, "labelled", format_args!("{:?}", data.labelled))?;
         let augment: Vec<String> = data.augment.iter().map(|choice| inline(&AUGMENTATION, choice)).collect();
         list(out, "augment", &augment)?;
         for teacher in teachers {
@@ -77,6 +81,11 @@ impl Recipe {
         key(out, "schedule", inline(&SCHEDULE, &train.schedule))?;
         key(out, "decay_norm_and_bias", train.decay_norm_and_bias)?;
         key(out, "label_smoothing", format_args!("{:?}", train.label_smoothing))?;
+        let class_weights = match train.class_weights {
+            ClassWeights::Equal => "equal",
+            ClassWeights::Balanced => "balanced",
+        };
+        key(out, "class_weights", Quoted(class_weights))?;
         number(out, "clip_value", train.clip_value)?;
         number(out, "clip_norm", train.clip_norm)?;
         number(out, "max_norm", train.max_norm)?;

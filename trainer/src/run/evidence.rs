@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::clock;
 use super::folder::{EVIDENCE, Folder, LOCK};
 use super::results;
-use crate::data::{Prepared, Samples};
+use crate::data::{Counts, Prepared};
 use crate::recipe::Recipe;
 
 /// The value of `schema`.
@@ -87,33 +87,11 @@ pub struct DataIdentity {
     /// Names of the classes.
     pub classes: Vec<String>,
     /// Samples that are learned from.
-    pub train: Part,
+    pub train: Counts,
     /// Samples that an epoch is selected with.
-    pub validation: Part,
+    pub validation: Counts,
     /// Samples that are reported with.
-    pub test: Part,
-}
-
-/// A part of the data.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Part {
-    /// Samples.
-    pub n: usize,
-    /// Samples of each class, in the classes' order.
-    pub per_class: Vec<usize>,
-}
-
-impl Part {
-    /// Of samples.
-    pub fn of(samples: &Samples, classes: usize) -> Self {
-        let mut per_class = vec![0; classes];
-        for &label in &samples.labels {
-            if let Some(n) = per_class.get_mut(label) {
-                *n += 1;
-            }
-        }
-        Self { n: samples.len(), per_class }
-    }
+    pub test: Counts,
 }
 
 /// A teacher.
@@ -159,7 +137,7 @@ impl Evidence {
         device: Device,
     ) -> Self {
         let source = Source { format: recipe.data.format.clone(), path: recipe.data.path.clone(), reading: None };
-        let part = |samples| Part::of(samples, data.description.classes.len());
+        let part = |samples| Counts::of(samples, data.description.classes.len());
         Self {
             schema: SCHEMA,
             program: Program::this(),

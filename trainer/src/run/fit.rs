@@ -16,7 +16,7 @@ use super::replicas::Replica;
 use super::signals::Stop;
 use crate::data::augment::{self, Augment};
 use crate::data::feed::{self, Feed};
-use crate::data::{self, Prepared};
+use crate::data::{self, Counts, Prepared};
 use crate::exec::random::mix;
 use crate::optim::schedule::SCHEDULES;
 use crate::optim::stepper::Stepper;
@@ -87,6 +87,11 @@ pub struct Epoch {
 }
 
 /// The mean of each name over the lists that have it, in the order of the names.
+/// A share of right answers, 0 where nothing was asked.
+fn share(right: usize, of: usize) -> f64 {
+    right as f64 / of.max(1) as f64
+}
+
 fn means_by_name(lists: &[Vec<(String, f64)>]) -> Vec<(String, f64)> {
     let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     for (name, value) in lists.iter().flatten() {
@@ -124,7 +129,7 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         job.train,
         job.distill,
         job.threads,
-        job.data.train.len(),
+        &Counts::of(&job.data.train, job.data.description.classes.len()),
         job.seed,
     )?;
     let mut stepper = Stepper::new(job.train, &learner.executor);
@@ -259,7 +264,7 @@ impl Run<'_> {
             refusal.within(format!("{}: epoch {}", self.job.name, done + 1)).with_exit(Exit::VerdictFailed)
         };
         let steps_per_epoch = batches.div_ceil(train.accumulate);
-        let (mut samples, mut right) = (0, 0);
+        let (mut samples, mut labelled, mut right) = (0, 0, 0);
         let init_epochs = self.job.init_epochs();
         let init = done < init_epochs;
         let (epochs, before) = if init { (init_epochs, done) } else { (train.epochs, done - init_epochs) };
@@ -301,13 +306,14 @@ impl Run<'_> {
                 executor.update(|parameters| stepper.step(parameters, task_gradients, lr_factor));
             }
             samples += size;
+            labelled += values.labelled;
             right += values.right;
             let n = size as f64;
             loss += values.loss * n;
             terms.iter_mut().zip(&values.terms).for_each(|(sum, value)| *sum += value * n);
             let names = self.learner.term_names.iter().map(String::as_str);
             let means: Vec<(&str, f64)> = names.zip(terms.iter().map(|sum| sum / samples as f64)).collect();
-            monitor.step(size, &means, right as f64 / samples as f64);
+            monitor.step(size, &means, share(right, labelled));
             if let Some((signal, exit)) = self.stop.asked() {
                 let found = format!("{signal} after epoch {done} of {}", self.job.epochs());
                 return Err(
@@ -322,7 +328,7 @@ impl Run<'_> {
             epoch: done + 1,
             loss: loss / n,
             terms: means.collect(),
-            train_accuracy: right as f64 / n,
+            train_accuracy: share(right, labelled),
             validation_accuracy: None,
             validation_loss: None,
             lr_factor,

@@ -1,5 +1,7 @@
 //! The teachers of a run: opened or trained, and judged before anyone learns from them.
 
+use std::borrow::Cow;
+
 use kd_runtime::error::Exit;
 use kd_runtime::{Refusal, Result};
 
@@ -127,15 +129,15 @@ fn judge(session: &Session<'_>, must_reach: Option<f64>, network: &Network) -> R
         }
     }
     let (judged_on, samples) = match session.data.validation.is_empty() {
-        true => ("train", &session.data.train),
-        false => ("validation", &session.data.validation),
+        true => ("train", session.data.train.labelled()),
+        false => ("validation", Cow::Borrowed(&session.data.validation)),
     };
     let score = |samples| -> Result<Score> {
         let pace = Pace { batch: session.recipe.train.batch, threads: session.recipe.run.threads };
         let answers = teacher::evaluate(&network.graph, &network.contract, samples, pace)?;
         Ok(Score::new(answers.right, samples.len()))
     };
-    let judged = score(samples)?;
+    let judged = score(&samples)?;
     if let Some(must_reach) = must_reach.filter(|&share| judged.accuracy < share) {
         let expected = format!("at least {must_reach} of the {judged_on} samples right (must_reach)");
         let found = format!("{:.4} ({} of {})", judged.accuracy, judged.right, judged.n);

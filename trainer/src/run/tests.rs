@@ -12,13 +12,13 @@ use kd_runtime::graph::Graph;
 use super::fit::{Epoch, Fitted, Job, fit};
 use super::monitor::Monitor;
 use super::signals::Stop;
-use crate::data::{Prepared, Samples, Values, augment};
+use crate::data::{Prepared, Samples, UNLABELLED, Values, augment};
 use crate::exec::{Executor, Plan};
 use crate::losses::table::METHODS;
 use crate::optim::groups::Group;
 use crate::optim::schedule::SCHEDULES;
 use crate::options::{Options, Setting};
-use crate::recipe::{Choice, Data, Distill, Keep, Normalize, Scheme, Stage, Term, Train};
+use crate::recipe::{Choice, ClassWeights, Data, Distill, Keep, Normalize, Scheme, Stage, Term, Train};
 use crate::teacher::cache::Precision;
 use crate::teacher::{CacheWish, Network, Pace};
 use crate::zoo::{self, Site, table::ARCHS};
@@ -105,6 +105,7 @@ fn train(optimizer: &str) -> Train {
         schedule: named(schedule.name, schedule.options),
         decay_norm_and_bias: false,
         label_smoothing: 0.1,
+        class_weights: ClassWeights::Equal,
         clip_value: None,
         clip_norm: Some(1.0),
         max_norm: Some(3.0),
@@ -127,6 +128,7 @@ fn section() -> Data {
         subset: 1.0,
         exclude_classes: Vec::new(),
         validation: 0.3,
+        labelled: 1.0,
         augment: vec![named(kind.name, kind.options)],
     }
 }
@@ -165,6 +167,7 @@ impl Setup {
         setup.train.groups = vec![Group { frozen: true, ..group(&first) }, group("*")];
         setup.train.groups[1].weight_decay = Some(1e-3);
         (setup.train.ema, setup.train.accumulate, setup.train.batch) = (Some(0.9), 2, 5);
+        setup.train.class_weights = ClassWeights::Balanced;
         let arch = ARCHS.iter().find(|arch| arch.name == "mlp").unwrap();
         let site = Site { input: vec![1, 8, 8], classes: 3 };
         let teacher = Network {
@@ -259,6 +262,24 @@ fn training_that_is_stopped_anywhere_and_goes_on_gives_the_same_bits() {
 }
 
 #[test]
+fn samples_without_a_label_teach_by_the_teacher_alone() {
+    for mut setup in [Setup::new("sgd"), Setup::with_everything()] {
+        let labelled = setup.whole();
+        setup.data.train.labels[..9].fill(UNLABELLED);
+        let fitted = setup.whole();
+        // The first epoch with a teacher is that of the stage `init`.
+        let (first, last) = (&fitted.history[1], fitted.history.last().unwrap());
+        assert!(last.loss < first.loss && last.train_accuracy <= 1.0, "{first:?} {last:?}");
+        assert_ne!(fitted.last, labelled.last);
+        setup.data.train.labels.fill(UNLABELLED);
+        let unknown = setup.whole();
+        assert!(unknown.history.iter().all(|epoch| epoch.train_accuracy == 0.0 && epoch.loss.is_finite()));
+        let learns = unknown.history.last().unwrap().loss < unknown.history[1].loss;
+        assert_eq!(learns, setup.distill.is_some(), "without a teacher nothing is left to learn from");
+    }
+}
+
+#[test]
 fn with_everything_switched_on_training_resumes_bit_for_bit_on_any_threads() {
     let setup = Setup::with_everything();
     let whole = setup.whole();
@@ -315,6 +336,8 @@ fn batches_of_one_step_equal_one_batch_of_all_their_samples() {
         let mut setup = Setup::with_everything();
         setup.graph = zoo::build(&named(arch.name, arch.options), &site, 1).unwrap();
         (setup.train.batch, setup.train.accumulate, setup.train.groups) = (batch, accumulate, vec![]);
+        // With weights each batch is a mean of its own.
+        setup.train.class_weights = ClassWeights::Equal;
         setup.whole()
     };
     // 34 samples: the last step of an epoch has 2 of them, in one batch.

@@ -12,11 +12,12 @@ use super::At;
 use super::meeting::Snapshot;
 use super::teachers::{Feed, Taught, Teachers};
 use super::terms::{Extended, Passes, Term, extend, only};
-use crate::data::{RawBatch, scale};
+use crate::data::{Counts, RawBatch, UNLABELLED, scale};
 use crate::exec::{Executor, Mode, Plan};
+use crate::losses::ce::{Targets, balanced};
 use crate::losses::pair::cut;
 use crate::losses::{Batch, Tap};
-use crate::recipe::{Distill, Train};
+use crate::recipe::{ClassWeights, Distill, Train};
 use crate::teacher::{Network, largest, same_network};
 
 /// The place of the task's loss among the terms, where it has a weight.
@@ -68,7 +69,9 @@ pub struct StepValues {
     pub loss: f64,
     /// Each term's value, not weighted, in the order of [`Learner::term_names`]; 0 of one whose stage it is not.
     pub terms: Vec<f64>,
-    /// Samples whose largest logit was their class.
+    /// Samples whose class is known.
+    pub labelled: usize,
+    /// Those whose largest logit was their class.
     pub right: usize,
 }
 
@@ -82,7 +85,7 @@ impl Learner {
         train: &Train,
         distill: Option<(&Distill, &[Network])>,
         threads: usize,
-        samples: usize,
+        samples: &Counts,
         seed: u64,
     ) -> Result<Self> {
         let networks = distill.map_or(&[][..], |(_, networks)| networks);
@@ -91,7 +94,7 @@ impl Learner {
         let passes = Passes::of(train, recipe);
         let student: BTreeSet<&str> = graph.initializers.keys().map(|&id| graph.value(id).name.as_str()).collect();
         let Extended { graph, exits, terms } =
-            extend(graph, contract, recipe, train.label_smoothing, only(networks), samples, seed)?;
+            extend(graph, contract, recipe, targets(train, samples), only(networks), samples.n, seed)?;
         if terms.is_empty() {
             let action = "set distill.task_weight above 0, or add a term";
             return Err(Refusal::new("distill", "a loss to learn from", "none", action));
@@ -204,6 +207,7 @@ impl Learner {
             values.terms.push(value);
             values.loss += weight * value;
         }
+        values.labelled = batch.labels.iter().filter(|label| **label != UNLABELLED).count();
         let rows = executor.value(*output).chunks_exact((executor.value(*output).len() / n.max(1)).max(1));
         values.right = rows.zip(&batch.labels).filter(|(row, label)| largest(row) == **label).count();
         let all = 0..self.terms.len();
@@ -312,6 +316,15 @@ impl Wired {
         executor.give_back(self.own.start, own);
         Ok(f64::from(value?))
     }
+}
+
+/// What the task's loss wants of the samples.
+fn targets(train: &Train, samples: &Counts) -> Targets<f32> {
+    let weights = match train.class_weights {
+        ClassWeights::Equal => Vec::new(),
+        ClassWeights::Balanced => balanced(&samples.per_class),
+    };
+    Targets { smoothing: train.label_smoothing as f32, weights }
 }
 
 /// Refuses a teacher that answers other classes, that is fed other samples, or that is the student itself.

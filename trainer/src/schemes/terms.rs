@@ -5,6 +5,7 @@ use kd_runtime::contract::Contract;
 use kd_runtime::graph::Graph;
 
 use super::At;
+use crate::losses::ce::Targets;
 use crate::losses::table::METHODS;
 use crate::losses::{Loss, Pair, Tap, ce};
 use crate::optim::schedule::SCHEDULES;
@@ -36,12 +37,12 @@ pub struct Extended {
 }
 
 /// Builds the terms of a recipe for a student. `teacher` is the only one, if there is just one; `samples` are those that
-/// are trained on. Refuses what cannot work: a tap that does not exist, shapes that no adapter joins.
+/// are trained on; `targets` the task's. Refuses what cannot work: a tap that does not exist, shapes that no adapter joins.
 pub fn extend(
     student: &Graph,
     contract: &Contract,
     distill: Option<&Distill>,
-    label_smoothing: f64,
+    targets: Targets<f32>,
     teacher: Option<(&Graph, &Contract)>,
     samples: usize,
     seed: u64,
@@ -49,7 +50,7 @@ pub fn extend(
     let mut terms = Vec::new();
     let task_weight = distill.map_or(1.0, |distill| distill.task_weight);
     if task_weight > 0.0 {
-        let loss = ce::task(&contract.output.name, label_smoothing);
+        let loss = ce::task(&contract.output.name, targets);
         let (name, schedule, stage) = ("ce".into(), None, Stage::Main);
         terms.push(Term { name, loss, temperature: 1.0, weight: task_weight, schedule, stage });
     }

@@ -11,16 +11,16 @@ use super::learner::{Learner, StepValues};
 use super::teachers::Teachers;
 use super::{At, Feed};
 use crate::data::augment::Augment;
-use crate::data::{self, RawBatch, Samples, Values};
+use crate::data::{self, Counts, RawBatch, Samples, Values};
 use crate::exec::random::Stream;
 use crate::exec::{Executor, Mode, Plan};
-use crate::losses::ce::cross_entropy;
+use crate::losses::ce::{Targets, cross_entropy};
 use crate::losses::kd::soft_targets;
 use crate::losses::rows::{Average, Reduction, log_sum_exp};
 use crate::losses::table::METHODS;
 use crate::optim::schedule::SCHEDULES;
 use crate::options::{Options, Setting};
-use crate::recipe::{Choice, Distill, Keep, Scheme, Stage, Term, Train};
+use crate::recipe::{Choice, ClassWeights, Distill, Keep, Scheme, Stage, Term, Train};
 use crate::teacher::cache::Precision;
 use crate::teacher::{CacheWish, Network};
 use crate::zoo::{self, Site};
@@ -81,6 +81,11 @@ fn with_softmax(mut network: Network) -> Network {
     network
 }
 
+/// Nine samples of three classes.
+fn nine() -> Counts {
+    Counts { n: 9, per_class: vec![6, 2, 1] }
+}
+
 fn train(label_smoothing: f64) -> Train {
     Train {
         epochs: 2,
@@ -89,6 +94,7 @@ fn train(label_smoothing: f64) -> Train {
         schedule: schedule("constant"),
         decay_norm_and_bias: true,
         label_smoothing,
+        class_weights: ClassWeights::Equal,
         clip_value: None,
         clip_norm: None,
         max_norm: None,
@@ -130,7 +136,7 @@ fn batch() -> RawBatch {
 }
 
 fn learner(student: &Graph, distill: &Distill, teachers: &[Network]) -> kd_runtime::Result<Learner> {
-    Learner::new(student, &contract(), &train(0.0), Some((distill, teachers)), 2, 9, 1)
+    Learner::new(student, &contract(), &train(0.0), Some((distill, teachers)), 2, &nine(), 1)
 }
 
 /// A step's values and all gradients.
@@ -181,7 +187,8 @@ fn the_gradient_is_that_of_the_weighted_sum_of_all_terms() {
     assert!(factor > 0.1 && factor < 0.9, "{factor}");
     let distill = distill(0.7, vec![term("kd", 2.0, &[temperature(4.0)]), third]);
     let teachers = [taught_by];
-    let mut learner = Learner::new(&student, &contract(), &train(0.1), Some((&distill, &teachers)), 2, 9, 1).unwrap();
+    let mut learner =
+        Learner::new(&student, &contract(), &train(0.1), Some((&distill, &teachers)), 2, &nine(), 1).unwrap();
     assert_eq!(learner.term_names, ["ce", "kd", "kd.2"]);
     let batch = batch();
     let n = batch.labels.len();
@@ -195,7 +202,7 @@ fn the_gradient_is_that_of_the_weighted_sum_of_all_terms() {
     let t = answers(&teachers[0].graph, &teachers[0].contract, &batch);
     let mut d = vec![vec![0.0; z.len()]; 3];
     let terms = [
-        cross_entropy(&z, &batch.labels, CLASSES, 0.1, Reduction::BatchMean, &mut d[0]),
+        cross_entropy(&z, batch.labels[..].into(), CLASSES, &Targets::smoothed(0.1), Reduction::BatchMean, &mut d[0]),
         soft_targets(&z, &t, CLASSES, 4.0, Reduction::BatchMean, true, &mut d[1]),
         soft_targets(&z, &t, CLASSES, 1.5, Reduction::Sum, true, &mut d[2]),
     ];
@@ -229,7 +236,8 @@ fn the_gradients_of_task_and_terms_are_apart_where_the_optimizer_wants_them() {
     let gradients_of = |optimizer: &str, distill: &Distill| {
         let kinds = crate::optim::table::OPTIMIZERS.iter().map(|kind| (kind.name, kind.options));
         let train = Train { optimizer: choice(kinds, optimizer), ..train(0.1) };
-        let mut learner = Learner::new(&student, &contract(), &train, Some((distill, &teachers)), 2, 9, 1).unwrap();
+        let mut learner =
+            Learner::new(&student, &contract(), &train, Some((distill, &teachers)), 2, &nine(), 1).unwrap();
         let values = learner.step(&batch(), 0, AT).unwrap();
         learner.executor.check_gradients().unwrap();
         (values, learner.task_gradients.clone(), gradients(&learner))
@@ -254,7 +262,7 @@ fn measuring_the_terms_gradients_changes_nothing() {
     let terms = || vec![term("kd", 2.0, &[temperature(4.0)])];
     let learner = |distill: &Distill| {
         let mut learner =
-            Learner::new(&student, &contract(), &train(0.1), Some((distill, &teachers)), 2, 9, 1).unwrap();
+            Learner::new(&student, &contract(), &train(0.1), Some((distill, &teachers)), 2, &nine(), 1).unwrap();
         learner.step(&batch(), 0, AT).unwrap();
         learner
     };
@@ -347,7 +355,7 @@ fn several_teachers_are_the_weighted_mean_of_their_softened_answers() {
 #[test]
 fn a_baseline_learns_from_the_labels_alone() {
     let student = network("mlp", 1);
-    let mut alone = Learner::new(&student, &contract(), &train(0.0), None, 1, 9, 1).unwrap();
+    let mut alone = Learner::new(&student, &contract(), &train(0.0), None, 1, &nine(), 1).unwrap();
     let found = alone.step(&batch(), 0, AT).unwrap();
     assert_eq!(alone.term_names, ["ce"]);
     let (expected, gradients) = step(&distill(1.0, vec![]), &[]);
