@@ -6,27 +6,24 @@ use crate::exec::{Parameter, Real};
 ///
 /// `task` as [`global_norm`] has it: both parts of an element are scaled so that their sum is in there.
 pub fn values<T: Real>(parameters: &mut [Parameter<T>], task: &mut [Vec<T>], most: T) {
+    let cut = |g: &mut T| {
+        if *g > most {
+            *g = most;
+        } else if *g < -most {
+            *g = -most;
+        }
+    };
+    let share = |g: &mut T, t: &mut T| {
+        let sum = *g + *t;
+        let size = if sum < T::ZERO { -sum } else { sum };
+        if size > most {
+            (*g, *t) = (*g * (most / size), *t * (most / size));
+        }
+    };
     for (i, p) in parameters.iter_mut().enumerate().filter(|(_, p)| p.role.is_trained()) {
-        let part = task.get_mut(i).map(|task| &mut task[..]).unwrap_or_default();
-        for (j, g) in p.gradient.iter_mut().enumerate() {
-            match part.get_mut(j) {
-                None => {
-                    *g = if *g > most {
-                        most
-                    } else if *g < -most {
-                        -most
-                    } else {
-                        *g
-                    }
-                }
-                Some(t) => {
-                    let sum = *g + *t;
-                    let size = if sum < T::ZERO { -sum } else { sum };
-                    if size > most {
-                        (*g, *t) = (*g * (most / size), *t * (most / size));
-                    }
-                }
-            }
+        match task.get_mut(i).filter(|task| !task.is_empty()) {
+            Some(task) => p.gradient.iter_mut().zip(task).for_each(|(g, t)| share(g, t)),
+            None => p.gradient.iter_mut().for_each(cut),
         }
     }
 }

@@ -219,6 +219,9 @@ fn clipping_is_over_all_parameters_and_keeps_what_is_not_finite() {
     let close = |a: f32, b: f32| (a - b).abs() < 1e-6;
     assert!(close(all[0].gradient[1], -0.5) && close(all[0].gradient[2], 0.375) && close(task[0][2], 0.125));
     all[2].gradient[0] = f32::NAN;
+    all[0].gradient[3] = 0.75;
+    clip::values(&mut all, &mut [], 0.6);
+    assert!(all[0].gradient[3] == 0.6 && all[2].gradient[0].is_nan());
     assert!(clip::global_norm(&mut all, &mut [], 0.1).is_nan());
     assert!(close(all[0].gradient[1], -0.5));
 }
