@@ -1,6 +1,6 @@
 //! Adam, with weight decay apart from the gradient (`adamw`) or added to it (`adam`).
 
-use super::{Count, Optimizer, Rule};
+use super::{Count, Optimizer, Rule, specs};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::buffer;
 use crate::ops::kernels::pointwise::PIECE;
@@ -8,11 +8,7 @@ use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
 use crate::options::{Kind, Options, Range, Spec};
 
-const LR: Spec = Spec {
-    name: "lr",
-    about: "learning rate at a schedule's factor of 1",
-    kind: Kind::Number { default: 1e-3, range: Range::Positive },
-};
+const LR: Spec = specs::lr(1e-3);
 const BETA_1: Spec = Spec {
     name: "beta1",
     about: "share of the gradients' running mean that is kept each step",
@@ -23,18 +19,13 @@ const BETA_2: Spec = Spec {
     about: "share of the squared gradients' running mean that is kept each step",
     kind: Kind::Number { default: 0.999, range: Range::BelowOne },
 };
-const EPSILON: Spec = Spec {
-    name: "epsilon",
-    about: "added to the root that divides",
-    kind: Kind::Number { default: 1e-8, range: Range::Positive },
-};
 
 /// Options of `adamw`.
 pub static OPTIONS: &[Spec] = &[
     LR,
     BETA_1,
     BETA_2,
-    EPSILON,
+    specs::EPSILON,
     Spec {
         name: "weight_decay",
         about: "times the learning rate: the share of the parameter that each step takes away",
@@ -43,17 +34,7 @@ pub static OPTIONS: &[Spec] = &[
 ];
 
 /// Options of `adam`.
-pub static COUPLED_OPTIONS: &[Spec] = &[
-    LR,
-    BETA_1,
-    BETA_2,
-    EPSILON,
-    Spec {
-        name: "weight_decay",
-        about: "times the parameter, added to its gradient",
-        kind: Kind::Number { default: 0.0, range: Range::NotNegative },
-    },
-];
+pub static COUPLED_OPTIONS: &[Spec] = &[LR, BETA_1, BETA_2, specs::EPSILON, specs::COUPLED_DECAY];
 
 /// Weight decay, and where it acts.
 #[derive(Clone, Copy, Debug)]

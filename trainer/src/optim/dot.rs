@@ -1,6 +1,6 @@
 //! The distillation-oriented trainer: one momentum for the task's gradient, a larger one for that of the teachers.
 
-use super::{Optimizer, Rule, sgd};
+use super::{Optimizer, Rule, sgd, specs};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::buffer;
 use crate::ops::kernels::pointwise::PIECE;
@@ -10,11 +10,7 @@ use crate::options::{Kind, Options, Range, Spec};
 
 /// Options of `dot`.
 pub static OPTIONS: &[Spec] = &[
-    Spec {
-        name: "lr",
-        about: "learning rate at a schedule's factor of 1",
-        kind: Kind::Number { default: 0.05, range: Range::Positive },
-    },
+    specs::lr(0.05),
     Spec {
         name: "task_momentum",
         about: "share of the last direction of the task's loss that is kept: the paper's `momentum - delta`",

@@ -9,6 +9,7 @@ pub mod max_norm;
 pub mod rmsprop;
 pub mod schedule;
 pub mod sgd;
+pub mod specs;
 pub mod stepper;
 pub mod table;
 #[cfg(test)]

@@ -1,42 +1,26 @@
 //! Gradients divided by the root of their running square.
 
-use super::{Optimizer, Rule};
+use super::{Optimizer, Rule, specs};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::buffer;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// Options of `rmsprop`.
 pub static OPTIONS: &[Spec] = &[
-    Spec {
-        name: "lr",
-        about: "learning rate at a schedule's factor of 1",
-        kind: Kind::Number { default: 1e-2, range: Range::Positive },
-    },
+    specs::lr(1e-2),
     Spec {
         name: "alpha",
         about: "share of the squared gradients' running mean that is kept each step",
         kind: Kind::Number { default: 0.99, range: Range::BelowOne },
     },
-    Spec {
-        name: "epsilon",
-        about: "added to the root that divides",
-        kind: Kind::Number { default: 1e-8, range: Range::Positive },
-    },
-    Spec {
-        name: "momentum",
-        about: "share of the last step's direction that is kept",
-        kind: Kind::Number { default: 0.0, range: Range::BelowOne },
-    },
+    specs::EPSILON,
+    specs::momentum(0.0),
     Spec {
         name: "centered",
         about: "whether to divide by the deviation of the gradients instead",
         kind: Kind::Flag { default: false },
     },
-    Spec {
-        name: "weight_decay",
-        about: "times the parameter, added to its gradient",
-        kind: Kind::Number { default: 0.0, range: Range::NotNegative },
-    },
+    specs::COUPLED_DECAY,
 ];
 
 /// The numbers of one step.

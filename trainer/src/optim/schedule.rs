@@ -45,8 +45,13 @@ const WARMUP_START: Spec = Spec {
     kind: Kind::Number { default: 0.1, range: Range::Share },
 };
 
-static CONSTANT: &[Spec] = &[WARMUP_EPOCHS, WARMUP_START];
-static MULTISTEP: &[Spec] = &[
+/// A schedule's own options, and behind them the two of the warm-up that all have.
+macro_rules! warmed {
+    ($($own:expr),* $(,)?) => { &[$($own,)* WARMUP_EPOCHS, WARMUP_START] };
+}
+
+static CONSTANT: &[Spec] = warmed![];
+static MULTISTEP: &[Spec] = warmed![
     Spec {
         name: "milestones",
         about: "epochs, counted from the begin of the run, at which the rate falls",
@@ -57,52 +62,33 @@ static MULTISTEP: &[Spec] = &[
         about: "what the rate is multiplied by at each milestone",
         kind: Kind::Number { default: 0.1, range: Range::Share },
     },
-    WARMUP_EPOCHS,
-    WARMUP_START,
 ];
-static COSINE: &[Spec] = &[
-    Spec { name: "least", about: "the last factor", kind: Kind::Number { default: 0.0, range: Range::Share } },
-    WARMUP_EPOCHS,
-    WARMUP_START,
-];
-static LINEAR: &[Spec] = &[
+static COSINE: &[Spec] =
+    warmed![Spec { name: "least", about: "the last factor", kind: Kind::Number { default: 0.0, range: Range::Share } }];
+static LINEAR: &[Spec] = warmed![
     Spec {
         name: "from",
         about: "the factor at the begin",
         kind: Kind::Number { default: 1.0, range: Range::NotNegative },
     },
     Spec { name: "to", about: "the factor at the end", kind: Kind::Number { default: 0.0, range: Range::NotNegative } },
-    WARMUP_EPOCHS,
-    WARMUP_START,
 ];
-static UNTIL: &[Spec] = &[
-    Spec {
-        name: "epochs",
-        about: "epochs of the stage after which it changes; a fraction is allowed",
-        kind: Kind::Number { default: 10.0, range: Range::NotNegative },
-    },
-    WARMUP_EPOCHS,
-    WARMUP_START,
-];
-static EXPONENTIAL: &[Spec] = &[
-    Spec {
-        name: "gamma",
-        about: "what the rate is multiplied by after each epoch",
-        kind: Kind::Number { default: 0.95, range: Range::Share },
-    },
-    WARMUP_EPOCHS,
-    WARMUP_START,
-];
-static POLYNOMIAL: &[Spec] = &[
-    Spec {
-        name: "power",
-        about: "of the share of the steps that are left: 1 is a straight line",
-        kind: Kind::Number { default: 2.0, range: Range::NotNegative },
-    },
-    WARMUP_EPOCHS,
-    WARMUP_START,
-];
-static ONE_CYCLE: &[Spec] = &[
+static UNTIL: &[Spec] = warmed![Spec {
+    name: "epochs",
+    about: "epochs of the stage after which it changes; a fraction is allowed",
+    kind: Kind::Number { default: 10.0, range: Range::NotNegative },
+}];
+static EXPONENTIAL: &[Spec] = warmed![Spec {
+    name: "gamma",
+    about: "what the rate is multiplied by after each epoch",
+    kind: Kind::Number { default: 0.95, range: Range::Share },
+}];
+static POLYNOMIAL: &[Spec] = warmed![Spec {
+    name: "power",
+    about: "of the share of the steps that are left: 1 is a straight line",
+    kind: Kind::Number { default: 2.0, range: Range::NotNegative },
+}];
+static ONE_CYCLE: &[Spec] = warmed![
     Spec {
         name: "rise",
         about: "share of the steps that rise",
@@ -128,8 +114,6 @@ static ONE_CYCLE: &[Spec] = &[
         about: "whether to fall as long as to rise, and then on to the end",
         kind: Kind::Flag { default: false },
     },
-    WARMUP_EPOCHS,
-    WARMUP_START,
 ];
 
 /// Steps of the warm-up, and its factor at a step within it, if it is.

@@ -1,6 +1,6 @@
 //! Stochastic gradient descent with momentum.
 
-use super::{Count, Optimizer, Rule};
+use super::{Count, Optimizer, Rule, specs};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::buffer;
 use crate::ops::kernels::pointwise::PIECE;
@@ -10,27 +10,15 @@ use crate::options::{Kind, Options, Range, Spec};
 
 /// Options of `sgd`.
 pub static OPTIONS: &[Spec] = &[
-    Spec {
-        name: "lr",
-        about: "learning rate at a schedule's factor of 1",
-        kind: Kind::Number { default: 0.1, range: Range::Positive },
-    },
-    Spec {
-        name: "momentum",
-        about: "share of the last step's direction that is kept",
-        kind: Kind::Number { default: 0.9, range: Range::BelowOne },
-    },
+    specs::lr(0.1),
+    specs::momentum(0.9),
     Spec { name: "nesterov", about: "whether to look ahead", kind: Kind::Flag { default: false } },
     Spec {
         name: "dampening",
         about: "share of the gradient that does not enter the momentum",
         kind: Kind::Number { default: 0.0, range: Range::Share },
     },
-    Spec {
-        name: "weight_decay",
-        about: "times the parameter, added to its gradient",
-        kind: Kind::Number { default: 0.0, range: Range::NotNegative },
-    },
+    specs::COUPLED_DECAY,
 ];
 
 /// The numbers of one step.
