@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use kd_benchmarks::args::Args;
 use kd_benchmarks::material;
+use kd_benchmarks::study::asked::{self, Asked};
 use kd_benchmarks::study::lift::Outputs;
 use kd_benchmarks::study::runs;
 use kd_runtime::cli::Precision;
 use kd_runtime::cli::target::Target;
 use kd_runtime::measure::stats;
-use kd_runtime::{Exit, Refusal, Result, files};
+use kd_runtime::{Refusal, Result, files};
 use kd_trainer::data::{self, Prepared, Samples};
 use kd_trainer::recipe;
 use kd_trainer::teacher::{self, Pace};
@@ -111,17 +111,13 @@ const ARMS: &[Arm] = &[
 ];
 
 struct Study {
-    folder: PathBuf,
-    runs: PathBuf,
-    program: String,
+    asked: Asked,
     /// Share of the training samples.
     subset: f64,
-    seeds: usize,
     /// Teachers, by seeds from 1 on; the student of seed `s` learns from one of them, in turns.
     teachers: usize,
     teacher_epochs: usize,
     epochs: usize,
-    jobs: usize,
 }
 
 /// Test samples that were answered wrongly.
@@ -144,32 +140,11 @@ struct Outcome {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(refusal) => {
-            eprintln!("error: {refusal}");
-            ExitCode::from(refusal.exit as u8)
-        }
-    }
+    asked::end(run())
 }
 
 fn run() -> Result<()> {
-    let known = [
-        "scale",
-        "arms",
-        "seeds",
-        "teachers",
-        "teacher-epochs",
-        "epochs",
-        "jobs",
-        "kd-train",
-        "runs",
-        "output",
-        "report",
-    ];
-    let args = Args::read(&known)?;
-    let none = || Refusal::new("FOLDER", "MNIST's four files in a folder", "none", "name it").with_exit(Exit::Lacking);
-    let folder = args.first("FOLDER").ok().map(PathBuf::from).or_else(|| material("KD_MNIST", "data/mnist"));
+    let args = asked::args(&["scale", "teachers", "teacher-epochs", "epochs"])?;
     let scale = args.get("scale").unwrap_or("full");
     // Share of the samples, seeds, epochs of the teachers and of the students, and where the runs are.
     let (subset, seeds, taught, epochs, runs) = match scale {
@@ -177,17 +152,14 @@ fn run() -> Result<()> {
         "small" => (0.2, 1, 12, 8, "target/study/hinton-small"),
         other => return Err(Refusal::new("--scale", "full or small", format!("`{other}`"), "correct it")),
     };
-    let seeds = args.count("seeds", seeds)?;
+    let folder = material("KD_MNIST", "data/mnist");
+    let asked = Asked::read(&args, "MNIST's four files in a folder", folder, runs, seeds)?;
     let study = Study {
-        folder: folder.ok_or_else(none)?,
-        runs: args.get("runs").unwrap_or(runs).into(),
-        program: args.get("kd-train").unwrap_or("kd-train").into(),
         subset,
-        seeds,
-        teachers: args.count("teachers", seeds)?.min(seeds),
+        teachers: args.count("teachers", asked.seeds)?.min(asked.seeds),
         teacher_epochs: args.count("teacher-epochs", taught)?,
         epochs: args.count("epochs", epochs)?,
-        jobs: args.count("jobs", std::thread::available_parallelism().map_or(1, usize::from))?,
+        asked,
     };
     let arms: Vec<&'static Arm> = match args.get("arms") {
         None => ARMS.iter().filter(|arm| arm.by_default).collect(),
@@ -201,14 +173,12 @@ fn run() -> Result<()> {
     let outcomes = study.all(&arms, &data)?;
     let text = report(&study, scale, &arms, &outcomes, &data);
     println!("{text}");
-    if let Some(path) = args.get("output") {
-        let runs: Vec<Value> = outcomes.iter().map(|outcome| record(&study, outcome)).collect();
-        let record = json!({
-            "schema": "kd.study_hinton/1", "scale": scale, "seconds": begin.elapsed().as_secs_f64(),
-            "test_samples": data.test.len(), "of_the_class_left_out": count(&data.test, LEFT_OUT), "runs": runs,
-        });
-        files::write_atomic(Path::new(path), format!("{record}\n").as_bytes())?;
-    }
+    let runs: Vec<Value> = outcomes.iter().map(|outcome| record(&study, outcome)).collect();
+    let results = json!({
+        "schema": "kd.study_hinton/1", "scale": scale, "seconds": begin.elapsed().as_secs_f64(),
+        "test_samples": data.test.len(), "of_the_class_left_out": count(&data.test, LEFT_OUT), "runs": runs,
+    });
+    asked::keep(&args, &results)?;
     match args.get("report") {
         Some(path) => files::write_atomic(Path::new(path), text.as_bytes()),
         None => Ok(()),
@@ -236,19 +206,19 @@ impl Study {
             |arm: &Arm| arms.iter().any(|a| a.name == arm.name || (arm.name == TEACHER.name && a.taught.is_some()));
         for arm in ARMS.iter().filter(|arm| arm.is_teacher() && is_needed(arm)) {
             for seed in 1..=self.teachers {
-                outcomes.push(self.train(arm, seed, self.jobs, data)?);
+                outcomes.push(self.train(arm, seed, self.asked.jobs, data)?);
             }
         }
         let students = arms.iter().filter(|arm| !arm.is_teacher());
-        let tasks: Vec<_> = students.flat_map(|&arm| (1..=self.seeds).map(move |seed| (arm, seed))).collect();
-        outcomes.extend(runs::in_parallel(self.jobs, &tasks, |&(arm, seed)| self.train(arm, seed, 1, data))?);
+        let tasks: Vec<_> = students.flat_map(|&arm| (1..=self.asked.seeds).map(move |seed| (arm, seed))).collect();
+        outcomes.extend(runs::in_parallel(self.asked.jobs, &tasks, |&(arm, seed)| self.train(arm, seed, 1, data))?);
         outcomes.retain(|outcome| arms.iter().any(|arm| arm.name == outcome.arm.name));
         Ok(outcomes)
     }
 
     /// Where a run is.
     fn place(&self, arm: &Arm, seed: usize) -> PathBuf {
-        self.runs.join(arm.name.replace(' ', "-")).join(format!("seed-{seed}"))
+        self.asked.runs.join(arm.name.replace(' ', "-")).join(format!("seed-{seed}"))
     }
 
     /// The teacher of a student, by its seed.
@@ -267,7 +237,7 @@ impl Study {
         let validation = if arm.lifted.is_empty() { 0.0 } else { VALIDATION };
         let augment = if arm.is_jittered { "augment = [{ kind = \"translate\", pixels = 2 }]\n" } else { "" };
         let limit = arm.limit.map_or_else(String::new, |limit| format!("max_norm = {limit:?}\n"));
-        let (folder, subset, epochs) = (self.folder.display(), self.subset, self.epochs_of(arm));
+        let (folder, subset, epochs) = (self.asked.folder.display(), self.subset, self.epochs_of(arm));
         let data = format!(
             "[run]\nname = \"{name}, seed {seed}\"\nseed = 1\nloaders = 0\n[data]\nformat = \"idx\"\npath = \"{folder}\"\nnormalize = \
              \"unit\"\nsubset = {subset:?}\nexclude_classes = [{}]\nvalidation = {validation:?}\n{augment}",
@@ -292,7 +262,7 @@ impl Study {
     fn train(&self, arm: &'static Arm, seed: usize, threads: usize, data: &Prepared) -> Result<Outcome> {
         let (place, what) = (self.place(arm, seed), format!("{}, seed {seed}", arm.name));
         let teacher = arm.taught.map(|_| self.place(&TEACHER, self.teacher_of(seed)));
-        runs::finish(&self.program, &what, &self.recipe(arm, seed, teacher.as_deref()), &place, threads)?;
+        runs::finish(&self.asked.program, &what, &self.recipe(arm, seed, teacher.as_deref()), &place, threads)?;
         let test = outputs(&place, &data.test, threads)?;
         let errors = |lift: f32| Errors {
             all: test.errors(arm.lifted, lift, None),
@@ -372,7 +342,7 @@ fn report(study: &Study, scale: &str, arms: &[&'static Arm], outcomes: &[Outcome
         100.0 * study.subset,
         study.teacher_epochs,
         study.epochs,
-        study.seeds
+        study.asked.seeds
     )];
     if scale != "full" {
         lines.push("**This scale shows that the program works. Its figures say nothing about the paper's.**".into());
@@ -451,15 +421,11 @@ mod tests {
 
     fn study() -> Study {
         Study {
-            folder: "mnist".into(),
-            runs: "runs".into(),
-            program: "kd-train".into(),
+            asked: Asked { folder: "mnist".into(), runs: "runs".into(), program: "kd-train".into(), seeds: 3, jobs: 1 },
             subset: 0.5,
-            seeds: 3,
             teachers: 2,
             teacher_epochs: 7,
             epochs: 5,
-            jobs: 1,
         }
     }
 

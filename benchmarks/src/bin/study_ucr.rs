@@ -4,12 +4,12 @@
 //! `--output` (JSON); `--report` (Markdown, with a picture beside it) has mean ranks and paired tests.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use kd_benchmarks::args::Args;
 use kd_benchmarks::material;
+use kd_benchmarks::study::asked::{self, Asked};
 use kd_benchmarks::study::{diagram, ranks, runs};
 use kd_runtime::data::Source;
 use kd_runtime::measure::stats;
@@ -71,12 +71,8 @@ const TEACHER: &str = "[student]\narch = \"fcn\"\n[train]\nepochs = TAUGHT\n";
 const STUDENT: &str = "[student]\narch = \"fcn\"\nwidths = [8, 16, 8]\n";
 
 struct Study {
-    folder: PathBuf,
-    runs: PathBuf,
-    program: String,
-    seeds: usize,
+    asked: Asked,
     steps: usize,
-    jobs: usize,
 }
 
 /// What one set gave.
@@ -88,31 +84,16 @@ struct Outcome {
 }
 
 fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(refusal) => {
-            eprintln!("error: {refusal}");
-            ExitCode::from(refusal.exit as u8)
-        }
-    }
+    asked::end(run())
 }
 
 fn run() -> Result<()> {
-    let known = ["sets", "arms", "seeds", "steps", "jobs", "kd-train", "runs", "output", "report"];
-    let args = Args::read(&known)?;
-    let none = || Refusal::new("FOLDER", "a folder of UCR sets", "none", "name it").with_exit(Exit::Lacking);
-    let folder = args.first("FOLDER").ok().map(PathBuf::from).or_else(|| material("KD_UCR", "data/ucr"));
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let study = Study {
-        folder: folder.ok_or_else(none)?,
-        runs: args.get("runs").unwrap_or("target/study/ucr").into(),
-        program: args.get("kd-train").unwrap_or("kd-train").into(),
-        seeds: args.count("seeds", 5)?,
-        steps: args.count("steps", 4000)?,
-        jobs: args.count("jobs", cores)?,
-    };
+    let args = asked::args(&["sets", "steps"])?;
+    let folder = material("KD_UCR", "data/ucr");
+    let asked = Asked::read(&args, "a folder of UCR sets", folder, "target/study/ucr", 5)?;
+    let study = Study { asked, steps: args.count("steps", 4000)? };
     let arms = args.chosen("arms", &ARMS.iter().map(|arm| arm.0.to_string()).collect::<Vec<_>>())?;
-    let sets = args.chosen("sets", &sets(&study.folder)?)?;
+    let sets = args.chosen("sets", &sets(&study.asked.folder)?)?;
     let begin = Instant::now();
     let mut outcomes = Vec::new();
     for (i, set) in sets.iter().enumerate() {
@@ -127,19 +108,17 @@ fn run() -> Result<()> {
     let names: Vec<&str> = arms.iter().map(String::as_str).collect();
     let (text, svg) = render(&study, &names, &outcomes);
     println!("{text}");
-    if let Some(path) = args.get("output") {
-        let sets: Vec<Value> = outcomes
-            .iter()
-            .map(|outcome| {
-                let arms: BTreeMap<&str, &Value> = names.iter().copied().zip(&outcome.arms).collect();
-                json!({ "set": outcome.set, "teacher": outcome.teacher, "arms": arms })
-            })
-            .collect();
-        let record = json!({
-            "schema": "kd.study_ucr/2", "steps": study.steps, "seconds": begin.elapsed().as_secs_f64(), "sets": sets,
-        });
-        files::write_atomic(Path::new(path), format!("{record}\n").as_bytes())?;
-    }
+    let records: Vec<Value> = outcomes
+        .iter()
+        .map(|outcome| {
+            let arms: BTreeMap<&str, &Value> = names.iter().copied().zip(&outcome.arms).collect();
+            json!({ "set": outcome.set, "teacher": outcome.teacher, "arms": arms })
+        })
+        .collect();
+    let results = json!({
+        "schema": "kd.study_ucr/2", "steps": study.steps, "seconds": begin.elapsed().as_secs_f64(), "sets": records,
+    });
+    asked::keep(&args, &results)?;
     if let Some(path) = args.get("report") {
         let picture = Path::new(path).with_extension("svg");
         let name = picture.file_name().map(|name| name.to_string_lossy().into_owned());
@@ -165,12 +144,12 @@ fn sets(folder: &Path) -> Result<Vec<String>> {
 impl Study {
     /// Trains the teacher of a set, then every arm, as many at once as there are jobs.
     fn set(&self, set: &str, arms: &[String]) -> Result<Outcome> {
-        let teacher = self.train(set, "teacher", TEACHER, None, 1, self.jobs)?;
-        let arms = runs::in_parallel(self.jobs, arms, |name| {
+        let teacher = self.train(set, "teacher", TEACHER, None, 1, self.asked.jobs)?;
+        let arms = runs::in_parallel(self.asked.jobs, arms, |name| {
             let unknown = || Refusal::new(set, "a known arm", format!("`{name}`"), "report this as a bug");
             let (_, is_taught, text) = ARMS.iter().find(|arm| arm.0 == name).ok_or_else(unknown)?;
-            let teacher = is_taught.then(|| self.runs.join(set).join("teacher"));
-            self.train(set, name, &format!("{STUDENT}{text}"), teacher.as_deref(), self.seeds, 1)
+            let teacher = is_taught.then(|| self.asked.runs.join(set).join("teacher"));
+            self.train(set, name, &format!("{STUDENT}{text}"), teacher.as_deref(), self.asked.seeds, 1)
         })?;
         Ok(Outcome { set: set.to_string(), teacher, arms })
     }
@@ -185,8 +164,8 @@ impl Study {
         seeds: usize,
         threads: usize,
     ) -> Result<Value> {
-        let output = self.runs.join(set).join(arm.replace([',', ' '], "-"));
-        let source = Source { format: "ucr".into(), path: self.folder.join(set), reading: None };
+        let output = self.asked.runs.join(set).join(arm.replace([',', ' '], "-"));
+        let source = Source { format: "ucr".into(), path: self.asked.folder.join(set), reading: None };
         let per_epoch = source.open()?.description().n_train.div_ceil(BATCH).max(1);
         let epochs = |share: usize| (self.steps * share / 4).div_ceil(per_epoch).max(1).to_string();
         let text = text
@@ -202,7 +181,7 @@ impl Study {
         let tail = format!("[compare]\nbaseline = false\nseeds = [{}]\n", seeds.join(", "));
         let tail = if text.contains("[distill]") { tail } else { tail.replace("baseline = false\n", "") };
         let text = format!("{head}path = \"{}\"\n{teacher}{text}{tail}", source.path.display());
-        runs::finish(&self.program, &format!("{set}, {arm}"), &text, &output, threads)
+        runs::finish(&self.asked.program, &format!("{set}, {arm}"), &text, &output, threads)
     }
 }
 
@@ -229,7 +208,7 @@ fn render(study: &Study, names: &[&str], outcomes: &[Outcome]) -> (String, Strin
             "Test accuracy in percent after {} steps, mean ± standard deviation over {} seeds. Teacher: FCN as published \
          (half as many steps, one seed); the student has widths 8, 16, 8. No choice was made by test samples. Published: FCN, \
          ResNet, one InceptionTime, its ensemble.\n",
-            study.steps, study.seeds
+            study.steps, study.asked.seeds
         ),
     );
     line(

@@ -1,5 +1,6 @@
 //! What a study of several methods over several data sets needs besides training.
 
+pub mod asked;
 pub mod diagram;
 pub mod lift;
 pub mod ranks;
