@@ -3,6 +3,9 @@
 //! A file is records of `length (u64), masked CRC-32C of the length, data, masked CRC-32C of the data`, little-endian; data
 //! are `Event` messages of TensorFlow's `event.proto`, of which scalars need five fields. A start of a run begins new
 //! files: TensorBoard joins them.
+//!
+//! An own writer, since no crate for these files is kept up: tensorboard-rs, tfrecord and syntaxdot-summary were last released
+//! in 2022 and 2023 and add 10 to 32 crates (`docs/architecture.md`).
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Result, Write};
