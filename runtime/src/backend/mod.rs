@@ -1,5 +1,6 @@
 //! What can run a model, behind one trait; [`table`] lists them: `native`, `ort` (feature), `candle` (feature).
 
+mod available;
 #[cfg(feature = "candle")]
 mod candle;
 #[cfg(feature = "ort")]
@@ -11,7 +12,7 @@ pub mod table;
 
 use std::path::PathBuf;
 
-pub use native::available_bytes;
+pub use available::available_bytes;
 pub use table::{BACKENDS, open};
 
 use crate::error::Result;

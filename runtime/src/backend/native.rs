@@ -1,6 +1,6 @@
 //! `native`: our own engine.
 
-use super::{Backend, Options, PlanBytes, check_input};
+use super::{Backend, Options, PlanBytes, available_bytes, check_input};
 use crate::engine::Engine;
 use crate::error::{Exit, Refusal, Result};
 use crate::graph::{Tensor, TensorView};
@@ -39,13 +39,6 @@ fn check_room(engine: &Engine) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Memory that can be had without swapping: `MemAvailable` of `/proc/meminfo`.
-pub fn available_bytes() -> Option<usize> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    line.split_whitespace().next()?.parse::<usize>().ok()?.checked_mul(1024)
 }
 
 impl Backend for Native {

@@ -1,55 +1,56 @@
 //! The methods. One line each.
 
-use super::{
-    Method, ab, at, attention_relation, bce, byot, cc, ce, codistill, cosine, crd, cs_kd, dist, dkd, fitnets, fsp, ft,
-    kd, mlkd, mse_logits, nkd, nst, ofa, ofd, pkt, ps_kd, review, rkd_a, rkd_d, simkd, soft_dtw, sp, srrl, tat, tf_kd,
-    tinybert_attention, tinybert_hidden, vid, wsld,
-};
+use super::Method;
 
-/// Every method that a term can name.
-#[rustfmt::skip]
-pub static METHODS: &[&Method] = &[
-    &ce::METHOD,
-    &bce::METHOD,
+macro_rules! methods {
+    ($($file:ident,)+) => {
+        /// Every method that a term can name.
+        pub static METHODS: &[&Method] = &[$(&super::$file::METHOD),+];
+    };
+}
+
+methods! {
+    ce,
+    bce,
     // Answers.
-    &kd::METHOD,
-    &mse_logits::METHOD,
-    &dkd::METHOD,
-    &nkd::METHOD,
-    &dist::METHOD,
-    &mlkd::METHOD,
-    &wsld::METHOD,
-    &ofa::METHOD,
-    &srrl::METHOD,
-    &codistill::METHOD,
+    kd,
+    mse_logits,
+    dkd,
+    nkd,
+    dist,
+    mlkd,
+    wsld,
+    ofa,
+    srrl,
+    codistill,
     // Features.
-    &ab::METHOD,
-    &fitnets::METHOD,
-    &at::METHOD,
-    &ofd::METHOD,
-    &review::METHOD,
-    &vid::METHOD,
-    &simkd::METHOD,
-    &nst::METHOD,
-    &fsp::METHOD,
-    &ft::METHOD,
-    &cosine::METHOD,
+    ab,
+    fitnets,
+    at,
+    ofd,
+    review,
+    vid,
+    simkd,
+    nst,
+    fsp,
+    ft,
+    cosine,
     // Relations.
-    &rkd_d::METHOD,
-    &rkd_a::METHOD,
-    &sp::METHOD,
-    &cc::METHOD,
-    &pkt::METHOD,
-    &crd::METHOD,
+    rkd_d,
+    rkd_a,
+    sp,
+    cc,
+    pkt,
+    crd,
     // Sequences and text.
-    &tat::METHOD,
-    &soft_dtw::METHOD,
-    &tinybert_attention::METHOD,
-    &tinybert_hidden::METHOD,
-    &attention_relation::METHOD,
+    tat,
+    soft_dtw,
+    tinybert_attention,
+    tinybert_hidden,
+    attention_relation,
     // A network's own.
-    &byot::METHOD,
-    &tf_kd::METHOD,
-    &ps_kd::METHOD,
-    &cs_kd::METHOD,
-];
+    byot,
+    tf_kd,
+    ps_kd,
+    cs_kd,
+}

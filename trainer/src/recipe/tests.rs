@@ -118,7 +118,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("[train]", "[run]\nthreads = 0\n[train]", "r.toml:13: run.threads: expected a whole number from 1 to 1024, found `0`; correct it, or leave it out (all cores of this machine)"),
         ("[train]", "[run]\nname = \"\"\n[train]", "r.toml:13: run.name: expected a name, found an empty text; leave it out for the file's name"),
         ("[train]", "[compare]\nseeds = [1, 2, 1]\n[train]", "r.toml:13: compare.seeds: expected seeds that differ, found `1` twice; remove one"),
-        ("[train]", "budget = 1\n[train]", "r.toml:12: student.budget: expected a key of architecture `mlp`, found `budget`; known are arch, hidden, dropout"),
+        ("[train]", "budget = 1\n[train]", "r.toml:12: student.budget: expected a key of architecture `mlp`, found `budget`; known are arch, hidden, input_dropout, dropout"),
         ("[data]", "budget = 1\n[data]", "r.toml:1: budget: expected a table of keys, found `1`; write it as [budget]"),
         ("clip_norm = 5", "patience = 3\n[data.x]", "r.toml:16: data.x: expected a key of [data], found `x`; known are format, path, read, normalize, subset, exclude_classes, validation, labelled, augment"),
         ("", "[data]\n", "r.toml:21: expected TOML, found duplicate key; correct the recipe"),

@@ -15,6 +15,11 @@ pub static OPTIONS: &[Spec] = &[
         kind: Kind::Counts { default: &[128], least_len: 0, least: 1, most: 1 << 20 },
     },
     Spec {
+        name: "input_dropout",
+        about: "share of inputs that are dropped while training",
+        kind: Kind::Number { default: 0.0, range: Range::BelowOne },
+    },
+    Spec {
         name: "dropout",
         about: "share of hidden units that are dropped while training",
         kind: Kind::Number { default: 0.0, range: Range::BelowOne },
@@ -22,12 +27,14 @@ pub static OPTIONS: &[Spec] = &[
 ];
 
 /// Flattened input, hidden layers `stage1`, `stage2`, … with ReLU, and a linear layer; the last hidden layer is
-/// `features`. Hinton et al. 2015 (arXiv 1503.02531) §3 use 784-1200-1200-10 with dropout.
+/// `features`. Hinton et al. 2015 (arXiv 1503.02531) §3 use 784-1200-1200-10 with
+/// dropout, of inputs too where they follow Hinton et al. 2012 (arXiv 1207.0580).
 pub fn build(options: &Options, site: &Site) -> Result<Graph> {
     let mut net = Net::new("mlp", site)?;
     if site.input.len() > 1 {
         net.flatten("flat");
     }
+    net.dropout("dropped", options.number("input_dropout"));
     for (i, &units) in options.counts("hidden").iter().enumerate() {
         let name = format!("stage{}", i + 1);
         net.linear(&format!("{name}.pre"), units)?;
