@@ -15,6 +15,8 @@ use kd_runtime::cli::usage;
 
 use args::Command;
 
+use crate::ops::kernels::rows;
+
 /// Runs `kd-train`; the exit status is that of `docs/architecture.md` §6.
 pub fn main() -> ExitCode {
     let args = match args::Args::try_parse() {
@@ -22,7 +24,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage::answer(&error, "kd-train"),
     };
     let json = args.json();
-    usage::finish(dispatch(&args).map(|()| ExitCode::SUCCESS), json)
+    usage::finish(rows::check().and_then(|()| dispatch(&args)).map(|()| ExitCode::SUCCESS), json)
 }
 
 fn dispatch(args: &args::Args) -> Result<()> {

@@ -86,12 +86,12 @@ pub struct Epoch {
     pub stale_steps: Vec<(String, f64)>,
 }
 
-/// The mean of each name over the lists that have it, in the order of the names.
 /// A share of right answers, 0 where nothing was asked.
 fn share(right: usize, of: usize) -> f64 {
     right as f64 / of.max(1) as f64
 }
 
+/// The mean of each name over the lists that have it, in the order of the names.
 fn means_by_name(lists: &[Vec<(String, f64)>]) -> Vec<(String, f64)> {
     let mut sums: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
     for (name, value) in lists.iter().flatten() {

@@ -64,6 +64,8 @@ fn convs() -> Vec<Case> {
             window(&[], &[3, 2], &[2, 0, 1, 3], &[]),
         ),
         conv("dilation 2 on one axis", &[2, 7, 6], &[2, 2, 3, 3], 1, true, window(&[], &[], &[2, 1, 2, 1], &[2, 1])),
+        conv("stride 2, 49x10", &[1, 49, 10], &[2, 1, 10, 4], 1, false, window(&[], &[2, 2], &[4, 1, 5, 1], &[])),
+        conv("stride 2, 9x8", &[2, 9, 8], &[3, 2, 3, 3], 1, true, window(&[], &[2, 2], &[1, 1, 1, 1], &[])),
         conv("groups", &[4, 5, 5], &[6, 2, 3, 3], 2, true, window(&[], &[], &[1, 1, 1, 1], &[])),
         conv("depthwise", &[4, 5, 6], &[4, 1, 3, 3], 4, true, window(&[], &[], &[1, 1, 1, 1], &[])),
         conv("depthwise twice, stride 2", &[3, 6, 5], &[6, 1, 3, 3], 3, true, window(&[], &[2, 2], &[0, 1, 1, 0], &[])),
@@ -348,6 +350,7 @@ pub fn all() -> Vec<Case> {
     cases.extend(activations());
     cases.extend(super::sequences::cases());
     cases.extend(super::spatial::cases());
+    cases.extend(super::blocks::cases());
     cases.push(batch_norm("2-D", &[3, 4, 3], false));
     cases.push(batch_norm("1-D, odd", &[2, 9], false));
     cases.push(batch_norm("followed by relu, in place", &[3, 5, 2], true));

@@ -10,8 +10,8 @@ const STEP: f64 = 1e-5;
 const TOLERANCE: f64 = 1e-7;
 
 /// The largest deviation of any gradient of a network's parameters, relative to the largest of that parameter.
-fn deviation(graph: &kd_runtime::graph::Graph, batch: usize, mode: Mode) -> Result<f64, String> {
-    let plan = Plan { batch, taps: vec![], backward: true, threads: 1 };
+fn deviation(graph: &kd_runtime::graph::Graph, batch: usize, threads: usize, mode: Mode) -> Result<f64, String> {
+    let plan = Plan { batch, taps: vec![], backward: true, threads };
     let mut executor = Executor::<f64>::new(graph, &plan).map_err(|refusal| refusal.to_string())?;
     let output = graph.outputs[0];
     let x = noise(1, batch * 3);
@@ -52,7 +52,7 @@ fn every_gradient_equals_central_differences() {
     let mut failed = Vec::new();
     let cases = cases::all();
     for case in &cases {
-        for batch in [1, 7] {
+        for (batch, threads) in [(1, 1), (1, 2), (7, 1), (7, 2)] {
             let modes: &[Mode] = match case.op {
                 "BatchNormalization" | "Dropout" => &[Mode::Train { seed: 5 }, Mode::Eval],
                 _ => &[Mode::Train { seed: 5 }],
@@ -60,8 +60,9 @@ fn every_gradient_equals_central_differences() {
             // Batch statistics of one element have no gradient to compare: everything is 0.
             let single = case.about == "of vectors" && batch == 1;
             for &mode in modes.iter().filter(|mode| !single || **mode == Mode::Eval) {
-                if let Err(error) = deviation(&case.graph, batch, mode) {
-                    failed.push(format!("{} ({}), batch {batch}, {mode:?}: {error}", case.op, case.about));
+                if let Err(error) = deviation(&case.graph, batch, threads, mode) {
+                    let place = format!("batch {batch}, {threads} threads, {mode:?}");
+                    failed.push(format!("{} ({}), {place}: {error}", case.op, case.about));
                 }
             }
         }

@@ -1,9 +1,11 @@
 //! Tests of the executor: gradients against central differences, and what a step must keep.
 
+mod blocks;
 mod candle;
 mod cases;
 mod differences;
 mod sequences;
+mod single;
 mod spatial;
 mod steps;
 

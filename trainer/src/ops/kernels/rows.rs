@@ -1,8 +1,11 @@
 //! Which tile runs on this machine: a table of rows per float type, chosen by the CPU's features (once) and the number
-//! of columns. `KD_CPU=scalar|avx2|avx512|neon` restricts the choice, so that every row can be tested on one machine.
+//! of columns. `KD_CPU=scalar|avx2|avx512|neon` names another set, so that every row can be tested on one machine.
 
 use std::cmp::Reverse;
 use std::sync::OnceLock;
+
+use kd_runtime::error::{Exit, Shown};
+use kd_runtime::{Refusal, Result};
 
 use super::tile::{self, Depthwise, DepthwiseOuter, Outer, Product, Start};
 #[allow(unused_imports)]
@@ -42,29 +45,50 @@ enum Isa {
     Avx512,
 }
 
-/// The best instruction set that this machine has and `KD_CPU` allows.
+/// Instruction sets of this machine by the names that `KD_CPU` gives them, slower ones first.
+fn sets() -> Vec<(&'static str, Isa)> {
+    let mut sets = vec![("scalar", Isa::Scalar)];
+    #[cfg(target_arch = "aarch64")]
+    sets.push(("neon", Isa::Neon));
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        sets.push(("avx2", Isa::Avx2));
+        if is_x86_feature_detected!("avx512f") {
+            sets.push(("avx512", Isa::Avx512));
+        }
+    }
+    sets
+}
+
+/// The names of this machine's instruction sets, slower ones first.
+pub fn there() -> Vec<&'static str> {
+    sets().into_iter().map(|(name, _)| name).collect()
+}
+
+/// The instruction set that `KD_CPU` names, else the best that this machine has. Refuses one that it has not.
+fn asked() -> Result<Isa> {
+    let sets = sets();
+    let best = sets.last().map_or(Isa::Scalar, |(_, isa)| *isa);
+    let asked = std::env::var("KD_CPU").unwrap_or_default();
+    if asked.is_empty() {
+        return Ok(best);
+    }
+    sets.iter().find(|(name, _)| *name == asked).map(|(_, isa)| *isa).ok_or_else(|| {
+        let expected = format!("an instruction set of this machine ({})", there().join(", "));
+        let found = format!("`{}`", Shown(&asked));
+        Refusal::new("KD_CPU", expected, found, "name one of them, or leave it unset").with_exit(Exit::Lacking)
+    })
+}
+
+/// Refuses a `KD_CPU` that this machine has not.
+pub fn check() -> Result<()> {
+    asked().map(|_| ())
+}
+
+/// What all tiles of this process are for; scalar where [`check`] refuses.
 fn isa() -> Isa {
     static FOUND: OnceLock<Isa> = OnceLock::new();
-    *FOUND.get_or_init(|| {
-        let asked = std::env::var("KD_CPU").unwrap_or_default();
-        let has = |name: &str, there: bool| there && (asked.is_empty() || asked == name);
-        #[cfg(target_arch = "x86_64")]
-        {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            if has("avx512", avx2 && is_x86_feature_detected!("avx512f")) {
-                return Isa::Avx512;
-            }
-            if has("avx2", avx2) {
-                return Isa::Avx2;
-            }
-        }
-        #[cfg(target_arch = "aarch64")]
-        if has("neon", true) {
-            return Isa::Neon;
-        }
-        let _ = has;
-        Isa::Scalar
-    })
+    *FOUND.get_or_init(|| asked().unwrap_or(Isa::Scalar))
 }
 
 macro_rules! row {
