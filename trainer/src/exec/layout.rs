@@ -69,7 +69,6 @@ pub fn plan<T: Real>(
     let mut lives = Lives { intervals: Vec::new(), value: vec![NOWHERE; values], gradient: vec![NOWHERE; values] };
     let mut twins = Vec::with_capacity(n);
     for (i, step) in program.steps.iter().enumerate() {
-        let node = &program.graph.nodes[step.node];
         let keeps = kernels[i].as_ref().map(|kernel| kernel.keeps()).unwrap_or_default();
         for (k, root) in step.inputs.iter().enumerate() {
             let Some(root) = *root else { continue };
@@ -78,9 +77,7 @@ pub fn plan<T: Real>(
                 lives.extend(lives.value[root], read_back(i));
             }
         }
-        let outputs: Vec<usize> =
-            if step.fallback { node.outputs.iter().map(|id| id.index()).collect() } else { vec![step.output] };
-        for root in outputs {
+        for root in program.outputs(step) {
             if program.origin[root] != Origin::Computed {
                 continue;
             }

@@ -189,12 +189,20 @@ impl<T: Real> Executor<T> {
 
     /// Runs `batch` samples; `x` holds them one after another.
     pub fn forward(&mut self, x: &[T], batch: usize, mode: Mode) -> Result<()> {
+        let all = self.state.program.taps.clone();
+        self.forward_to(&all, x, batch, mode)
+    }
+
+    /// As [`Executor::forward`], for these taps alone: what none of them depends on is not run, has no values, moves no
+    /// running statistics and takes no gradient.
+    pub fn forward_to(&mut self, taps: &[ValueId], x: &[T], batch: usize, mode: Mode) -> Result<()> {
         let state = &mut self.state;
         state.prepare(x, batch)?;
+        state.aim(taps);
         self.threads.run(|| state.forward(mode))
     }
 
-    /// A tap's values of the last forward pass, `batch` samples one after another.
+    /// A tap's values of the last forward pass, `batch` samples one after another; none where it was left out.
     pub fn value(&self, tap: ValueId) -> &[T] {
         self.state.value(tap)
     }
@@ -227,11 +235,14 @@ impl<T: Real> Executor<T> {
     }
 
     /// Names the first trainable parameter whose gradient of the last backward pass is missing (no tap that was given a
-    /// gradient depends on it) or not finite: what a run checks after its first step.
-    pub fn check_gradients(&self) -> Result<()> {
+    /// gradient, nor one of `idle`, depends on it) or not finite: what a run checks after its first step.
+    pub fn check_gradients(&self, idle: &[ValueId]) -> Result<()> {
+        let run::State { program, reached, .. } = &self.state;
+        let excused = program.needed(idle);
+        let misses = |i: usize| program.parameters.get(i).is_some_and(|id| !reached[i] && !excused[id.index()]);
         for (i, parameter) in self.state.parameters.iter().enumerate().filter(|(_, p)| p.role.is_trained()) {
             let at = format!("parameter `{}`", parameter.name);
-            if !self.state.reached.get(i).copied().unwrap_or(true) {
+            if misses(i) {
                 let action = "leave it out of the student, or add a loss term that depends on it";
                 return Err(Refusal::new(at, "a gradient", "none: no loss term depends on it", action));
             }

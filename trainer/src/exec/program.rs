@@ -220,6 +220,25 @@ impl<T: Real> Program<T> {
         Ok((builder.program, builder.parameters))
     }
 
+    /// The roots of what a step computes.
+    pub fn outputs<'a>(&'a self, step: &'a Step) -> impl Iterator<Item = usize> + 'a {
+        let of_node = if step.fallback { &self.graph.nodes[step.node].outputs[..] } else { &[] };
+        let own = (!step.fallback).then_some(step.output);
+        own.into_iter().chain(of_node.iter().map(|id| id.index()))
+    }
+
+    /// For each root whether one of these taps depends on it.
+    pub fn needed(&self, taps: &[ValueId]) -> Vec<bool> {
+        let mut needed = vec![false; self.root.len()];
+        taps.iter().filter_map(|tap| self.root.get(tap.index())).for_each(|&root| needed[root] = true);
+        for step in self.steps.iter().rev() {
+            if self.outputs(step).any(|root| needed[root]) {
+                step.inputs.iter().flatten().for_each(|&root| needed[root] = true);
+            }
+        }
+        needed
+    }
+
     /// For each parameter the axis of its units; see [`Executor::unit_axes`](super::Executor::unit_axes).
     pub fn unit_axes(&self) -> Vec<usize> {
         let axis = |&id: &ValueId| {

@@ -49,6 +49,10 @@ pub struct State<T: Real> {
     bindings: Vec<Bindings<T>>,
     current: usize,
     mode: Option<Mode>,
+    /// The taps that the last forward pass was for, for each root whether they depend on it, and the steps that it takes.
+    asked: Vec<ValueId>,
+    needed: Vec<bool>,
+    running: Vec<usize>,
     /// Of the backward pass: which roots' gradients are written, and the places for a step's gradients.
     written: Vec<bool>,
     targets: Vec<Vec<Gradient<T>>>,
@@ -149,6 +153,7 @@ impl<T: Real> State<T> {
         bindings.place(&program, &layout);
         let needs = scratch(&bindings.kernels);
         let targets = program.steps.iter().map(|step| step.inputs.iter().map(|_| Gradient::default()).collect());
+        let (asked, needed) = (program.taps.clone(), program.needed(&program.taps));
         Ok(Self {
             reached: vec![false; parameters.len()],
             repeats,
@@ -165,6 +170,9 @@ impl<T: Real> State<T> {
             bindings: vec![bindings],
             current: 0,
             mode: None,
+            asked,
+            needed,
+            running: (0..program.steps.len()).collect(),
             program,
             parameters,
             layout,
@@ -223,11 +231,23 @@ impl<T: Real> State<T> {
         }
     }
 
-    /// Runs all steps on the input that [`State::prepare`] took.
+    /// Leaves out of the forward passes that follow what none of these taps depends on.
+    pub fn aim(&mut self, taps: &[ValueId]) {
+        if self.asked != taps {
+            let program = &self.program;
+            self.asked = taps.to_vec();
+            self.needed = program.needed(taps);
+            let runs = |&i: &usize| program.outputs(&program.steps[i]).any(|root| self.needed[root]);
+            self.running = (0..program.steps.len()).filter(runs).collect();
+        }
+    }
+
+    /// Runs the steps that [`State::aim`] chose on the input that [`State::prepare`] took.
     pub fn forward(&mut self, mode: Mode) -> Result<()> {
         let batch = &mut self.bindings[self.current];
         let x = &self.input[..batch.lens[self.program.graph.inputs[0].index()]];
-        for (i, step) in self.program.steps.iter().enumerate() {
+        for (place, &i) in self.running.iter().enumerate() {
+            let step = &self.program.steps[i];
             if step.fallback {
                 let inputs = Inputs {
                     places: &batch.places[i],
@@ -254,7 +274,7 @@ impl<T: Real> State<T> {
                 buffers: &self.buffers,
                 others: &self.others,
             };
-            let next = self.program.steps.get(i + 1);
+            let next = self.running.get(place + 1).map(|&next| &self.program.steps[next]);
             let is_norm = |next: &Step| matches!(next.run, Run::Norm { .. }) && next.inputs[0] == Some(step.output);
             self.scratch.moments.wanted = matches!(mode, Mode::Train { .. }) && next.is_some_and(is_norm);
             let mut context = Context { mode, node: step.node, scratch: &mut self.scratch };
@@ -273,10 +293,13 @@ impl<T: Real> State<T> {
         Ok(())
     }
 
-    /// A tap's values; empty before the first forward pass.
+    /// A tap's values; empty where the last forward pass left it out.
     pub fn value(&self, tap: ValueId) -> &[T] {
         let batch = &self.bindings[self.current];
         let Some(&root) = self.program.root.get(tap.index()) else { return &[] };
+        if self.program.origin[root] == Origin::Computed && !self.needed[root] {
+            return &[];
+        }
         match place(&self.program, &self.layout, root, batch.lens[root]) {
             Place::Input => &self.input[..batch.lens[root]],
             Place::Parameter(i) => &self.parameters[i].value,
@@ -286,7 +309,7 @@ impl<T: Real> State<T> {
         }
     }
 
-    /// Refuses a backward pass that cannot be: not planned, no forward pass, not a tap, another length.
+    /// Refuses a backward pass that cannot be: not planned, no forward pass, not a tap or one left out, another length.
     pub fn check_backward(&self, d_taps: &[(ValueId, &[T])]) -> Result<()> {
         if !self.program.backward || self.mode.is_none() {
             let found = if self.program.backward { "none" } else { "a plan without backward" };
@@ -294,13 +317,15 @@ impl<T: Real> State<T> {
         }
         let lens = &self.bindings[self.current].lens;
         for (i, (tap, d)) in d_taps.iter().enumerate() {
-            let known = self.program.taps.contains(tap) && !d_taps[..i].iter().any(|(other, _)| other == tap);
             let root = self.program.root.get(tap.index());
+            let is_computed = self.program.taps.contains(tap) && root.is_some_and(|&root| self.needed[root]);
+            let known = is_computed && !d_taps[..i].iter().any(|(other, _)| other == tap);
             let expected = root.and_then(|&root| lens.get(root)).copied().unwrap_or(0);
             if !known || d.len() != expected {
                 let name = self.program.graph.values.get(tap.index()).map_or("?", |value| &value.name);
                 let at = format!("gradient of `{name}`");
-                let found = format!("{} floats{}", d.len(), if known { "" } else { " for no tap or a second time" });
+                let unknown = " for no tap, one that was left out, or a second time";
+                let found = format!("{} floats{}", d.len(), if known { "" } else { unknown });
                 return Err(Refusal::new(
                     at,
                     format!("{expected} floats, once for a tap"),

@@ -4,6 +4,7 @@ mod blocks;
 mod candle;
 mod cases;
 mod differences;
+mod partial;
 mod sequences;
 mod single;
 mod spatial;

@@ -8,7 +8,7 @@ use super::super::{Executor, Mode, Plan, Role};
 use super::{Net, cases, noise};
 
 /// Convolutions, normalisation, a shortcut, dropout and a linear layer.
-fn network() -> Graph {
+pub fn network() -> Graph {
     let mut net = Net::new("network");
     let mut x = net.stem(&[3, 9, 8]);
     for (i, channels) in [3_usize, 8].into_iter().enumerate() {
@@ -53,7 +53,7 @@ fn descend(batch: usize, threads: usize) -> Vec<u32> {
         executor.forward(&floats(step, batch * 3), batch, Mode::Train { seed: step }).unwrap();
         let d = floats(10 + step, batch * 5);
         executor.backward(&[(logits, &d)]).unwrap();
-        executor.check_gradients().unwrap();
+        executor.check_gradients(&[]).unwrap();
         for p in executor.parameters_mut() {
             p.value.iter_mut().zip(&p.gradient).for_each(|(v, g)| *v -= 0.05 * g);
         }
@@ -138,10 +138,10 @@ fn a_parameter_without_gradient_is_named() {
         Executor::<f32>::new(&graph, &Plan { batch: 2, taps: vec![], backward: true, threads: 1 }).unwrap();
     executor.forward(&floats(0, 6), 2, Mode::Eval).unwrap();
     executor.backward(&[(a, &[1.0; 4])]).unwrap();
-    let message = executor.check_gradients().unwrap_err().to_string();
+    let message = executor.check_gradients(&[]).unwrap_err().to_string();
     assert!(message.starts_with("parameter `p4`: expected a gradient, found none"), "{message}");
     executor.backward(&[(a, &[1.0; 4]), (b, &[f32::NAN, 0.0, 0.0, 0.0])]).unwrap();
-    let message = executor.check_gradients().unwrap_err().to_string();
+    let message = executor.check_gradients(&[]).unwrap_err().to_string();
     assert!(message.contains("expected a finite gradient, found NaN at element 0"), "{message}");
 }
 
@@ -253,10 +253,10 @@ fn what_one_of_several_passes_reaches_stays_reached() {
     executor.forward(&noise(1, 9), 3, Mode::Train { seed: 5 }).unwrap();
     let (d_stage, d_logits) = (noise(2, executor.value(stage).len()), noise(3, executor.value(logits).len()));
     executor.backward(&[(stage, &d_stage)]).unwrap();
-    assert!(executor.check_gradients().is_err(), "the last layer is not reached");
+    assert!(executor.check_gradients(&[]).is_err(), "the last layer is not reached");
     executor.backward(&[(logits, &d_logits)]).unwrap();
     executor.backward_again(&[(stage, &d_stage)]).unwrap();
-    executor.check_gradients().unwrap();
+    executor.check_gradients(&[]).unwrap();
     let last = executor.parameters().last().unwrap();
     assert!(last.gradient.iter().all(|&g| g == 0.0), "but it has no gradient in the last pass");
 }
@@ -306,6 +306,6 @@ fn convolutions_have_memory_for_every_smaller_batch() {
     for batch in 1..=40 {
         executor.forward(&floats(1, batch * elements), batch, Mode::Train { seed: 0 }).unwrap();
         executor.backward(&[(logits, &floats(2, batch * 5))]).unwrap();
-        executor.check_gradients().unwrap();
+        executor.check_gradients(&[]).unwrap();
     }
 }
