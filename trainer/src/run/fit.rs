@@ -291,7 +291,7 @@ impl Run<'_> {
             feed.recycle(batch);
             if i == 0 {
                 if in_stage == 0 && !init {
-                    self.learner.executor.check_gradients(&[]).map_err(failed)?;
+                    self.learner.check_gradients().map_err(failed)?;
                 }
                 if self.job.distill.is_some_and(|(distill, _)| distill.diagnose) {
                     gradients = self.learner.gradient_norms().map_err(failed)?;

@@ -317,6 +317,34 @@ fn with_everything_switched_on_training_resumes_bit_for_bit_on_any_threads() {
     same(&plain, &whole, "measured or not");
 }
 
+#[test]
+fn a_hint_of_the_first_stage_alone_leaves_training_resumable_in_both() {
+    let with_hint = |threads: usize| {
+        let mut setup = Setup { threads, ..Setup::with_everything() };
+        let fitnets = METHODS.iter().find(|method| method.name == "fitnets").unwrap();
+        let mut method = named(fitnets.name, fitnets.options);
+        for side in ["student", "teacher"] {
+            method.options = method.options.with(side, Setting::Text("features".into()));
+        }
+        let (distill, _) = setup.distill.as_mut().unwrap();
+        distill.init_epochs = 2;
+        distill.terms.push(Term { method, weight: 1.0, stage: Stage::Init, schedule: None });
+        setup
+    };
+    let whole = with_hint(1).whole();
+    let value = |epoch: usize| whole.history[epoch].terms.iter().find(|(name, _)| name == "fitnets").unwrap().1;
+    assert!(value(1) > 0.0 && value(2) == 0.0, "{} {}", value(1), value(2));
+    for threads in [1, 2] {
+        let setup = with_hint(threads);
+        let scratch = Scratch::new(&format!("hint-{threads}"));
+        // An epoch has 7 batches: the first two stop in the first stage, the others in the main one.
+        for steps in [3, 9, 8, 1, 9] {
+            assert_eq!(setup.fit(&scratch.0, steps).0.err().unwrap().exit, Exit::Terminated);
+        }
+        same(&setup.fit(&scratch.0, 0).0.unwrap(), &whole, &format!("{threads} threads"));
+    }
+}
+
 /// Largest difference of two networks' arrays, relative to the largest element of each.
 fn difference(a: &Graph, b: &Graph) -> f32 {
     let floats = |graph: &Graph| -> Vec<Vec<f32>> {

@@ -179,21 +179,27 @@ impl Learner {
     }
 
     /// Forward, losses and backward of one batch; the optimizer is the caller's. `at` drives the schedules of the terms'
-    /// weights, `seed` the dropout masks. Refuses a loss that is not finite, naming the term.
+    /// weights, `seed` the dropout masks. Neither the student nor a teacher computes what only terms read that do not
+    /// take part. Refuses a loss that is not finite, naming the term.
     pub fn step(&mut self, batch: &RawBatch, seed: u64, at: At) -> Result<StepValues> {
         let Self { executor, contract, terms, teachers, taps, output, x, listens, .. } = self;
         let n = batch.labels.len();
-        scale(contract, &batch.values, x);
-        executor.forward(x, n, Mode::Train { seed })?;
-        if *listens {
-            teachers.answer(batch)?;
+        let (mut read, mut taught) = (vec![*output], Vec::new());
+        for wired in &mut *terms {
+            let heard = *listens || wired.teacher.is_empty();
+            wired.weight = wired.term.factor(at).filter(|_| heard);
+            if wired.weight.is_some() {
+                read.extend(wired.student.iter().map(|&place| taps[place].0));
+                taught.extend_from_slice(&wired.teacher);
+            }
         }
+        scale(contract, &batch.values, x);
+        executor.forward_to(&read, x, n, Mode::Train { seed })?;
+        teachers.answer(batch, &taught)?;
         let progress = at.step as f64 / at.steps.max(1) as f64;
         let seen = Batch { size: n, labels: &batch.labels, mixed: &batch.mixed, places: &batch.places, progress };
         let mut values = StepValues { terms: Vec::with_capacity(terms.len()), ..StepValues::default() };
         for wired in terms {
-            let heard = *listens || wired.teacher.is_empty();
-            wired.weight = wired.term.factor(at).filter(|_| heard);
             let Some(weight) = wired.weight else {
                 values.terms.push(0.0);
                 executor.parameters_mut()[wired.own.clone()].iter_mut().for_each(|own| own.gradient.fill(0.0));
@@ -228,15 +234,14 @@ impl Learner {
         let Self { executor, taps, .. } = self;
         let mut is_read = vec![false; taps.len()];
         for wired in &self.terms[terms] {
+            let Some(weight) = wired.weight else { continue };
             for (&place, d_term) in wired.student.iter().zip(&wired.d_student) {
                 let (tap, sum) = &mut taps[place];
                 if !std::mem::replace(&mut is_read[place], true) {
                     sum.clear();
                     sum.resize(executor.value(*tap).len(), 0.0);
                 }
-                if let Some(weight) = wired.weight {
-                    sum.iter_mut().zip(d_term).for_each(|(sum, d)| *sum += weight as f32 * d);
-                }
+                sum.iter_mut().zip(d_term).for_each(|(sum, d)| *sum += weight as f32 * d);
             }
         }
         let read = taps.iter().zip(is_read).filter(|(_, is_read)| *is_read);
@@ -254,6 +259,13 @@ impl Learner {
                 kept.extend_from_slice(&p.gradient);
             }
         }
+    }
+
+    /// As [`Executor::check_gradients`], of the last step: what terms that did not take part depend on misses none.
+    pub fn check_gradients(&self) -> Result<()> {
+        let idle = self.terms.iter().filter(|wired| wired.weight.is_none()).flat_map(|wired| &wired.student);
+        let idle: Vec<ValueId> = idle.map(|&place| self.taps[place].0).collect();
+        self.executor.check_gradients(&idle)
     }
 
     /// The 2-norm, over the student's own parameters, of the gradient that each term has with its weight, of the batch of

@@ -201,12 +201,19 @@ impl Teachers {
         all > 0
     }
 
-    /// Lets every teacher answer.
-    pub(super) fn answer(&mut self, batch: &RawBatch) -> Result<()> {
-        for member in &mut self.members {
-            member.answer(batch, self.epoch).map_err(|e| e.within(format!("teacher `{}`", member.name)))?;
+    /// Lets the teachers answer what is read of this batch, and no more: one of whom nothing is read is not asked.
+    pub(super) fn answer(&mut self, batch: &RawBatch, read: &[Taught]) -> Result<()> {
+        for (i, member) in self.members.iter_mut().enumerate() {
+            let tap = |taught: &Taught| match *taught {
+                Taught::Value(tap) => (i == 0).then_some(tap),
+                Taught::Soft(place) => Some(self.soft[place].sources[i].tap),
+            };
+            let taps: Vec<usize> = read.iter().filter_map(tap).collect();
+            member.answer(batch, self.epoch, &taps).map_err(|e| e.within(format!("teacher `{}`", member.name)))?;
         }
-        self.soft.iter_mut().for_each(|soft| soft.mix(&self.members));
+        let is_read = |place: usize| read.contains(&Taught::Soft(place));
+        let soft = self.soft.iter_mut().enumerate().filter(|(place, _)| is_read(*place));
+        soft.for_each(|(_, soft)| soft.mix(&self.members));
         Ok(())
     }
 
@@ -276,13 +283,17 @@ impl Member {
         })
     }
 
-    fn answer(&mut self, batch: &RawBatch, epoch: usize) -> Result<()> {
+    /// Answers at these taps, of which one may be named more than once.
+    fn answer(&mut self, batch: &RawBatch, epoch: usize, taps: &[usize]) -> Result<()> {
         match &mut self.speaker {
-            Speaker::Live(live) => live.answer(&self.contract, batch),
+            Speaker::Live(_) if taps.is_empty() => Ok(()),
+            Speaker::Live(live) => live.answer(&self.contract, batch, taps),
             Speaker::Kept(cache, values) => {
                 for (tap, values) in values.iter_mut().enumerate() {
                     values.clear();
-                    cache.tap(cache.view(epoch), &batch.places, tap, values);
+                    if taps.contains(&tap) {
+                        cache.tap(cache.view(epoch), &batch.places, tap, values);
+                    }
                 }
                 Ok(())
             }
@@ -331,9 +342,10 @@ impl Member {
         let what = format!("{} samples, {views} views, {} KiB", key.samples, key.bytes() >> 10);
         let fresh = !path.is_file();
         let mut raw = RawBatch::default();
+        let all: Vec<usize> = (0..self.taps.len()).collect();
         let mut ask = |view: usize, places: &[usize], out: &mut Vec<f32>| {
             data::load(feed.samples, places, feed.augment, feed.seed, view, &mut raw);
-            live.answer(&self.contract, &raw)?;
+            live.answer(&self.contract, &raw, &all)?;
             let values: Vec<&[f32]> = live.ids.iter().map(|&id| live.executor.value(id)).collect();
             for i in 0..places.len() {
                 for (values, &n) in values.iter().zip(&self.elements) {
@@ -357,9 +369,10 @@ impl Member {
 }
 
 impl Live {
-    fn answer(&mut self, contract: &Contract, batch: &RawBatch) -> Result<()> {
+    fn answer(&mut self, contract: &Contract, batch: &RawBatch, taps: &[usize]) -> Result<()> {
+        let taps: Vec<ValueId> = taps.iter().map(|&tap| self.ids[tap]).collect();
         scale(contract, &batch.values, &mut self.x);
-        self.executor.forward(&self.x, batch.labels.len(), Mode::Eval)
+        self.executor.forward_to(&taps, &self.x, batch.labels.len(), Mode::Eval)
     }
 }
 
@@ -392,6 +405,45 @@ impl Soft {
 mod tests {
     use super::*;
     use crate::schemes::tests::teacher;
+
+    /// Five samples for [`teacher`].
+    fn batch() -> RawBatch {
+        let values = (0..5 * 40).map(|i| (i * 7 % 17) as f32).collect();
+        RawBatch { values, labels: vec![0; 5], mixed: Vec::new(), places: (0..5).collect() }
+    }
+
+    #[test]
+    fn only_what_is_read_is_asked() {
+        let networks = [teacher("cnn", 1, 1.0)];
+        let mut teachers = Teachers::new(&networks, &["features", "logits"], 5, 1).unwrap();
+        let taught = ["features", "logits"].map(|name| teachers.taught(&networks, name, 1.0, Average::Logits).unwrap());
+        let fed = |teachers: &Teachers| match &teachers.members[0].speaker {
+            Speaker::Live(live) => live.x.len(),
+            Speaker::Kept(..) => panic!("not kept"),
+        };
+        teachers.answer(&batch(), &[]).unwrap();
+        assert_eq!(fed(&teachers), 0, "not fed at all");
+        teachers.answer(&batch(), &taught).unwrap();
+        assert_eq!(fed(&teachers), 5 * 40);
+        let both = taught.map(|taught| teachers.value(taught).to_vec());
+        assert!(both.iter().all(|values| !values.is_empty()));
+        teachers.answer(&batch(), &taught[..1]).unwrap();
+        assert_eq!(taught.map(|taught| teachers.value(taught).to_vec()), [both[0].clone(), vec![]], "its head rests");
+
+        let folder = std::env::temp_dir().join(format!("kd-asked-{}", std::process::id()));
+        let values = data::Values::F32(batch().values);
+        let samples = Samples { values, labels: vec![0; 5], elements: 40 };
+        let feed = Feed { samples: &samples, augment: &[], augment_text: "", seed: 1 };
+        teachers.members[0].cache = CacheWish { wanted: true, ..CacheWish::OFF };
+        teachers.keep(&folder, &feed, 5, &mut |_| {}).unwrap();
+        for (read, expected) in
+            [(&taught[1..], [vec![], both[1].clone()]), (&[], [vec![], vec![]]), (&taught, both.clone())]
+        {
+            teachers.answer(&batch(), read).unwrap();
+            assert_eq!(taught.map(|taught| teachers.value(taught).to_vec()), expected, "of the cache");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
 
     #[test]
     fn a_changed_parameter_is_noticed() {

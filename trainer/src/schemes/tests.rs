@@ -5,6 +5,8 @@ use kd_runtime::data::Description;
 use kd_runtime::graph::Graph;
 use kd_runtime::ops::softmax::Softmax;
 
+mod stages;
+
 use std::path::Path;
 
 use super::learner::{Learner, StepValues};
@@ -334,7 +336,7 @@ fn several_teachers_are_the_weighted_mean_of_their_softened_answers() {
     for t in [1.0, 4.0] {
         let taught = teachers.taught(&networks, "logits", t, Average::Probabilities).unwrap();
         let mean = teachers.taught(&networks, "logits", t, Average::Logits).unwrap();
-        teachers.answer(&batch).unwrap();
+        teachers.answer(&batch, &[taught, mean]).unwrap();
         let logits: Vec<f64> = teachers.value(taught).iter().map(|&z| f64::from(z)).collect();
         let found = softened(&logits, t);
         let raw: Vec<Vec<f64>> = networks.iter().map(|n| answers(&n.graph, &n.contract, &batch)).collect();
