@@ -176,8 +176,12 @@ fn a_run_with_everything_switched_on_that_is_killed_and_resumed_equals_one_that_
         "train.groups=[{ match = \"*\", lr_factor = 0.5, weight_decay = 1e-4 }]",
         "distill.diagnose=true",
         "distill.terms.0.schedule={ kind = \"from\", epochs = 2, warmup_epochs = 2 }",
-        "data.augment=[{ kind = \"translate\" }]",
-        "teacher.cache_views=2",
+        "train.label_smoothing=0.1",
+        "train.class_weights=\"balanced\"",
+        "data.augment=[{ kind = \"translate\" }, { kind = \"mixup\" }]",
+        "data.labelled=0.7",
+        "teacher={ arch = \"cnn\", widths = [8, 16], epochs = 4, cache_views = 2, cache_precision = \"f16\" }",
+        "student={ arch = \"cnn\", widths = [4, 8] }",
     ];
     killed_and_resumed_equals_whole("everything", &everything);
 }

@@ -168,6 +168,8 @@ impl Setup {
         setup.train.groups[1].weight_decay = Some(1e-3);
         (setup.train.ema, setup.train.accumulate, setup.train.batch) = (Some(0.9), 2, 5);
         setup.train.class_weights = ClassWeights::Balanced;
+        let mixup = augment::table::AUGMENTATIONS.iter().find(|kind| kind.name == "mixup").unwrap();
+        setup.section.augment.push(named(mixup.name, mixup.options));
         let arch = ARCHS.iter().find(|arch| arch.name == "mlp").unwrap();
         let site = Site { input: vec![1, 8, 8], classes: 3 };
         let teacher = Network {
