@@ -123,6 +123,19 @@ fn a_folder_and_its_tars_give_the_same_samples() {
 }
 
 #[test]
+fn a_tar_that_is_cut_off_between_two_files_is_refused() {
+    let folder = scratch("cut_tar");
+    let whole = tar(&small_set(), false);
+    let last = entry("set/train/dog/.hidden.png", b'0', b"").len();
+    for (name, cut, refused) in [("zeros.tar", 512, false), ("no_zeros.tar", 1024, true), ("entry.tar", 1024 + last, true)] {
+        fs::write(folder.join(name), &whole[..whole.len() - cut]).unwrap();
+        let found = open(&folder.join(name), None).err().map(|e| e.to_string()).unwrap_or_default();
+        let expected = "found one that ends without the blocks of zeros that close a tar: it is cut off";
+        assert_eq!(found.contains(expected), refused, "{name}: {found}");
+    }
+}
+
+#[test]
 fn pictures_are_resized_and_cut_from_the_middle() {
     let folder = scratch("resized");
     let files = [("train/a/1.png", png(9, 5, 7)), ("train/b/1.png", png(8, 12, 9)), ("test/a/1.png", png(6, 6, 8))];

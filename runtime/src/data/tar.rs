@@ -37,7 +37,11 @@ impl Tar {
         loop {
             self.skip()?;
             let read = self.stream.fill(&mut self.header)?;
-            if read == 0 || self.header.iter().all(|&byte| byte == 0) {
+            if read == 0 {
+                return Err(self.refuse("one that ends without the blocks of zeros that close a tar: it is cut off"));
+            }
+            // The first of two: whatever was packed came before it.
+            if self.header.iter().all(|&byte| byte == 0) {
                 return Ok(false);
             }
             if read < BLOCK {
