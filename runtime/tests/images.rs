@@ -127,7 +127,9 @@ fn a_tar_that_is_cut_off_between_two_files_is_refused() {
     let folder = scratch("cut_tar");
     let whole = tar(&small_set(), false);
     let last = entry("set/train/dog/.hidden.png", b'0', b"").len();
-    for (name, cut, refused) in [("zeros.tar", 512, false), ("no_zeros.tar", 1024, true), ("entry.tar", 1024 + last, true)] {
+    for (name, cut, refused) in
+        [("zeros.tar", 512, false), ("no_zeros.tar", 1024, true), ("entry.tar", 1024 + last, true)]
+    {
         fs::write(folder.join(name), &whole[..whole.len() - cut]).unwrap();
         let found = open(&folder.join(name), None).err().map(|e| e.to_string()).unwrap_or_default();
         let expected = "found one that ends without the blocks of zeros that close a tar: it is cut off";

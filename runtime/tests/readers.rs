@@ -68,6 +68,12 @@ fn columns_are_read_by_name_whatever_separates_them() {
         let refused = contract.check_data(other.description()).unwrap_err().to_string();
         assert!(refused.contains("input.reading"), "{refused}");
     }
+    // What stands in quotes separates nothing.
+    for part in ["train.csv", "test.csv"] {
+        fs::write(folder.join(part), "\"temp; C\",b,label\n1,2,x\n3,4,y\n").unwrap();
+    }
+    let data = open(&format!("csv:{}", folder.display()), None).unwrap();
+    assert_eq!(data.description().reading, columns("label", &["temp; C", "b"]));
 }
 
 #[test]

@@ -120,7 +120,7 @@ impl Table {
         let refuse = |expected: &str, found: &str| Err(Refusal::new(path.display(), expected, found, "check the file"));
         let Some((_, line)) = lines.next()? else { return refuse("a line of column names", "an empty file") };
         let line = line.trim_start_matches('\u{feff}');
-        let separator = ['\t', ';'].into_iter().find(|&c| line.contains(c)).unwrap_or(',');
+        let separator = separator(line);
         let mut names = Vec::new();
         if !split(line, separator, &mut names) || names.len() > COLUMNS {
             return refuse("a line of column names", "quotes that are not closed, or too many names");
@@ -195,6 +195,30 @@ impl Table {
     }
 }
 
+/// What separates the fields of a line: a tab or a semicolon where one is outside quotes, else commas.
+fn separator(line: &str) -> char {
+    let (mut tab, mut semicolon) = (false, false);
+    // Quotes open at the start of a field only.
+    let (mut inside, mut quotable) = (false, true);
+    for c in line.chars() {
+        match c {
+            '"' if quotable => inside = !inside,
+            ' ' => {}
+            _ if inside => {}
+            _ => {
+                tab |= c == '\t';
+                semicolon |= c == ';';
+                quotable = matches!(c, '\t' | ';' | ',');
+            }
+        }
+    }
+    match (tab, semicolon) {
+        (true, _) => '\t',
+        (_, true) => ';',
+        _ => ',',
+    }
+}
+
 /// Splits a line into `fields`; false where a quote is not closed, or something follows it.
 fn split(line: &str, separator: char, fields: &mut Vec<String>) -> bool {
     fields.clear();
@@ -230,6 +254,25 @@ fn split(line: &str, separator: char, fields: &mut Vec<String>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_separator_is_guessed_outside_quotes() {
+        #[rustfmt::skip]
+        let cases = [
+            ("a,b,label",                   ','),
+            ("a;b,c;label",                 ';'),
+            ("a;b\tlabel",                  '\t'),
+            ("\"temp; C\",b,label",         ','),
+            ("b, \"temp; C\" ,label",       ','),
+            ("\"a\tb\";\"c, d\";label",     ';'),
+            ("\"say \"\"a; b\"\"\",label",  ','),
+            ("5\" wide;label",              ';'),
+            ("\"a;b",                       ','),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(separator(line), expected, "{line}");
+        }
+    }
 
     #[test]
     fn fields_are_split_as_rfc_4180_says() {
