@@ -145,14 +145,15 @@ impl Array {
 
     /// The next element as a label; `None` after the last one, when nothing may follow.
     pub(super) fn next_label(&mut self) -> Result<Option<i64>> {
-        if matches!(self.element, Element::F16 | Element::F32 | Element::F64) {
+        let float = match self.element {
+            Element::F16 => Some("float16"),
+            Element::F32 => Some("float32"),
+            Element::F64 => Some("float64"),
+            _ => None,
+        };
+        if let Some(found) = float {
             let action = "save labels with .astype(np.int64)";
-            return Err(Refusal::new(
-                self.at(),
-                "labels that are whole numbers",
-                format!("{:?}", self.element),
-                action,
-            ));
+            return Err(Refusal::new(self.at(), "labels that are whole numbers", found, action));
         }
         if self.left == 0 {
             self.finish()?;

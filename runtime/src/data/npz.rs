@@ -115,10 +115,12 @@ impl Rows {
         let dims = x.shape().get(1..).unwrap_or_default();
         let to = ToChannelsFirst::new(layout, dims).map_err(|e| e.within(x.at()))?;
         // Labels may lie in a column of their own.
-        let (n, labels) = (x.shape().first().copied(), y.shape().iter().product::<usize>());
-        if n != Some(labels) || y.shape().first().copied() != n {
-            let expected = format!("as many labels as samples in x, {n:?}");
-            return Err(Refusal::new(y.at(), expected, format!("{:?}", y.shape()), "save both arrays again"));
+        let n = x.shape().first().copied().unwrap_or_default();
+        let one_each = y.shape().first() == Some(&n) && y.shape().iter().product::<usize>() == n;
+        if !one_each {
+            let (expected, found) = (format!("{n} labels, as many as samples in x"), y.shape().iter());
+            let found = found.map(usize::to_string).collect::<Vec<_>>().join(" x ");
+            return Err(Refusal::new(y.at(), expected, found, "save both arrays again"));
         }
         Ok(Self { x, y, to, scratch: Vec::new(), classes: classes.clone() })
     }
