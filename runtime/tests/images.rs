@@ -123,6 +123,30 @@ fn a_folder_and_its_tars_give_the_same_samples() {
 }
 
 #[test]
+fn pictures_in_deeper_folders_belong_to_the_class_above() {
+    let folder = scratch("deeper");
+    let names =
+        ["train/cat/a/x.png", "train/cat/a/y/z.png", "train/cat/b.png", "train/dog/test/x.png", "test/dog/d/e.png"];
+    let files: Vec<_> = names.iter().zip(1..).map(|(name, tint)| (name.to_string(), png(3, 2, tint))).collect();
+    let hidden = [("train/cat/.old/x.png".to_string(), png(3, 2, 9))];
+    write(&folder.join("set"), &files);
+    write(&folder.join("set"), &hidden);
+    fs::write(folder.join("set.tar"), tar(&[&files[..], &hidden].concat(), false)).unwrap();
+    for path in [folder.join("set"), folder.join("set.tar")] {
+        let data = open(&path, None).unwrap();
+        let sample = |tint, label| Sample { values: planes(3, 2, tint), label };
+        assert_eq!(all(&*data, Split::Train), [sample(1, 0), sample(2, 0), sample(3, 0), sample(4, 1)]);
+        assert_eq!(all(&*data, Split::Test), [sample(5, 1)]);
+    }
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("..", folder.join("set/train/cat/round")).unwrap();
+        let refused = open(&folder.join("set"), None).err().unwrap().to_string();
+        assert!(refused.contains("cat/round: expected files and folders, found a link to a folder"), "{refused}");
+    }
+}
+
+#[test]
 fn a_tar_that_is_cut_off_between_two_files_is_refused() {
     let folder = scratch("cut_tar");
     let whole = tar(&small_set(), false);

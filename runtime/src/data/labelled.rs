@@ -1,8 +1,8 @@
-//! Files that lie under the name of their class: `train/CLASS/FILE` and `test/CLASS/FILE` in a folder, or in a tar (`.tar`,
-//! `.tar.gz`) at any depth; `val` stands for `test` where there is none. A file that lies in no folder of a class is named
-//! after it: `train/CLASS_FILE`.
+//! Files that lie under the name of their class: `train/CLASS/FILE` and `test/CLASS/FILE`, or in folders below `CLASS`, in a
+//! folder, or in a tar (`.tar`, `.tar.gz`) at any depth; `val` stands for `test` where there is none. A file that lies in no
+//! folder of a class is named after it: `train/CLASS_FILE`.
 //!
-//! A folder's samples come in the order of their names, a tar's in that of the archive.
+//! A folder's samples come in the order of their names, a tar's in that of the archive. What is hidden is left out.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,6 +20,9 @@ use crate::files;
 /// Most bytes of one file, and most classes.
 pub(super) const FILE_BYTES: u64 = 1 << 28;
 const CLASSES: usize = 100_000;
+
+/// Folders that hold the parts; in a tar, the first of them in a name tells its part.
+const PARTS: [&str; 3] = ["train", "test", "val"];
 
 /// Makes samples of files' bytes; messages do not name the file.
 pub(super) trait Decode {
@@ -176,9 +179,8 @@ impl Place {
     fn files(&self, part: &'static str) -> Result<Box<dyn Files>> {
         if self.path.is_dir() {
             let folder = self.path.join(part);
-            let classes = if folder.is_dir() { sorted(&folder)? } else { Vec::new() };
-            let left = classes.into_iter().rev().map(|path| (path, None)).collect();
-            return Ok(Box::new(InFolder { endings: self.endings, left }));
+            let left = if folder.is_dir() { last_first(&folder)? } else { Vec::new() };
+            return Ok(Box::new(InFolder { endings: self.endings, left, class: None, files: Vec::new() }));
         }
         Ok(Box::new(InTar { tar: Tar::open(&self.path)?, part, endings: self.endings, name: String::new() }))
     }
@@ -187,7 +189,7 @@ impl Place {
 /// Whether a file is one of those with these endings; hidden ones are not.
 fn wanted(name: &str, endings: &[&str]) -> bool {
     let ending = name.rsplit_once('.').map(|(_, ending)| ending).unwrap_or_default();
-    !name.starts_with('.') && endings.iter().any(|known| ending.eq_ignore_ascii_case(known))
+    !hidden(name) && endings.iter().any(|known| ending.eq_ignore_ascii_case(known))
 }
 
 /// The class that a file outside a class's folder is named after.
@@ -195,42 +197,85 @@ fn class_of(name: &str) -> String {
     name.split_once(['_', '.']).map_or(name, |(class, _)| class).to_string()
 }
 
-/// What is in a folder, by name.
-fn sorted(folder: &Path) -> Result<Vec<PathBuf>> {
+fn hidden(name: &str) -> bool {
+    name.starts_with('.')
+}
+
+/// The last part of a path.
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// What is in a folder, by name, the last one first.
+fn last_first(folder: &Path) -> Result<Vec<PathBuf>> {
     let io = |e: std::io::Error| files::refuse_read(folder, &e);
     let entries = fs::read_dir(folder).map_err(io)?;
     let mut paths =
         entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>().map_err(io)?;
-    paths.sort_unstable();
+    paths.sort_unstable_by(|a, b| b.cmp(a));
     Ok(paths)
 }
 
 struct InFolder {
     endings: &'static [&'static str],
-    /// What is left, the next one last: paths, with the class where they lie in its folder.
-    left: Vec<(PathBuf, Option<String>)>,
+    /// What is left of the part's folder, the next one last.
+    left: Vec<PathBuf>,
+    /// What is left of the folder of a class, the next one last; and the class, where the files lie in such a folder.
+    files: Vec<PathBuf>,
+    class: Option<String>,
+}
+
+impl InFolder {
+    /// All samples in a folder and those below it, the last one first.
+    fn below(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let (mut left, mut files) = (last_first(folder)?, Vec::new());
+        while let Some(path) = left.pop() {
+            let name = name_of(&path);
+            if hidden(&name) {
+                continue;
+            }
+            if !path.is_dir() {
+                if wanted(&name, self.endings) {
+                    files.push(path);
+                }
+            } else if path.is_symlink() {
+                // It may lead back to where it lies.
+                let action = "put the folder itself there, or take the link out";
+                return Err(Refusal::new(path.display(), "files and folders", "a link to a folder", action));
+            } else {
+                left.extend(last_first(&path)?);
+            }
+        }
+        files.reverse();
+        Ok(files)
+    }
 }
 
 impl Files for InFolder {
     fn next(&mut self, file: &mut File) -> Result<bool> {
-        while let Some((path, class)) = self.left.pop() {
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-            if class.is_none() && path.is_dir() && !name.starts_with('.') {
-                let inside = sorted(&path)?.into_iter().rev();
-                self.left.extend(inside.map(|inside| (inside, Some(name.clone()))));
-            } else if wanted(&name, self.endings) && path.is_file() {
-                let bytes = fs::metadata(&path).map_err(|e| files::refuse_read(&path, &e))?.len();
-                if bytes > FILE_BYTES {
-                    let expected = format!("a file of at most {FILE_BYTES} bytes");
-                    return Err(Refusal::new(path.display(), expected, bytes, "make it smaller, or take it out"));
-                }
-                file.bytes = files::read(&path)?;
-                file.class = class.unwrap_or_else(|| class_of(&name));
-                file.at = path.display().to_string();
-                return Ok(true);
+        let path = loop {
+            if let Some(path) = self.files.pop() {
+                break path;
             }
+            let Some(path) = self.left.pop() else { return Ok(false) };
+            let name = name_of(&path);
+            if path.is_dir() && !hidden(&name) {
+                self.files = self.below(&path)?;
+                self.class = Some(name);
+            } else if wanted(&name, self.endings) {
+                self.files.push(path);
+                self.class = None;
+            }
+        };
+        let bytes = fs::metadata(&path).map_err(|e| files::refuse_read(&path, &e))?.len();
+        if bytes > FILE_BYTES {
+            let expected = format!("a file of at most {FILE_BYTES} bytes");
+            return Err(Refusal::new(path.display(), expected, bytes, "make it smaller, or take it out"));
         }
-        Ok(false)
+        file.bytes = files::read(&path)?;
+        file.class = self.class.clone().unwrap_or_else(|| class_of(&name_of(&path)));
+        file.at = path.display().to_string();
+        Ok(true)
     }
 }
 
@@ -244,14 +289,15 @@ struct InTar {
 impl Files for InTar {
     fn next(&mut self, file: &mut File) -> Result<bool> {
         while self.tar.next(&mut self.name)? {
-            let mut parts = self.name.split('/').filter(|part| !part.is_empty() && *part != ".").rev();
-            let (name, above, top) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
-            if !wanted(name, self.endings) {
+            let mut parts = self.name.split('/').skip_while(|part| !PARTS.contains(part));
+            if parts.next() != Some(self.part) {
                 continue;
             }
-            file.class = match (above, top) {
-                (Some(class), Some(part)) if part == self.part => class.to_string(),
-                (Some(part), _) if part == self.part => class_of(name),
+            let below: Vec<&str> = parts.filter(|part| !part.is_empty() && *part != ".").collect();
+            file.class = match &below[..] {
+                _ if below.iter().any(|part| hidden(part)) => continue,
+                [class, .., name] if wanted(name, self.endings) => class.to_string(),
+                [name] if wanted(name, self.endings) => class_of(name),
                 _ => continue,
             };
             file.at = format!("{}: {}", self.tar.at(), self.name);
