@@ -255,6 +255,11 @@ fn what_is_no_picture_is_refused_by_its_name_and_never_panics() {
             vec!["train/a/1.png", "train/b/1.png", "test/c/1.png"],
             "expected one of the 2 classes of the training part, found `c`",
         ),
+        (
+            "loose",
+            vec!["train/a/1.png", "train/loose_one.png", "test/a/1.png"],
+            "train/loose_one.png: expected a file in the folder of its class, found one that lies beside those folders",
+        ),
     ];
     for (name, files, expected) in cases {
         let files: Vec<_> = files.into_iter().map(|file| (file.to_string(), small.clone())).collect();

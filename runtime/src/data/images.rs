@@ -7,12 +7,12 @@ use std::path::Path;
 use image::imageops::{self, FilterType};
 use image::{DynamicImage, ImageReader, Limits};
 
-use super::labelled::{self, Decode, Labelled};
+use super::labelled::{self, Decode, Kind, Labelled};
 use super::reading::ImageReading;
 use super::{Dataset, Description, Reading, Sample};
 use crate::error::{Refusal, Result};
 
-const ENDINGS: &[&str] = &["png", "jpg", "jpeg"];
+const KIND: Kind = Kind { endings: &["png", "jpg", "jpeg"], class_in_name: false };
 
 /// Most memory that one picture may take while it is decoded.
 const DECODE_BYTES: u64 = 1 << 30;
@@ -34,11 +34,11 @@ pub(super) fn open(path: &Path, reading: Option<&Reading>) -> Result<Box<dyn Dat
         reading: Some(Reading::Image(size.clone())),
     };
     let decode = move || -> Box<dyn Decode> { Box::new(Pictures(size.clone())) };
-    Ok(Box::new(Labelled::open(path, ENDINGS, description, Box::new(decode))?))
+    Ok(Box::new(Labelled::open(path, &KIND, description, Box::new(decode))?))
 }
 
 fn size_of_first(path: &Path) -> Result<ImageReading> {
-    let (at, bytes) = labelled::first(path, ENDINGS)?;
+    let (at, bytes) = labelled::first(path, &KIND)?;
     let picture = decode(&bytes).map_err(|e| e.within(at))?;
     let channels = if picture.color().has_color() { 3 } else { 1 };
     let (width, height) = (picture.width() as usize, picture.height() as usize);

@@ -1,6 +1,6 @@
 //! Files that lie under the name of their class: `train/CLASS/FILE` and `test/CLASS/FILE`, or in folders below `CLASS`, in a
 //! folder, or in a tar (`.tar`, `.tar.gz`) at any depth; `val` stands for `test` where there is none. A file that lies in no
-//! folder of a class is named after it: `train/CLASS_FILE`.
+//! folder of a class is named after it, where the format has that: `train/CLASS_FILE`.
 //!
 //! A folder's samples come in the order of their names, a tar's in that of the archive. What is hidden is left out.
 
@@ -33,6 +33,14 @@ pub(super) trait Decode {
 /// Makes a decoder for one stream of samples.
 pub(super) type MakeDecode = Box<dyn Fn() -> Box<dyn Decode>>;
 
+/// What files a format has.
+pub(super) struct Kind {
+    /// How their names end.
+    pub endings: &'static [&'static str],
+    /// Whether a file that lies in no folder of a class may carry it in its name.
+    pub class_in_name: bool,
+}
+
 /// A data set of such files.
 pub(super) struct Labelled {
     description: Description,
@@ -43,21 +51,21 @@ pub(super) struct Labelled {
 /// Where the files are.
 struct Place {
     path: PathBuf,
-    endings: &'static [&'static str],
+    kind: &'static Kind,
     /// `test`, or what stands for it.
     test: &'static str,
     classes: Vec<String>,
 }
 
 impl Labelled {
-    /// Reads all files with one of `endings` once; what they tell is filled into `description`.
+    /// Reads all files of a kind once; what they tell is filled into `description`.
     pub(super) fn open(
         path: &Path,
-        endings: &'static [&'static str],
+        kind: &'static Kind,
         mut description: Description,
         make: MakeDecode,
     ) -> Result<Self> {
-        let mut place = Place { path: path.into(), endings, test: "test", classes: Vec::new() };
+        let mut place = Place { path: path.into(), kind, test: "test", classes: Vec::new() };
         let mut classes = BTreeSet::new();
         let (mut files, mut file) = (place.files("train")?, File::default());
         while files.next(&mut file)? {
@@ -70,7 +78,7 @@ impl Labelled {
             }
         }
         if classes.len() < 2 {
-            let expected = format!("files train/CLASS/*.{} of at least 2 classes", endings.join(" or *."));
+            let expected = format!("files train/CLASS/*.{} of at least 2 classes", kind.endings.join(" or *."));
             let found = format!("{} classes", classes.len());
             return Err(Refusal::new(
                 path.display(),
@@ -96,7 +104,7 @@ impl Labelled {
             }
         }
         if counts[1] == 0 {
-            let expected = format!("files test/CLASS/*.{}", endings.join(" or *."));
+            let expected = format!("files test/CLASS/*.{}", kind.endings.join(" or *."));
             return Err(Refusal::new(path.display(), expected, "none", "put a test part beside train"));
         }
         [description.n_train, description.n_test] = counts;
@@ -121,13 +129,13 @@ impl Dataset for Labelled {
 
 /// The bytes of the first file of the training part, and how messages name it; for what is told by it.
 #[cfg(feature = "images")]
-pub(super) fn first(path: &Path, endings: &'static [&'static str]) -> Result<(String, Vec<u8>)> {
-    let place = Place { path: path.into(), endings, test: "test", classes: Vec::new() };
+pub(super) fn first(path: &Path, kind: &'static Kind) -> Result<(String, Vec<u8>)> {
+    let place = Place { path: path.into(), kind, test: "test", classes: Vec::new() };
     let mut file = File::default();
     if place.files("train")?.next(&mut file)? {
         return Ok((file.at, file.bytes));
     }
-    let expected = format!("files train/CLASS/*.{}", endings.join(" or *."));
+    let expected = format!("files train/CLASS/*.{}", kind.endings.join(" or *."));
     Err(Refusal::new(path.display(), expected, "none", "name the folder or tar that holds train and test"))
 }
 
@@ -180,21 +188,32 @@ impl Place {
         if self.path.is_dir() {
             let folder = self.path.join(part);
             let left = if folder.is_dir() { last_first(&folder)? } else { Vec::new() };
-            return Ok(Box::new(InFolder { endings: self.endings, left, class: None, files: Vec::new() }));
+            return Ok(Box::new(InFolder { kind: self.kind, left, class: None, files: Vec::new() }));
         }
-        Ok(Box::new(InTar { tar: Tar::open(&self.path)?, part, endings: self.endings, name: String::new() }))
+        Ok(Box::new(InTar { tar: Tar::open(&self.path)?, part, kind: self.kind, name: String::new() }))
     }
 }
 
-/// Whether a file is one of those with these endings; hidden ones are not.
-fn wanted(name: &str, endings: &[&str]) -> bool {
-    let ending = name.rsplit_once('.').map(|(_, ending)| ending).unwrap_or_default();
-    !hidden(name) && endings.iter().any(|known| ending.eq_ignore_ascii_case(known))
-}
+impl Kind {
+    /// Whether a file is one of those; hidden ones are not.
+    fn wanted(&self, name: &str) -> bool {
+        let ending = name.rsplit_once('.').map(|(_, ending)| ending).unwrap_or_default();
+        !hidden(name) && self.endings.iter().any(|known| ending.eq_ignore_ascii_case(known))
+    }
 
-/// The class that a file outside a class's folder is named after.
-fn class_of(name: &str) -> String {
-    name.split_once(['_', '.']).map_or(name, |(class, _)| class).to_string()
+    /// The class of a file `name` that lies in no folder of a class; `at` names it in messages.
+    fn class_in(&self, name: &str, at: &str) -> Result<String> {
+        if !self.class_in_name {
+            let found = "one that lies beside those folders";
+            return Err(Refusal::new(
+                at,
+                "a file in the folder of its class",
+                found,
+                "move it into train/CLASS or test/CLASS",
+            ));
+        }
+        Ok(name.split_once(['_', '.']).map_or(name, |(class, _)| class).to_string())
+    }
 }
 
 fn hidden(name: &str) -> bool {
@@ -217,7 +236,7 @@ fn last_first(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 struct InFolder {
-    endings: &'static [&'static str],
+    kind: &'static Kind,
     /// What is left of the part's folder, the next one last.
     left: Vec<PathBuf>,
     /// What is left of the folder of a class, the next one last; and the class, where the files lie in such a folder.
@@ -235,7 +254,7 @@ impl InFolder {
                 continue;
             }
             if !path.is_dir() {
-                if wanted(&name, self.endings) {
+                if self.kind.wanted(&name) {
                     files.push(path);
                 }
             } else if path.is_symlink() {
@@ -262,7 +281,7 @@ impl Files for InFolder {
             if path.is_dir() && !hidden(&name) {
                 self.files = self.below(&path)?;
                 self.class = Some(name);
-            } else if wanted(&name, self.endings) {
+            } else if self.kind.wanted(&name) {
                 self.files.push(path);
                 self.class = None;
             }
@@ -272,9 +291,12 @@ impl Files for InFolder {
             let expected = format!("a file of at most {FILE_BYTES} bytes");
             return Err(Refusal::new(path.display(), expected, bytes, "make it smaller, or take it out"));
         }
-        file.bytes = files::read(&path)?;
-        file.class = self.class.clone().unwrap_or_else(|| class_of(&name_of(&path)));
         file.at = path.display().to_string();
+        file.class = match &self.class {
+            Some(class) => class.clone(),
+            None => self.kind.class_in(&name_of(&path), &file.at)?,
+        };
+        file.bytes = files::read(&path)?;
         Ok(true)
     }
 }
@@ -282,7 +304,7 @@ impl Files for InFolder {
 struct InTar {
     tar: Tar,
     part: &'static str,
-    endings: &'static [&'static str],
+    kind: &'static Kind,
     name: String,
 }
 
@@ -294,13 +316,13 @@ impl Files for InTar {
                 continue;
             }
             let below: Vec<&str> = parts.filter(|part| !part.is_empty() && *part != ".").collect();
+            file.at = format!("{}: {}", self.tar.at(), self.name);
             file.class = match &below[..] {
                 _ if below.iter().any(|part| hidden(part)) => continue,
-                [class, .., name] if wanted(name, self.endings) => class.to_string(),
-                [name] if wanted(name, self.endings) => class_of(name),
+                [class, .., name] if self.kind.wanted(name) => class.to_string(),
+                [name] if self.kind.wanted(name) => self.kind.class_in(name, &file.at)?,
                 _ => continue,
             };
-            file.at = format!("{}: {}", self.tar.at(), self.name);
             self.tar.read(&mut file.bytes)?;
             return Ok(true);
         }

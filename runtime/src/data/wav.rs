@@ -5,9 +5,11 @@
 use std::path::Path;
 
 use super::audio::{AudioReading, FrontEnd};
-use super::labelled::{Decode, Labelled};
+use super::labelled::{Decode, Kind, Labelled};
 use super::{Dataset, Description, Reading, Sample};
 use crate::error::{Refusal, Result};
+
+const KIND: Kind = Kind { endings: &["wav"], class_in_name: true };
 
 /// Opens a folder or tar and reads all recordings once.
 pub(super) fn open(path: &Path, reading: Option<&Reading>) -> Result<Box<dyn Dataset>> {
@@ -28,7 +30,7 @@ pub(super) fn open(path: &Path, reading: Option<&Reading>) -> Result<Box<dyn Dat
     };
     let made = audio.clone();
     let decode = move || -> Box<dyn Decode> { Box::new(Recordings::new(&made)) };
-    Ok(Box::new(Labelled::open(path, &["wav"], description, Box::new(decode))?))
+    Ok(Box::new(Labelled::open(path, &KIND, description, Box::new(decode))?))
 }
 
 struct Recordings {
