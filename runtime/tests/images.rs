@@ -147,6 +147,56 @@ fn pictures_in_deeper_folders_belong_to_the_class_above() {
 }
 
 #[test]
+fn what_would_be_left_out_is_refused_by_its_name() {
+    let folder = scratch("left_out");
+    let base = |more: &[&str]| -> Vec<(String, Vec<u8>)> {
+        let names = ["train/a/1.png", "train/b/1.png", "test/a/1.png"];
+        names.iter().chain(more).map(|name| (name.to_string(), png(3, 2, 1))).collect()
+    };
+    let notes = ["train/a/.DS_Store", "train/a/._1.webp", "train/b/Thumbs.db", "train/README", "train/a/LICENSE.html"];
+    let texts = ["train/labels.csv", "train/a/x.TXT", "test/a/b/x.md", "test/x.json", "other/a/1.webp"];
+    let another = "expected *.png or *.jpg or *.jpeg, found a file of another kind; convert it";
+    #[rustfmt::skip]
+    let cases = [
+        ("notes",   base(&[&notes[..], &texts].concat()), ""),
+        ("webp",    base(&["train/a/2.webp"]),            "train/a/2.webp: "),
+        ("deeper",  base(&["train/a/b/2"]),               "train/a/b/2: "),
+        ("test",    base(&["test/a/2.flac"]),             "test/a/2.flac: "),
+        ("beside",  base(&["train/2.gif"]),               "train/2.gif: "),
+    ];
+    for (name, files, at) in cases {
+        write(&folder.join(name), &files);
+        fs::write(folder.join(format!("{name}.tar")), tar(&files, false)).unwrap();
+        for path in [folder.join(name), folder.join(format!("{name}.tar"))] {
+            let refused = open(&path, None).err().map(|e| e.to_string()).unwrap_or_default();
+            let expected = if at.is_empty() { String::new() } else { format!("{at}{another}") };
+            assert!(refused.contains(&expected) && refused.is_empty() == at.is_empty(), "{name}: {refused}");
+        }
+    }
+    // A class without a sample, first in the archive and last; and a link.
+    let files = base(&[]);
+    write(&folder.join("set"), &files);
+    fs::create_dir_all(folder.join("set/train/c/d")).unwrap();
+    fs::write(folder.join("set/train/c/notes.txt"), "").unwrap();
+    let empty = entry("set/train/c/", b'5', b"");
+    let packed = tar(&files, false);
+    fs::write(folder.join("first.tar"), [&empty[..], &packed].concat()).unwrap();
+    fs::write(folder.join("last.tar"), [&packed[..packed.len() - 1024], &empty, &[0; 1024]].concat()).unwrap();
+    for name in ["set", "first.tar", "last.tar"] {
+        let refused = open(&folder.join(name), None).err().map(|e| e.to_string()).unwrap_or_default();
+        let expected =
+            "train/c: expected samples of this class, *.png or *.jpg or *.jpeg, found none; put them there, or";
+        assert!(refused.contains(expected), "{name}: {refused}");
+    }
+    let full = entry("set/train/a/", b'5', b"");
+    fs::write(folder.join("full.tar"), [&full[..], &packed].concat()).unwrap();
+    assert!(open(&folder.join("full.tar"), None).is_ok());
+    fs::write(folder.join("link.tar"), [&entry("set/train/a/2.png", b'1', b"")[..], &packed].concat()).unwrap();
+    let refused = open(&folder.join("link.tar"), None).err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(refused.contains("set/train/a/2.png: expected a file, found a link"), "{refused}");
+}
+
+#[test]
 fn a_tar_that_is_cut_off_between_two_files_is_refused() {
     let folder = scratch("cut_tar");
     let whole = tar(&small_set(), false);

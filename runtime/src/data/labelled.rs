@@ -2,9 +2,10 @@
 //! folder, or in a tar (`.tar`, `.tar.gz`) at any depth; `val` stands for `test` where there is none. A file that lies in no
 //! folder of a class is named after it, where the format has that: `train/CLASS_FILE`.
 //!
-//! A folder's samples come in the order of their names, a tar's in that of the archive. What is hidden is left out.
+//! A folder's samples come in the order of their names, a tar's in that of the archive. Hidden files and notes
+//! beside the samples are left out; what else is no sample, and a class without samples, is refused.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::stream::sha256 as sha256_of;
-use super::tar::Tar;
+use super::tar::{Entry, Tar};
 use super::{Dataset, Description, Sample, Samples, Split};
 use crate::error::{Refusal, Result};
 use crate::files;
@@ -73,12 +74,11 @@ impl Labelled {
                 classes.insert(file.class.clone());
             }
             if classes.len() > CLASSES {
-                let expected = format!("at most {CLASSES} classes");
-                return Err(Refusal::new(path.display(), expected, "more", "put files into folders of their classes"));
+                return Err(too_many(path.display()));
             }
         }
         if classes.len() < 2 {
-            let expected = format!("files train/CLASS/*.{} of at least 2 classes", kind.endings.join(" or *."));
+            let expected = format!("files train/CLASS/{} of at least 2 classes", kind.files());
             let found = format!("{} classes", classes.len());
             return Err(Refusal::new(
                 path.display(),
@@ -104,7 +104,7 @@ impl Labelled {
             }
         }
         if counts[1] == 0 {
-            let expected = format!("files test/CLASS/*.{}", kind.endings.join(" or *."));
+            let expected = format!("files test/CLASS/{}", kind.files());
             return Err(Refusal::new(path.display(), expected, "none", "put a test part beside train"));
         }
         [description.n_train, description.n_test] = counts;
@@ -135,7 +135,7 @@ pub(super) fn first(path: &Path, kind: &'static Kind) -> Result<(String, Vec<u8>
     if place.files("train")?.next(&mut file)? {
         return Ok((file.at, file.bytes));
     }
-    let expected = format!("files train/CLASS/*.{}", kind.endings.join(" or *."));
+    let expected = format!("files train/CLASS/{}", kind.files());
     Err(Refusal::new(path.display(), expected, "none", "name the folder or tar that holds train and test"))
 }
 
@@ -190,15 +190,34 @@ impl Place {
             let left = if folder.is_dir() { last_first(&folder)? } else { Vec::new() };
             return Ok(Box::new(InFolder { kind: self.kind, left, class: None, files: Vec::new() }));
         }
-        Ok(Box::new(InTar { tar: Tar::open(&self.path)?, part, kind: self.kind, name: String::new() }))
+        Ok(Box::new(InTar { tar: Tar::open(&self.path)?, part, kind: self.kind, classes: BTreeMap::new() }))
     }
 }
 
 impl Kind {
-    /// Whether a file is one of those; hidden ones are not.
-    fn wanted(&self, name: &str) -> bool {
+    /// How files are called, for messages.
+    fn files(&self) -> String {
+        format!("*.{}", self.endings.join(" or *."))
+    }
+
+    /// Whether a file is a sample, or one of those that lie beside samples; refuses others. `at` names it in messages.
+    fn is_sample(&self, name: &str, at: &str) -> Result<bool> {
         let ending = name.rsplit_once('.').map(|(_, ending)| ending).unwrap_or_default();
-        !hidden(name) && self.endings.iter().any(|known| ending.eq_ignore_ascii_case(known))
+        let ends_as_one_of = |endings: &[&str]| endings.iter().any(|known| ending.eq_ignore_ascii_case(known));
+        if !hidden(name) && ends_as_one_of(self.endings) {
+            return Ok(true);
+        }
+        let note = name.starts_with("README") || name.starts_with("LICENSE") || name == "Thumbs.db";
+        if note || hidden(name) || ends_as_one_of(&["txt", "md", "csv", "json"]) {
+            return Ok(false);
+        }
+        Err(Refusal::new(at, self.files(), "a file of another kind", "convert it, or move it out of train and test"))
+    }
+
+    /// The refusal of a class's folder without samples.
+    fn no_sample(&self, at: &str) -> Refusal {
+        let expected = format!("samples of this class, {}", self.files());
+        Refusal::new(at, expected, "none", "put them there, or remove the folder")
     }
 
     /// The class of a file `name` that lies in no folder of a class; `at` names it in messages.
@@ -214,6 +233,10 @@ impl Kind {
         }
         Ok(name.split_once(['_', '.']).map_or(name, |(class, _)| class).to_string())
     }
+}
+
+fn too_many(at: impl std::fmt::Display) -> Refusal {
+    Refusal::new(at, format!("at most {CLASSES} classes"), "more", "put files into folders of their classes")
 }
 
 fn hidden(name: &str) -> bool {
@@ -254,7 +277,7 @@ impl InFolder {
                 continue;
             }
             if !path.is_dir() {
-                if self.kind.wanted(&name) {
+                if self.kind.is_sample(&name, &path.display().to_string())? {
                     files.push(path);
                 }
             } else if path.is_symlink() {
@@ -281,7 +304,10 @@ impl Files for InFolder {
             if path.is_dir() && !hidden(&name) {
                 self.files = self.below(&path)?;
                 self.class = Some(name);
-            } else if self.kind.wanted(&name) {
+                if self.files.is_empty() {
+                    return Err(self.kind.no_sample(&path.display().to_string()));
+                }
+            } else if self.kind.is_sample(&name, &path.display().to_string())? {
                 self.files.push(path);
                 self.class = None;
             }
@@ -305,27 +331,59 @@ struct InTar {
     tar: Tar,
     part: &'static str,
     kind: &'static Kind,
-    name: String,
+    /// Classes that were seen, and whether with samples.
+    classes: BTreeMap<String, bool>,
+}
+
+impl InTar {
+    /// Notes a class, and whether a sample of it was seen.
+    fn note(&mut self, class: &str, sample: bool) -> Result<()> {
+        if let Some(known) = self.classes.get_mut(class) {
+            *known |= sample;
+        } else if self.classes.len() == CLASSES {
+            return Err(too_many(self.tar.at()));
+        } else {
+            self.classes.insert(class.to_string(), sample);
+        }
+        Ok(())
+    }
 }
 
 impl Files for InTar {
     fn next(&mut self, file: &mut File) -> Result<bool> {
-        while self.tar.next(&mut self.name)? {
-            let mut parts = self.name.split('/').skip_while(|part| !PARTS.contains(part));
+        let mut name = String::new();
+        while let Some(entry) = self.tar.next(&mut name)? {
+            let mut parts = name.split('/').skip_while(|part| !PARTS.contains(part));
             if parts.next() != Some(self.part) {
                 continue;
             }
             let below: Vec<&str> = parts.filter(|part| !part.is_empty() && *part != ".").collect();
-            file.at = format!("{}: {}", self.tar.at(), self.name);
-            file.class = match &below[..] {
-                _ if below.iter().any(|part| hidden(part)) => continue,
-                [class, .., name] if self.kind.wanted(name) => class.to_string(),
-                [name] if self.kind.wanted(name) => self.kind.class_in(name, &file.at)?,
-                _ => continue,
-            };
+            let (Some(&class), Some(&last)) = (below.first(), below.last()) else { continue };
+            if below.iter().any(|part| hidden(part)) {
+                continue;
+            }
+            if entry == Entry::Folder || below.len() > 1 {
+                self.note(class, false)?;
+            }
+            if entry == Entry::Folder {
+                continue;
+            }
+            file.at = format!("{}: {name}", self.tar.at());
+            if !self.kind.is_sample(last, &file.at)? {
+                continue;
+            }
+            if entry == Entry::Other {
+                let action = "pack files themselves: `tar --dereference --hard-dereference`";
+                return Err(Refusal::new(&file.at, "a file", "a link, or a file with holes", action));
+            }
+            file.class = if below.len() > 1 { class.to_string() } else { self.kind.class_in(last, &file.at)? };
+            self.note(&file.class, true)?;
             self.tar.read(&mut file.bytes)?;
             return Ok(true);
         }
-        Ok(false)
+        match self.classes.iter().find(|(_, samples)| !**samples) {
+            Some((class, _)) => Err(self.kind.no_sample(&format!("{}: {}/{class}", self.tar.at(), self.part))),
+            None => Ok(false),
+        }
     }
 }

@@ -11,6 +11,17 @@ const BLOCK: usize = 512;
 /// Longest name, or pax record, that is read.
 const NAME_BYTES: u64 = 1 << 16;
 
+/// What is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// Bytes.
+    File,
+    /// A folder.
+    Folder,
+    /// A link, a device, or a file in a form that is not read.
+    Other,
+}
+
 /// An archive.
 pub(super) struct Tar {
     stream: Stream,
@@ -31,8 +42,8 @@ impl Tar {
         self.stream.at()
     }
 
-    /// The name of the next file; false at the end.
-    pub(super) fn next(&mut self, name: &mut String) -> Result<bool> {
+    /// The next entry and its name; `None` at the end.
+    pub(super) fn next(&mut self, name: &mut String) -> Result<Option<Entry>> {
         name.clear();
         loop {
             self.skip()?;
@@ -42,7 +53,7 @@ impl Tar {
             }
             // The first of two: whatever was packed came before it.
             if self.header.iter().all(|&byte| byte == 0) {
-                return Ok(false);
+                return Ok(None);
             }
             if read < BLOCK {
                 return Err(self.refuse("one that ends within a header"));
@@ -61,16 +72,20 @@ impl Tar {
                         *name = path.to_string();
                     }
                 }
-                b'0' | 0 => {
+                // The name that a link has, and what holds for all entries.
+                b'K' | b'g' => {}
+                kind => {
                     if name.is_empty() {
                         *name = self.name();
                     }
-                    return Ok(true);
+                    return Ok(Some(match kind {
+                        b'5' => Entry::Folder,
+                        // As before there was a kind for them.
+                        b'0' | 0 if name.ends_with('/') => Entry::Folder,
+                        b'0' | 0 => Entry::File,
+                        _ => Entry::Other,
+                    }));
                 }
-                // The name that a link has, and what holds for all entries.
-                b'K' | b'g' => {}
-                // Folders, links, devices.
-                _ => name.clear(),
             }
         }
     }
