@@ -147,6 +147,32 @@ fn pictures_in_deeper_folders_belong_to_the_class_above() {
 }
 
 #[test]
+fn one_gray_picture_does_not_make_a_set_gray() {
+    let folder = scratch("gray");
+    let gray = |value| encoded(&GrayImage::from_pixel(3, 2, image::Luma([value])).into(), ImageFormat::Png);
+    let jpeg = encoded(&picture(3, 2, 3), ImageFormat::Jpeg);
+    let files = |second: &[u8]| {
+        [("train/a/1.png", gray(7)), ("train/b/1.png", second.to_vec()), ("test/a/1.png", png(3, 2, 1))]
+            .map(|(name, bytes)| (name.to_string(), bytes))
+    };
+    for (name, second, channels) in [("png", png(3, 2, 9), 3), ("jpeg", jpeg, 3), ("gray", gray(9), 1)] {
+        let files = files(&second);
+        write(&folder.join(name), &files);
+        fs::write(folder.join(format!("{name}.tar")), tar(&files, false)).unwrap();
+        for path in [folder.join(name), folder.join(format!("{name}.tar"))] {
+            let data = open(&path, None).unwrap();
+            assert_eq!(data.description().shape, [channels, 2, 3], "{name}");
+            let train = all(&*data, Split::Train);
+            assert_eq!(train[0].values, vec![7.0; channels * 6], "{name}");
+            assert_eq!(train[1].values.len(), channels * 6, "{name}");
+        }
+        // What is said is done, whatever the files have.
+        let size = ImageReading { height: 2, width: 3, channels: 1, shorter_side: None };
+        assert_eq!(open(&folder.join(name), Some(size)).unwrap().description().shape, [1, 2, 3]);
+    }
+}
+
+#[test]
 fn what_would_be_left_out_is_refused_by_its_name() {
     let folder = scratch("left_out");
     let base = |more: &[&str]| -> Vec<(String, Vec<u8>)> {
@@ -297,7 +323,11 @@ fn what_is_no_picture_is_refused_by_its_name_and_never_panics() {
         }
     }
     let cases = [
-        ("none", vec!["x/y/1.png"], "expected files train/CLASS/*.png or *.jpg or *.jpeg, found none"),
+        (
+            "none",
+            vec!["x/y/1.png"],
+            "expected files train/CLASS/*.png or *.jpg or *.jpeg of at least 2 classes, found 0 classes",
+        ),
         ("one", vec!["train/a/1.png", "test/a/1.png"], "of at least 2 classes, found 1 classes"),
         ("no_test", vec!["train/a/1.png", "train/b/1.png"], "expected files test/CLASS/*.png"),
         (

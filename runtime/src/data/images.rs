@@ -1,13 +1,14 @@
-//! Pictures, PNG or JPEG: `split/class/*.png` as [`super::labelled`] finds them. [`ImageReading`] says their size; without,
-//! it is that of the first one, which all others must then have.
+//! Pictures, PNG or JPEG: `split/class/*.png` as [`super::labelled`] finds them. [`ImageReading`] says their size
+//! and colors; without, the size is that of the first one, which all others must then have, and gray is read where no
+//! picture of the training part has colors.
 
 use std::io::Cursor;
 use std::path::Path;
 
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, ImageResult, Limits};
 
-use super::labelled::{self, Decode, Kind, Labelled};
+use super::labelled::{Decode, Kind, Labelled, Place};
 use super::reading::ImageReading;
 use super::{Dataset, Description, Reading, Sample};
 use crate::error::{Refusal, Result};
@@ -19,10 +20,22 @@ const DECODE_BYTES: u64 = 1 << 30;
 
 /// Opens a folder or tar and reads all pictures once.
 pub(super) fn open(path: &Path, reading: Option<&Reading>) -> Result<Box<dyn Dataset>> {
-    let size = match reading {
-        Some(Reading::Image(size)) => size.clone(),
-        _ => size_of_first(path)?,
+    let given = match reading {
+        Some(Reading::Image(size)) => Some(size),
+        _ => None,
     };
+    let (mut first, mut colored) = (None, false);
+    let place = Place::open(path, &KIND, |bytes| {
+        if given.is_none() {
+            let ((width, height), colors) = header(bytes)?;
+            first.get_or_insert((height as usize, width as usize));
+            colored |= colors;
+        }
+        Ok(())
+    })?;
+    let (height, width) = first.unwrap_or_default();
+    let channels = if colored { 3 } else { 1 };
+    let size = given.cloned().unwrap_or(ImageReading { height, width, channels, shorter_side: None });
     let description = Description {
         shape: vec![size.channels, size.height, size.width],
         layout: "CHW".into(),
@@ -34,15 +47,7 @@ pub(super) fn open(path: &Path, reading: Option<&Reading>) -> Result<Box<dyn Dat
         reading: Some(Reading::Image(size.clone())),
     };
     let decode = move || -> Box<dyn Decode> { Box::new(Pictures(size.clone())) };
-    Ok(Box::new(Labelled::open(path, &KIND, description, Box::new(decode))?))
-}
-
-fn size_of_first(path: &Path) -> Result<ImageReading> {
-    let (at, bytes) = labelled::first(path, &KIND)?;
-    let picture = decode(&bytes).map_err(|e| e.within(at))?;
-    let channels = if picture.color().has_color() { 3 } else { 1 };
-    let (width, height) = (picture.width() as usize, picture.height() as usize);
-    Ok(ImageReading { height, width, channels, shorter_side: None })
+    Ok(Box::new(Labelled::open(place, description, Box::new(decode))?))
 }
 
 struct Pictures(ImageReading);
@@ -73,18 +78,29 @@ impl Decode for Pictures {
     }
 }
 
-/// Decodes a picture whose sides and memory are bounded.
-fn decode(bytes: &[u8]) -> Result<DynamicImage> {
-    let refuse = |e: &dyn std::fmt::Display| {
-        Refusal::new("", "a PNG or JPEG picture", e.to_string().replace('\n', " "), "copy or save it again")
-    };
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| refuse(&e))?;
+/// A reader of a picture whose sides and memory are bounded.
+fn reader(bytes: &[u8]) -> ImageResult<ImageReader<Cursor<&[u8]>>> {
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
     let mut limits = Limits::default();
     limits.max_image_width = Some(ImageReading::MOST_SIDE as u32);
     limits.max_image_height = Some(ImageReading::MOST_SIDE as u32);
     limits.max_alloc = Some(DECODE_BYTES);
     reader.limits(limits);
-    reader.decode().map_err(|e| refuse(&e))
+    Ok(reader)
+}
+
+fn refuse(e: ImageError) -> Refusal {
+    Refusal::new("", "a PNG or JPEG picture", e.to_string().replace('\n', " "), "copy or save it again")
+}
+
+/// Width and height, and whether a picture has colors; no pixel is decoded.
+fn header(bytes: &[u8]) -> Result<((u32, u32), bool)> {
+    let decoder = reader(bytes).and_then(ImageReader::into_decoder).map_err(refuse)?;
+    Ok((decoder.dimensions(), decoder.color_type().has_color()))
+}
+
+fn decode(bytes: &[u8]) -> Result<DynamicImage> {
+    reader(bytes).and_then(ImageReader::decode).map_err(refuse)
 }
 
 /// Brings the shorter side to `side` pixels; the other one follows, rounded.

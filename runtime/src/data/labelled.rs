@@ -50,7 +50,7 @@ pub(super) struct Labelled {
 }
 
 /// Where the files are.
-struct Place {
+pub(super) struct Place {
     path: PathBuf,
     kind: &'static Kind,
     /// `test`, or what stands for it.
@@ -58,18 +58,14 @@ struct Place {
     classes: Vec<String>,
 }
 
-impl Labelled {
-    /// Reads all files of a kind once; what they tell is filled into `description`.
-    pub(super) fn open(
-        path: &Path,
-        kind: &'static Kind,
-        mut description: Description,
-        make: MakeDecode,
-    ) -> Result<Self> {
-        let mut place = Place { path: path.into(), kind, test: "test", classes: Vec::new() };
+impl Place {
+    /// Finds the classes of the training part; `look` is shown the bytes of all its files, and its messages do not name them.
+    pub(super) fn open(path: &Path, kind: &'static Kind, mut look: impl FnMut(&[u8]) -> Result<()>) -> Result<Self> {
+        let mut place = Self { path: path.into(), kind, test: "test", classes: Vec::new() };
         let mut classes = BTreeSet::new();
         let (mut files, mut file) = (place.files("train")?, File::default());
         while files.next(&mut file)? {
+            look(&file.bytes).map_err(|e| e.within(&file.at))?;
             if !classes.contains(&file.class) {
                 classes.insert(file.class.clone());
             }
@@ -79,18 +75,21 @@ impl Labelled {
         }
         if classes.len() < 2 {
             let expected = format!("files train/CLASS/{} of at least 2 classes", kind.files());
-            let found = format!("{} classes", classes.len());
-            return Err(Refusal::new(
-                path.display(),
-                expected,
-                found,
-                "name the folder or tar that holds train and test",
-            ));
+            let (found, action) =
+                (format!("{} classes", classes.len()), "name the folder or tar that holds train and test");
+            return Err(Refusal::new(path.display(), expected, found, action));
         }
         place.classes = classes.into_iter().collect();
         if !place.files("test")?.next(&mut file)? {
             place.test = "val";
         }
+        Ok(place)
+    }
+}
+
+impl Labelled {
+    /// Reads all files once; what they tell is filled into `description`.
+    pub(super) fn open(place: Place, mut description: Description, make: MakeDecode) -> Result<Self> {
         let (place, mut hash) = (Arc::new(place), Sha256::new());
         let mut counts = [0; 2];
         for (split, n) in [Split::Train, Split::Test].into_iter().zip(&mut counts) {
@@ -104,14 +103,14 @@ impl Labelled {
             }
         }
         if counts[1] == 0 {
-            let expected = format!("files test/CLASS/{}", kind.files());
-            return Err(Refusal::new(path.display(), expected, "none", "put a test part beside train"));
+            let expected = format!("files test/CLASS/{}", place.kind.files());
+            return Err(Refusal::new(place.path.display(), expected, "none", "put a test part beside train"));
         }
         [description.n_train, description.n_test] = counts;
         description.classes.clone_from(&place.classes);
-        description.sha256 = match path.is_dir() {
+        description.sha256 = match place.path.is_dir() {
             true => hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
-            false => sha256_of(&[path])?,
+            false => sha256_of(&[&place.path])?,
         };
         Ok(Self { description, place, make })
     }
@@ -125,18 +124,6 @@ impl Dataset for Labelled {
     fn read(&self, split: Split) -> Result<Box<dyn Samples>> {
         Ok(Box::new(Rows::open(&self.place, split, (self.make)())?))
     }
-}
-
-/// The bytes of the first file of the training part, and how messages name it; for what is told by it.
-#[cfg(feature = "images")]
-pub(super) fn first(path: &Path, kind: &'static Kind) -> Result<(String, Vec<u8>)> {
-    let place = Place { path: path.into(), kind, test: "test", classes: Vec::new() };
-    let mut file = File::default();
-    if place.files("train")?.next(&mut file)? {
-        return Ok((file.at, file.bytes));
-    }
-    let expected = format!("files train/CLASS/{}", kind.files());
-    Err(Refusal::new(path.display(), expected, "none", "name the folder or tar that holds train and test"))
 }
 
 struct Rows {

@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::audio::{AudioReading, FrontEnd};
-use super::labelled::{Decode, Kind, Labelled};
+use super::labelled::{Decode, Kind, Labelled, Place};
 use super::{Dataset, Description, Reading, Sample};
 use crate::error::{Refusal, Result};
 
@@ -17,6 +17,7 @@ pub(super) fn open(path: &Path, reading: Option<&Reading>) -> Result<Box<dyn Dat
         Some(Reading::Audio(audio)) => audio.clone(),
         _ => AudioReading::mlperf_tiny(),
     };
+    let place = Place::open(path, &KIND, |_| Ok(()))?;
     let (shape, layout) = audio.sample_shape();
     let description = Description {
         shape,
@@ -30,7 +31,7 @@ pub(super) fn open(path: &Path, reading: Option<&Reading>) -> Result<Box<dyn Dat
     };
     let made = audio.clone();
     let decode = move || -> Box<dyn Decode> { Box::new(Recordings::new(&made)) };
-    Ok(Box::new(Labelled::open(path, &KIND, description, Box::new(decode))?))
+    Ok(Box::new(Labelled::open(place, description, Box::new(decode))?))
 }
 
 struct Recordings {
