@@ -1,6 +1,11 @@
-//! Curves as inline SVG: told apart by color and by dash, readable in light and dark (`report.rs` has the colors).
+//! Curves as inline SVG: told apart by color and by dash, readable in light and dark.
 
 use std::fmt::Write;
+use std::ops::Range;
+
+use plotters::coord::Shift;
+use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
+use plotters::prelude::*;
 
 /// A curve.
 pub struct Series {
@@ -10,17 +15,33 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
-/// Looks of curves that differ: classes `c0`, `c1`, … of the style sheet. More curves begin again.
-pub const LOOKS: usize = 6;
+/// A color of pictures: the SVG has that of light pages, and [`style`] puts the page's variable in its place.
+struct Ink {
+    variable: &'static str,
+    light: RGBColor,
+    dark: &'static str,
+    dashes: &'static str,
+}
 
-const WIDTH: f64 = 400.0;
-const HEIGHT: f64 = 240.0;
-const LEFT: f64 = 48.0;
-const RIGHT: f64 = 10.0;
-const TOP: f64 = 10.0;
-const BOTTOM: f64 = 34.0;
+const GRID: Ink = Ink { variable: "line", light: RGBColor(0xd8, 0xd8, 0xdc), dark: "#3a3b40", dashes: "none" };
+/// Looks of curves that differ. More curves begin again.
+#[rustfmt::skip]
+const LOOKS: [Ink; 6] = [
+    Ink { variable: "c0", light: RGBColor(0x0b, 0x62, 0xc4), dark: "#6cb2ff", dashes: "none" },
+    Ink { variable: "c1", light: RGBColor(0xb4, 0x48, 0x0a), dark: "#ff9d5c", dashes: "28 12" },
+    Ink { variable: "c2", light: RGBColor(0x21, 0x7a, 0x3c), dark: "#6fd38c", dashes: "8 12" },
+    Ink { variable: "c3", light: RGBColor(0x8a, 0x2b, 0xa8), dark: "#d592ee", dashes: "36 12 8 12" },
+    Ink { variable: "c4", light: RGBColor(0x8c, 0x6d, 0x00), dark: "#e3c34b", dashes: "48 16" },
+    Ink { variable: "c5", light: RGBColor(0xa3, 0x19, 0x4f), dark: "#ff86ac", dashes: "16 8" },
+];
 
-/// An interval of numbers and where its ticks are.
+/// Pictures have whole coordinates: they are drawn four times as large as they are shown.
+const SCALE: u32 = 4;
+const SIZE: (u32, u32) = (400 * SCALE, 240 * SCALE);
+const SAMPLE: (u32, u32) = (32 * SCALE, 8 * SCALE);
+const STROKE: u32 = 7;
+
+/// An interval of numbers and where its ticks are. The crate's own has ticks between epochs and may name five decimals only.
 struct Axis {
     low: f64,
     high: f64,
@@ -28,30 +49,84 @@ struct Axis {
 }
 
 impl Axis {
-    /// Around all values, ending at ticks of 1, 2 or 5 times a power of ten, about `n` of them, `least` apart.
+    /// Around all values, ending at ticks of 1, 2 or 5 times a power of ten, about `n` of them, `least` apart, and no nearer
+    /// than floats can tell.
     fn around(values: impl Iterator<Item = f64>, n: f64, least: f64) -> Self {
+        let values = values.map(|x| x.clamp(-1e300, 1e300));
         let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));
-        let (low, high) = if low < high { (low, high) } else { (low - 0.5, low + 0.5) };
-        let raw = ((high - low) / n).max(least);
+        let largest = low.abs().max(high.abs());
+        let half = (0.1 * largest).max(0.5);
+        let (low, high) = if low < high { (low, high) } else { (low - half, low + half) };
+        let raw = ((high - low) / n).max(least).max(1e-12 * largest).max(1e-300);
         let power = 10_f64.powf(raw.log10().floor());
         let step = power * [1.0, 2.0, 5.0, 10.0].into_iter().find(|m| m * power >= raw * 0.999).unwrap_or(10.0);
         Self { low: (low / step).floor() * step, high: (high / step).ceil() * step, step }
     }
+}
 
-    fn share(&self, x: f64) -> f64 {
-        (x - self.low) / (self.high - self.low)
+impl Ranged for Axis {
+    type FormatOption = NoDefaultFormatting;
+    type ValueType = f64;
+
+    fn map(&self, x: &f64, (from, to): (i32, i32)) -> i32 {
+        let share = ((x - self.low) / (self.high - self.low)).clamp(0.0, 1.0);
+        from + (share * f64::from(to - from)).round() as i32
     }
 
-    fn ticks(&self) -> impl Iterator<Item = f64> {
+    fn key_points<Hint: KeyPointHint>(&self, hint: Hint) -> Vec<f64> {
+        if hint.weight().allow_light_points() {
+            return Vec::new();
+        }
         let n = ((self.high - self.low) / self.step).round() as usize;
-        (0..=n).map(|i| self.low + i as f64 * self.step)
+        (0..=n).map(|i| self.low + i as f64 * self.step).collect()
     }
 
-    /// As many decimals as the step has.
-    fn label(&self, x: f64) -> String {
-        let decimals = (-self.step.log10().floor()).clamp(0.0, 9.0) as usize;
-        format!("{:.decimals$}", if x.abs() < self.step * 1e-6 { 0.0 } else { x })
+    fn range(&self) -> Range<f64> {
+        self.low..self.high
     }
+}
+
+impl ValueFormatter<f64> for Axis {
+    /// As many digits as tell ticks apart; large numbers by their power of ten.
+    fn format_ext(&self, x: &f64) -> String {
+        let x = if x.abs() < self.step * 1e-6 { 0.0 } else { *x };
+        let place = self.step.log10().floor();
+        if place >= 4.0 {
+            let digits = (x.abs().log10().floor() - place).clamp(0.0, 9.0) as usize;
+            return format!("{x:.digits$e}");
+        }
+        let decimals = (-place).clamp(0.0, 9.0) as usize;
+        format!("{x:.decimals$}")
+    }
+}
+
+/// The style sheet of pictures: `--line`, `--c0`, `--c1`, … and what has their colors. Text is `--soft`.
+pub fn style() -> String {
+    let (mut light, mut dark, mut rules) = (String::new(), String::new(), String::new());
+    for ink in std::iter::once(&GRID).chain(&LOOKS) {
+        let Ink { variable, light: RGBColor(r, g, b), dark: in_the_dark, dashes } = ink;
+        let hex = format!("#{r:02X}{g:02X}{b:02X}");
+        let _ = write!(light, " --{variable}: {hex};");
+        let _ = write!(dark, " --{variable}: {in_the_dark};");
+        let _ = writeln!(rules, "[stroke=\"{hex}\"] {{ stroke: var(--{variable}); stroke-dasharray: {dashes}; }}");
+        let _ = writeln!(rules, "[fill=\"{hex}\"] {{ fill: var(--{variable}); }}");
+    }
+    format!(
+        ":root {{{light} }}\n@media (prefers-color-scheme: dark) {{ :root {{{dark} }} }}\n{rules}\
+         svg text {{ font-family: inherit; fill: var(--soft); }}\n"
+    )
+}
+
+/// Whether a drawing is whole.
+pub type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+
+/// What is drawn on an area of this size, as an element `svg`.
+pub fn svg(size: (u32, u32), draw: impl FnOnce(&DrawingArea<SVGBackend, Shift>) -> Drawn) -> String {
+    let mut text = String::new();
+    let area = SVGBackend::with_string(&mut text, size).into_drawing_area();
+    draw(&area).and_then(|()| area.present()).expect("text takes whatever is drawn");
+    drop(area);
+    text
 }
 
 /// A picture of curves over `x_name`, whose ticks are at least `least` apart; `about` is what a screen reader says. Empty
@@ -63,45 +138,41 @@ pub fn lines(about: &str, (x_name, least): (&str, f64), series: &[Series]) -> St
     }
     let x_axis = Axis::around(points().map(|point| point.0), 6.0, least);
     let y_axis = Axis::around(points().map(|point| point.1), 5.0, 0.0);
-    let x = |value: f64| LEFT + x_axis.share(value) * (WIDTH - LEFT - RIGHT);
-    let y = |value: f64| HEIGHT - BOTTOM - y_axis.share(value) * (HEIGHT - TOP - BOTTOM);
-    let mut svg = format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">\n", escape(about));
-    let (right, bottom) = (WIDTH - RIGHT, HEIGHT - BOTTOM);
-    for tick in y_axis.ticks() {
-        let (at, label) = (y(tick), y_axis.label(tick));
-        let _ = writeln!(svg, "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right}\"/>");
-        let _ = writeln!(svg, "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{label}</text>", LEFT - 6.0, at + 4.0);
-    }
-    for tick in x_axis.ticks() {
-        let (at, label) = (x(tick), x_axis.label(tick));
-        let _ = writeln!(svg, "<path class=\"grid\" d=\"M{at:.1} {bottom}v4\"/>");
-        let _ = writeln!(svg, "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{label}</text>", bottom + 16.0);
-    }
-    let _ = writeln!(svg, "<text x=\"{right}\" y=\"{}\" text-anchor=\"end\">{x_name}</text>", HEIGHT - 4.0);
-    for (i, series) in series.iter().enumerate() {
-        let class = i % LOOKS;
-        let mut path = String::new();
-        for (j, point) in series.points.iter().enumerate() {
-            let _ = write!(path, "{}{:.1} {:.1}", if j == 0 { 'M' } else { 'L' }, x(point.0), y(point.1));
+    let svg = svg(SIZE, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .margin_top(10 * SCALE)
+            .margin_right(10 * SCALE)
+            .x_label_area_size(34 * SCALE)
+            .y_label_area_size(48 * SCALE)
+            .build_cartesian_2d(x_axis, y_axis)?;
+        chart
+            .configure_mesh()
+            .disable_x_mesh()
+            .bold_line_style(GRID.light.stroke_width(SCALE))
+            .axis_style(GRID.light.stroke_width(SCALE))
+            .set_all_tick_mark_size(3 * SCALE)
+            .label_style(("sans-serif", 16 * SCALE))
+            .x_desc(x_name)
+            .draw()?;
+        for (series, look) in series.iter().zip(LOOKS.iter().cycle()) {
+            // A curve of one point would not be seen.
+            let dot = if series.points.len() == 1 { 3 * SCALE } else { 0 };
+            let curve = LineSeries::new(series.points.iter().copied(), look.light.filled().stroke_width(STROKE));
+            chart.draw_series(curve.point_size(dot))?;
         }
-        let _ = writeln!(svg, "<path class=\"c{class}\" d=\"{path}\"/>");
-        if let [(only_x, only_y)] = series.points[..] {
-            let _ =
-                writeln!(svg, "<circle class=\"c{class}\" cx=\"{:.1}\" cy=\"{:.1}\" r=\"3\"/>", x(only_x), y(only_y));
-        }
-    }
-    svg.push_str("</svg>\n");
-    svg
+        Ok(())
+    });
+    format!("<div role=\"img\" aria-label=\"{}\">\n{svg}</div>\n", escape(about))
 }
 
 /// The names of curves beside a piece of each.
 pub fn legend(series: &[Series]) -> String {
     let mut html = String::from("<ul class=\"legend\">\n");
-    for (i, series) in series.iter().enumerate() {
-        let class = i % LOOKS;
-        let sample =
-            format!("<svg viewBox=\"0 0 32 8\" aria-hidden=\"true\"><path class=\"c{class}\" d=\"M0 4H32\"/></svg>");
-        let _ = writeln!(html, "<li>{sample} {}</li>", escape(&series.name));
+    for (series, look) in series.iter().zip(LOOKS.iter().cycle()) {
+        let (width, middle) = (SAMPLE.0 as i32, SAMPLE.1 as i32 / 2);
+        let piece = PathElement::new([(0, middle), (width, middle)], look.light.stroke_width(STROKE));
+        let sample = svg(SAMPLE, |area| area.draw(&piece));
+        let _ = writeln!(html, "<li><span aria-hidden=\"true\">{sample}</span> {}</li>", escape(&series.name));
     }
     html.push_str("</ul>\n");
     html
@@ -151,19 +222,59 @@ mod tests {
     }
 
     #[test]
+    fn labels_tell_ticks_apart() {
+        #[rustfmt::skip]
+        let cases: &[(f64, f64, &[&str])] = &[
+            (0.0,    0.5,    &["0.0", "0.5"]),
+            (0.915,  0.005,  &["0.915", "0.920"]),
+            (0.0,    1000.0, &["0", "1000"]),
+            (0.0,    5e4,    &["0e0", "5e4"]),
+            (1.01e6, 1e4,    &["1.01e6", "1.02e6"]),
+        ];
+        for &(low, step, expected) in cases {
+            let axis = Axis { low, high: low + step, step };
+            let labels: Vec<String> = [low, low + step].iter().map(|x| axis.format_ext(x)).collect();
+            assert_eq!(labels, expected);
+        }
+    }
+
+    #[test]
     fn every_coordinate_lies_in_the_picture() {
         let curve = |points: &[(f64, f64)]| Series { name: "<a & b>".into(), points: points.to_vec() };
         let series = [curve(&[(1.0, 2.3), (2.0, 0.1), (3.0, 1e-9)]), curve(&[(1.0, 1e6)])];
         let svg = lines("loss \"x\"", ("epoch", 1.0), &series);
         assert!(svg.contains("aria-label=\"loss &quot;x&quot;\"") && svg.contains("<circle"));
-        for path in svg.split("class=\"c").skip(1).filter_map(|s| s.split_once("d=\"M")).map(|(_, d)| d) {
-            for point in path.split('"').next().unwrap_or_default().split('L') {
-                let (x, y) = point.split_once(' ').unwrap_or_default();
-                let (x, y): (f64, f64) = (x.parse().unwrap_or(-1.0), y.parse().unwrap_or(-1.0));
-                assert!((0.0..=WIDTH).contains(&x) && (0.0..=HEIGHT).contains(&y), "{point}");
-            }
+        let curves: Vec<&str> = svg.split(" points=\"").skip(1).filter_map(|s| s.split('"').next()).collect();
+        assert!(curves.iter().any(|points| points.split_whitespace().count() == 3));
+        for point in curves.iter().flat_map(|points| points.split_whitespace()) {
+            let (x, y) = point.split_once(',').unwrap_or_default();
+            let inside = |text: &str, size: u32| text.parse().is_ok_and(|at: u32| at <= size);
+            assert!(inside(x, SIZE.0) && inside(y, SIZE.1), "{point}");
         }
         assert!(legend(&series).contains("&lt;a &amp; b&gt;"));
         assert_eq!(lines("nothing", ("epoch", 1.0), &[curve(&[])]), "");
+    }
+
+    #[test]
+    fn the_largest_and_smallest_numbers_are_drawn() {
+        let extremes = [f64::MAX, -f64::MAX, 1e300, 1e20, 1e16 + 2.0, 1.0, 1.0 + f64::EPSILON, 5e-324, 0.0];
+        for (a, b) in extremes.iter().flat_map(|&a| extremes.map(|b| (a, b))) {
+            let curve = Series { name: String::new(), points: vec![(1.0, a), (2.0, b)] };
+            let labels = lines("", ("epoch", 1.0), &[curve]).matches("<text").count();
+            assert!((4..20).contains(&labels), "{a:e} and {b:e}: {labels} labels");
+        }
+    }
+
+    #[test]
+    fn every_color_of_a_picture_is_one_of_the_page() {
+        let curves: Vec<Series> =
+            (0..8).map(|i| Series { name: String::new(), points: vec![(f64::from(i), 1.0)] }).collect();
+        let (svg, style) = (lines("", ("epoch", 1.0), &curves) + &legend(&curves), style());
+        for attribute in ["stroke", "fill"] {
+            for value in svg.split(&format!(" {attribute}=\"")).skip(1).filter_map(|s| s.split('"').next()) {
+                let is_text = attribute == "fill" && value == "#000000";
+                assert!(value == "none" || is_text || style.contains(&format!("[{attribute}=\"{value}\"]")), "{value}");
+            }
+        }
     }
 }

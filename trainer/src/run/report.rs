@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::fit::Epoch;
 use super::monitor;
-use super::plot::{Series, escape, legend, lines};
+use super::plot::{self, Series, escape, legend, lines};
 use super::results::{Insight, Results};
 use super::table;
 
@@ -23,10 +23,8 @@ pub struct Curve {
 }
 
 const STYLE: &str = "
-:root { color-scheme: light dark; --text: #1c1c1e; --page: #fff; --line: #d8d8dc; --soft: #5f6066;
-  --c0: #0b62c4; --c1: #b4480a; --c2: #217a3c; --c3: #8a2ba8; --c4: #8c6d00; --c5: #a3194f; }
-@media (prefers-color-scheme: dark) { :root { --text: #ececf0; --page: #16171a; --line: #3a3b40; --soft: #a5a6ad;
-  --c0: #6cb2ff; --c1: #ff9d5c; --c2: #6fd38c; --c3: #d592ee; --c4: #e3c34b; --c5: #ff86ac; } }
+:root { color-scheme: light dark; --text: #1c1c1e; --page: #fff; --soft: #5f6066; }
+@media (prefers-color-scheme: dark) { :root { --text: #ececf0; --page: #16171a; --soft: #a5a6ad; } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page); max-width: 60rem;
   margin: 0 auto; padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } .soft { color: var(--soft); }
@@ -34,13 +32,9 @@ h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2rem; } .soft { co
 th, td { padding: .3rem .8rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 .curves { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
-figure { margin: 0; max-width: 30rem; } figure svg { width: 100%; height: auto; } svg text { font-size: 12px; fill: var(--soft); }
-svg path { fill: none; stroke-width: 1.8; } svg .grid { stroke: var(--line); stroke-width: 1; }
+figure { margin: 0; max-width: 30rem; } figure svg { width: 100%; height: auto; }
 .legend { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; }
-.legend svg { width: 32px; height: 8px; }
-.c0 { stroke: var(--c0); } .c1 { stroke: var(--c1); stroke-dasharray: 7 3; } .c2 { stroke: var(--c2); stroke-dasharray: 2 3; }
-.c3 { stroke: var(--c3); stroke-dasharray: 9 3 2 3; } .c4 { stroke: var(--c4); stroke-dasharray: 12 4; }
-.c5 { stroke: var(--c5); stroke-dasharray: 4 2; } pre { overflow-x: auto; font-size: .85rem; }
+.legend svg { width: 32px; height: 8px; } pre { overflow-x: auto; font-size: .85rem; }
 ";
 
 /// The page.
@@ -49,7 +43,8 @@ pub fn render(results: &Results, classes: &[String], curves: &[Curve], recipe: &
     let mut html = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{name}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{name}</h1>\n"
+         <title>{name}</title>\n<style>{STYLE}{}</style>\n</head>\n<body>\n<h1>{name}</h1>\n",
+        plot::style()
     );
     results_table(&mut html, results);
     for line in table::parts(results) {
