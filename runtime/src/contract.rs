@@ -39,7 +39,7 @@ pub enum Task {
     Classification,
 }
 
-/// What goes in: `x = (raw * scale - mean) / std`, mean and std one number or one a channel.
+/// What goes in: `x = (raw * scale - mean) / std`, mean and std one number or one a channel (a table's are its columns).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputContract {
@@ -53,9 +53,9 @@ pub struct InputContract {
     pub layout: String,
     /// Factor of the raw values.
     pub scale: f32,
-    /// Subtracted after scaling; one number, or one a channel.
+    /// Subtracted after scaling; one number, or one a channel or column.
     pub mean: Vec<f32>,
-    /// Divided by at last; one number, or one a channel.
+    /// Divided by at last; one number, or one a channel or column.
     pub std: Vec<f32>,
     /// How files become the raw values of a sample, where their format leaves it open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -87,10 +87,12 @@ pub enum Meaning {
 }
 
 impl InputContract {
-    /// Channels, and elements of each: `(C, rest)`. A layout without the letter C is one channel.
+    /// Channels, and elements of each: `(C, rest)`. Each column of a table (`F`) is one; another layout without the letter
+    /// C is one channel.
     fn channels(&self) -> (usize, usize) {
         let elements: usize = self.shape.iter().product();
-        let channels = self.layout.find('C').and_then(|i| self.shape.get(i)).copied().unwrap_or(1);
+        let place = if self.layout == "F" { Some(0) } else { self.layout.find('C') };
+        let channels = place.and_then(|i| self.shape.get(i)).copied().unwrap_or(1);
         (channels, elements / channels.max(1))
     }
 

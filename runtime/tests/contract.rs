@@ -99,6 +99,15 @@ fn raw_values_are_scaled_by_channel_and_moved_to_the_layout() {
     contract.input.std = vec![1.0];
     contract.prepare(&raw, &mut x);
     assert_eq!(x, [1.0, 2.0, 3.0, 10.0, 20.0, 30.0]);
+    // Each column of a table may have its own.
+    contract.input.mean = vec![1.0, 2.0, 3.0, 10.0, 20.0, 40.0];
+    contract.input.std = vec![2.0, 1.0, 1.0, 1.0, 1.0, 5.0];
+    contract.check().unwrap();
+    contract.prepare(&raw, &mut x);
+    assert_eq!(x, [0.0, 0.0, 0.0, 0.0, 0.0, -2.0]);
+    contract.input.mean.pop();
+    let refusal = contract.check().unwrap_err().to_string();
+    assert!(refusal.contains("input.mean: expected 1 or 6 numbers, found 5"), "{refusal}");
 }
 
 #[test]

@@ -120,7 +120,8 @@ fn contract(description: &Description, train: &Samples, normalize: Normalize) ->
         contract.input.scale = 1.0;
     }
     if normalize == Normalize::Standard {
-        let channels = if description.layout.starts_with('C') { description.shape[0] } else { 1 };
+        // A table's columns are as unlike as channels.
+        let channels = if description.layout.starts_with(['C', 'F']) { description.shape[0] } else { 1 };
         let (mean, std) = statistics(train, channels, f64::from(contract.input.scale));
         (contract.input.mean, contract.input.std) = (mean, std);
     }

@@ -162,6 +162,23 @@ fn statistics_are_those_of_each_channel_and_a_constant_one_is_not_stretched() {
 }
 
 #[test]
+fn a_table_is_standardized_column_by_column() {
+    let folder = std::env::temp_dir().join(format!("kd-columns-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let table = "income,age,label\n100000,0.25,a\n300000,0.75,b\n";
+    ["train.csv", "test.csv"].iter().for_each(|name| std::fs::write(folder.join(name), table).unwrap());
+    let section = Data { format: "csv".into(), path: folder.clone(), normalize: Normalize::Standard, ..digits() };
+    let data = prepared(&section, 1);
+    std::fs::remove_dir_all(folder).unwrap();
+    assert_eq!((&data.contract.input.mean, &data.contract.input.std), (&vec![2e5, 0.5], &vec![1e5, 0.25]));
+    let (mut batch, mut x) = (RawBatch::default(), Vec::new());
+    data.train.gather(&[0, 1], &mut batch);
+    scale(&data.contract, &batch.values, &mut x);
+    x.sort_by(f32::total_cmp);
+    assert_eq!(x, [-1.0, -1.0, 1.0, 1.0]);
+}
+
+#[test]
 fn refuses_classes_and_shares_that_leave_nothing() {
     let everything: Vec<String> = (0..10).map(|class| class.to_string()).collect();
     let cases = [

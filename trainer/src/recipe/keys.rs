@@ -183,7 +183,7 @@ static DATA: &[Key] = &[
     key(
         "normalize",
         "scaling of raw values: `none`; `unit`, to 0..1 where the format knows its range; `standard`, then to mean 0 and \
-         deviation 1 per channel of the training samples",
+         deviation 1 per channel of the training samples, of a table per column",
         Kind::Choice { default: "standard", known: &["none", "unit", "standard"] },
     ),
     key(

@@ -105,7 +105,7 @@ pub enum Normalize {
     None,
     /// To 0..1 where the format knows its range.
     Unit,
-    /// As `Unit`, then to mean 0 and deviation 1 per channel of the training samples.
+    /// As `Unit`, then to mean 0 and deviation 1 per channel of the training samples, of a table per column.
     Standard,
 }
 
