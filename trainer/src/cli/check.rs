@@ -10,7 +10,7 @@ use kd_runtime::{Refusal, Result, files};
 use serde::Serialize;
 
 use super::args::{Check, Format};
-use crate::data::{self, reading};
+use crate::data::{self, Prepared, reading};
 use crate::recipe::precheck::{Forecast, precheck};
 use crate::recipe::{Recipe, TeacherSource, parse};
 use crate::teacher::{self, Network};
@@ -65,17 +65,23 @@ struct Given {
 /// Prints the complete recipe, sizes, MACs, memory and whether the student can meet the budget.
 pub fn run(args: &Check, out: &mut dyn Write) -> Result<()> {
     let recipe = parse::read(&args.recipe, &args.overrides)?;
-    let (data, teachers) = if args.no_data { (nominal(&recipe)?, Vec::new()) } else { open(&recipe)? };
+    let (samples, prepared, teachers) = if args.no_data {
+        (nominal(&recipe)?, None, Vec::new())
+    } else {
+        let (data, teachers) = open(&recipe)?;
+        (found(&data), Some(data), teachers)
+    };
     let (teachers, opened): (Vec<Given>, Vec<Network>) = teachers.into_iter().unzip();
-    let site = Site { input: data.shape.clone(), classes: data.classes };
+    let site = Site { input: samples.shape.clone(), classes: samples.classes };
+    let forecast = precheck(&recipe, &site, prepared.as_ref(), &opened.iter().collect::<Vec<_>>())?;
     let text = recipe.to_toml();
     let checked = Checked {
         schema: "kd.check/1",
         recipe_sha256: recipe.sha256(),
         recipe: toml::from_str(&text).unwrap_or_default(),
-        data,
+        data: samples,
         teachers,
-        forecast: precheck(&recipe, &site, &opened.iter().collect::<Vec<_>>())?,
+        forecast,
     };
     let text = match args.format {
         Format::Json => json::pretty(&checked),
@@ -101,7 +107,7 @@ fn nominal(recipe: &Recipe) -> Result<Samples> {
 }
 
 /// Opens the data and the teachers that exist.
-fn open(recipe: &Recipe) -> Result<(Samples, Vec<(Given, Network)>)> {
+fn open(recipe: &Recipe) -> Result<(Prepared, Vec<(Given, Network)>)> {
     let data = data::prepare(recipe)?;
     let mut teachers = Vec::new();
     for given in recipe.teachers.iter().filter(|teacher| !matches!(teacher.source, TeacherSource::Arch { .. })) {
@@ -111,13 +117,16 @@ fn open(recipe: &Recipe) -> Result<(Samples, Vec<(Given, Network)>)> {
         let (name, sha256) = (network.name.clone(), network.sha256.clone());
         teachers.push((Given { name, sha256, parameters, macs }, network));
     }
-    let samples = Samples {
+    Ok((data, teachers))
+}
+
+fn found(data: &Prepared) -> Samples {
+    Samples {
         shape: data.description.shape.clone(),
         classes: data.description.classes.len(),
         counts: Some([data.train.len(), data.validation.len(), data.test.len()]),
         sha256: Some(data.description.sha256.clone()),
-    };
-    Ok((samples, teachers))
+    }
 }
 
 /// Comments behind the recipe, so that the whole can be saved as one.
@@ -154,6 +163,9 @@ fn write_lines(out: &mut String, checked: &Checked) -> std::fmt::Result {
         writeln!(out, "#           float {} KiB, training {training} MiB", kib(network.float_bytes))?;
         let memory = kib(network.int8_memory_bytes);
         writeln!(out, "#           int8 {} KiB, running {memory} KiB at least", kib(network.int8_bytes))?;
+    }
+    if let Some(peak) = checked.forecast.peak_bytes {
+        writeln!(out, "# memory    {} MiB at the peak, with the data", number(peak as f64 / (1 << 20) as f64))?;
     }
     for line in &checked.forecast.budget {
         let measured = number(line.measured.unwrap_or(f64::NAN));

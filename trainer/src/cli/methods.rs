@@ -159,7 +159,7 @@ fn markdown(methods: &[&Method], whole: bool) -> String {
 pub fn recipe(method: &Method) -> Option<String> {
     let text = recipe_text(method);
     let parsed = parse(&text, method.name, &[]).ok()?;
-    match precheck(&parsed, &Site { input: vec![1, 8, 8], classes: 10 }, &[]) {
+    match precheck(&parsed, &Site { input: vec![1, 8, 8], classes: 10 }, None, &[]) {
         // Too little memory or too few cores here say nothing of the recipe.
         Err(refusal) if refusal.exit != Exit::Lacking => None,
         _ => Some(text),

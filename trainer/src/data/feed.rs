@@ -15,6 +15,11 @@ use super::RawBatch;
 /// Batches that wait for the step in each loader's queue.
 const AHEAD: usize = 2;
 
+/// Batches that there are at once with so many loaders: in queues, being loaded, and the step's.
+pub fn most_batches(loaders: usize) -> usize {
+    if loaders == 0 { 1 } else { loaders * (AHEAD + 2) }
+}
+
 /// Loads the samples of these places into a batch.
 pub type Load<'a> = dyn Fn(&[usize], &mut RawBatch) -> Result<()> + Sync + 'a;
 
@@ -159,9 +164,7 @@ mod tests {
                 Ok(())
             });
             assert_eq!((done, &seen), (Ok(()), &batches), "{loaders} loaders");
-            // Those in the queue, the one that is loaded, and the one that the step has.
-            let most = if loaders == 0 { 1 } else { loaders * (AHEAD + 2) };
-            assert!(buffers.len() <= most, "{} buffers of {loaders} loaders", buffers.len());
+            assert!(buffers.len() <= most_batches(loaders), "{} buffers of {loaders} loaders", buffers.len());
         }
     }
 

@@ -59,6 +59,14 @@ pub struct Prepared {
     pub test: Samples,
 }
 
+impl Prepared {
+    /// Bytes of all samples, and of those that there were at once while the training part was split.
+    pub fn bytes(&self) -> [usize; 2] {
+        let held = self.train.bytes() + self.validation.bytes() + self.test.bytes();
+        [held, held + self.train.bytes() + self.validation.bytes()]
+    }
+}
+
 /// How many samples there are.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Counts {
@@ -147,6 +155,14 @@ impl Samples {
         Self { values: Values::U8(Vec::new()), labels: Vec::new(), elements }
     }
 
+    /// Without any sample, with room for `n`, if there is: a list that grows is there twice while it does.
+    fn with_room(elements: usize, n: usize) -> Self {
+        let mut bytes = Vec::new();
+        // Without room the list grows, and fails where it must.
+        let _ = bytes.try_reserve_exact(n.saturating_mul(elements));
+        Self { values: Values::U8(bytes), ..Self::new(elements) }
+    }
+
     /// Adds a sample; the first value that is no byte turns all into floats.
     fn push(&mut self, raw: &[f32], label: usize) {
         self.labels.push(label);
@@ -155,7 +171,10 @@ impl Samples {
                 bytes.extend(raw.iter().map(|&value| value as u8));
                 return;
             }
-            self.values = Values::F32(bytes.iter().map(|&byte| f32::from(byte)).collect());
+            let mut floats = Vec::new();
+            let _ = floats.try_reserve_exact(bytes.capacity());
+            floats.extend(bytes.iter().map(|&byte| f32::from(byte)));
+            self.values = Values::F32(floats);
         }
         if let Values::F32(floats) = &mut self.values {
             floats.extend_from_slice(raw);
@@ -171,6 +190,15 @@ impl Samples {
         }
         self.labels.iter().for_each(|&label| hash.update((label as u64).to_le_bytes()));
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// Bytes in memory.
+    fn bytes(&self) -> usize {
+        let values = match &self.values {
+            Values::U8(bytes) => bytes.len(),
+            Values::F32(floats) => size_of_val(&floats[..]),
+        };
+        values + size_of_val(&self.labels[..])
     }
 
     /// Number of samples.
@@ -209,7 +237,9 @@ impl Samples {
     /// A copy of the samples of these places.
     fn take(&self, places: &[usize]) -> Self {
         fn pick<T: Copy>(values: &[T], places: &[usize], elements: usize) -> Vec<T> {
-            places.iter().flat_map(|&place| &values[place * elements..(place + 1) * elements]).copied().collect()
+            let mut picked = Vec::with_capacity(places.len() * elements);
+            places.iter().for_each(|&p| picked.extend_from_slice(&values[p * elements..(p + 1) * elements]));
+            picked
         }
         let values = match &self.values {
             Values::U8(bytes) => Values::U8(pick(bytes, places, self.elements)),

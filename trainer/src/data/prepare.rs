@@ -76,7 +76,9 @@ fn excluded(section: &Data, description: &Description) -> Result<Vec<usize>> {
 }
 
 fn read(data: &dyn Dataset, split: Split) -> Result<Samples> {
-    let mut samples = Samples::new(data.description().shape.iter().product());
+    let Description { shape, n_train, n_test, .. } = data.description();
+    let n = if split == Split::Train { *n_train } else { *n_test };
+    let mut samples = Samples::with_room(shape.iter().product(), n);
     let mut sample = Sample::default();
     let mut stream = data.read(split)?;
     while stream.next(&mut sample)? {

@@ -83,6 +83,8 @@ fn samples_are_bytes_until_a_value_is_none() {
 fn the_parts_of_a_data_set_are_apart_and_the_same_for_one_seed() {
     let whole = prepared(&digits(), 1);
     assert_eq!([whole.train.len(), whole.validation.len(), whole.test.len()], [1438, 0, 359]);
+    let one = 64 + size_of::<usize>();
+    assert_eq!(whole.bytes(), [1797 * one, (1797 + 1438) * one], "pixels of a byte and a label");
     let section = Data { subset: 0.5, validation: 0.2, exclude_classes: vec!["3".into()], ..digits() };
     let parts = prepared(&section, 1);
     let (train, validation) = (rows(&parts.train), rows(&parts.validation));

@@ -117,7 +117,7 @@ impl<T: Real> Executor<T> {
             Refusal::new("threads", format!("{} threads", plan.threads), error, action)
                 .with_exit(kd_runtime::Exit::Lacking)
         })?;
-        let state = run::State::new(graph, plan, repeats)?;
+        let state = run::State::new(run::Planned::new(graph, plan, repeats)?);
         Ok(Self { threads, state })
     }
 
@@ -270,9 +270,14 @@ impl<T: Real> Executor<T> {
         graph
     }
 
-    /// Bytes of all buffers.
+    /// Bytes of all buffers, as they were planned.
     pub fn buffer_bytes(&self) -> usize {
-        self.state.buffer_elements() * size_of::<T>()
+        self.state.elements * size_of::<T>()
+    }
+
+    /// What [`Executor::buffer_bytes`] of a plan would be, without its buffers; `repeats`: for several passes.
+    pub fn planned_bytes(graph: &Graph, plan: &Plan, repeats: bool) -> Result<usize> {
+        Ok(run::Planned::<T>::new(graph, plan, repeats)?.elements() * size_of::<T>())
     }
 }
 

@@ -29,6 +29,17 @@ struct Bindings<T: Real> {
     places: Vec<Vec<Place>>,
 }
 
+/// A graph planned at its largest batch: how large its buffers will be, and none of them yet.
+pub struct Planned<T: Real> {
+    program: Program<T>,
+    parameters: Vec<Parameter<T>>,
+    bindings: Bindings<T>,
+    layout: Layout,
+    scratch: ScratchSize,
+    threads: usize,
+    repeats: bool,
+}
+
 /// All that a step needs, and what it leaves.
 pub struct State<T: Real> {
     /// The graph understood.
@@ -39,6 +50,8 @@ pub struct State<T: Real> {
     pub reached: Vec<bool>,
     /// Whether the layout bears several backward passes after a forward pass.
     pub repeats: bool,
+    /// [`Planned::elements`].
+    pub elements: usize,
     layout: Layout,
     buffers: Vec<Buffer<T>>,
     scratch: Scratch<T>,
@@ -144,26 +157,56 @@ fn scratch<T: Real>(kernels: &[Option<Box<dyn Kernel<T>>>]) -> ScratchSize {
     needs.fold(ScratchSize::default(), most)
 }
 
-impl<T: Real> State<T> {
+/// Elements that a buffer takes: [`Buffer::new`] lets one of a large page or more begin at a page.
+fn room<T>(len: usize) -> usize {
+    let page = (2 << 20) / size_of::<T>();
+    if len >= page { len + page } else { len }
+}
+
+impl<T: Real> Planned<T> {
     /// Plans everything at the largest batch; `repeats`: for several backward passes after a forward pass.
     pub fn new(graph: &kd_runtime::graph::Graph, plan: &Plan, repeats: bool) -> Result<Self> {
         let (program, parameters) = Program::new(graph, plan)?;
         let mut bindings = Bindings::new(&program, plan.batch)?;
         let layout = layout::plan(&program, &bindings.kernels, &bindings.lens, repeats);
         bindings.place(&program, &layout);
-        let needs = scratch(&bindings.kernels);
+        let scratch = scratch(&bindings.kernels);
+        Ok(Self { program, parameters, bindings, layout, scratch, threads: plan.threads, repeats })
+    }
+
+    /// Elements of the network's input.
+    fn input(&self) -> usize {
+        self.bindings.lens[self.program.graph.inputs[0].index()]
+    }
+
+    /// Elements of all buffers.
+    pub fn elements(&self) -> usize {
+        self.layout.sizes.iter().map(|&size| room::<T>(size)).sum::<usize>()
+            + room::<T>(self.input())
+            + room::<T>(self.scratch.shared)
+            + self.threads * room::<T>(self.scratch.lane)
+            + self.parameters.iter().map(|p| p.value.len() + p.gradient.len()).sum::<usize>()
+    }
+}
+
+impl<T: Real> State<T> {
+    /// Makes the buffers.
+    pub fn new(planned: Planned<T>) -> Self {
+        let (elements, input) = (planned.elements(), planned.input());
+        let Planned { program, parameters, bindings, layout, scratch, threads, repeats } = planned;
         let targets = program.steps.iter().map(|step| step.inputs.iter().map(|_| Gradient::default()).collect());
         let (asked, needed) = (program.taps.clone(), program.needed(&program.taps));
-        Ok(Self {
+        Self {
             reached: vec![false; parameters.len()],
             repeats,
+            elements,
             buffers: layout.sizes.iter().map(|&size| Buffer::new(size)).collect(),
             scratch: Scratch {
-                shared: Buffer::new(needs.shared),
-                lanes: (0..plan.threads).map(|_| Mutex::new(Buffer::new(needs.lane))).collect(),
+                shared: Buffer::new(scratch.shared),
+                lanes: (0..threads).map(|_| Mutex::new(Buffer::new(scratch.lane))).collect(),
                 moments: Moments::default(),
             },
-            input: Buffer::new(bindings.lens[program.graph.inputs[0].index()]),
+            input: Buffer::new(input),
             others: vec![None; program.root.len()],
             written: vec![false; program.root.len()],
             targets: targets.collect(),
@@ -176,18 +219,7 @@ impl<T: Real> State<T> {
             program,
             parameters,
             layout,
-        })
-    }
-
-    /// Elements of all buffers.
-    pub fn buffer_elements(&self) -> usize {
-        let lanes = self.scratch.lanes.iter().map(|lane| lane.lock().map_or(0, |lane| lane.len()));
-        let parameters = self.parameters.iter().map(|p| p.value.len() + p.gradient.len());
-        self.layout.sizes.iter().sum::<usize>()
-            + self.input.len()
-            + self.scratch.shared.len()
-            + lanes.sum::<usize>()
-            + parameters.sum::<usize>()
+        }
     }
 
     /// Takes the input of a step.

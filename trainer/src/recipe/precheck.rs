@@ -19,8 +19,8 @@ use serde::Serialize;
 
 use super::cross::needs_teacher;
 use super::values::suggest;
-use super::{Choice, Codistill, Recipe, Scheme, TeacherSource, Train};
-use crate::data::augment;
+use super::{Choice, Codistill, Recipe, Run, Scheme, TeacherSource, Train};
+use crate::data::{Prepared, augment, feed};
 use crate::exec::{Executor, Parameter, Plan};
 use crate::losses::ce::Targets;
 use crate::losses::pair::{LOGITS, cut, value_name};
@@ -30,12 +30,21 @@ use crate::schemes::terms::{Extended, Passes, extend};
 use crate::teacher;
 use crate::zoo::{self, Site};
 
+/// What the program itself holds: code, threads, the allocator's tables and what it keeps.
+const PROCESS_BYTES: u64 = 24 << 20;
+
+/// The largest batch that is planned to be known: kernels take memory of their own when they are.
+const MOST_PLANNED: usize = 64;
+
 /// What is known of a recipe before training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forecast {
     /// The student, then its assistants (without what is beside them while they are trained) and the teachers that the recipe
     /// trains.
     pub networks: Vec<Network>,
+    /// The largest resident size that a run will have: while the data is read, or a network is trained beside it; none
+    /// where the data is not open.
+    pub peak_bytes: Option<u64>,
     /// The budget's limits on size and memory, judged by the student's forecast; empty without a budget.
     pub budget: Vec<Line>,
 }
@@ -57,15 +66,21 @@ pub struct Network {
     pub int8_bytes: u64,
     /// Weights and activations that the engine holds to run the int8 model: the least that it needs.
     pub int8_memory_bytes: u64,
-    /// Parameters, gradients, activations and the optimizer's state while it is trained, and its teachers beside it.
+    /// What its training holds at most, beside the data: parameters, gradients, activations, the optimizer's state, its
+    /// teachers, batches that are loaded, and the judging and writing down of an epoch.
     pub training_bytes: u64,
 }
 
-/// Builds the networks of a recipe for this data and forecasts their cost. `given` are the teachers that exist: without
-/// them (`--no-data`) terms that read of a teacher are not built. Refuses what cannot be built, a tap that does
+/// Builds the networks of a recipe for this data and forecasts their cost. `data` is what is trained on, as far as it is
+/// open; `given` are the teachers that exist: without them (`--no-data`) terms that read of a teacher are not built. Refuses what cannot be built, a tap that does
 /// not exist, what this machine has too few cores or too little memory for ([`Exit::Lacking`]), and a student that cannot
 /// meet its budget's size or memory ([`Exit::VerdictFailed`]).
-pub fn precheck(recipe: &Recipe, site: &Site, given: &[&teacher::Network]) -> Result<Forecast> {
+pub fn precheck(
+    recipe: &Recipe,
+    site: &Site,
+    data: Option<&Prepared>,
+    given: &[&teacher::Network],
+) -> Result<Forecast> {
     check_threads(recipe.run.threads)?;
     augment::build(&recipe.data.augment, &site.input).map_err(|e| e.within("data.augment"))?;
     let mut built = Vec::new();
@@ -129,16 +144,21 @@ pub fn precheck(recipe: &Recipe, site: &Site, given: &[&teacher::Network]) -> Re
         is_whole: known,
         copies,
     };
-    let mut networks = vec![forecast(recipe, "student", &recipe.student, &recipe.train, &deployed, trained)?];
+    let mut networks = vec![forecast(recipe, data, "student", &recipe.student, &recipe.train, &deployed, trained)?];
     for (graph, name, arch) in &assistants {
         let trained = Trained::alone(graph, &recipe.train);
-        networks.push(forecast(recipe, name, arch, &recipe.train, graph, trained)?);
+        networks.push(forecast(recipe, data, name, arch, &recipe.train, graph, trained)?);
     }
     for (name, graph, arch, train) in &built {
-        networks.push(forecast(recipe, name, arch, train, graph, Trained::alone(graph, train))?);
+        networks.push(forecast(recipe, data, name, arch, train, graph, Trained::alone(graph, train))?);
     }
     let budget = recipe.budget.as_deref().map_or(Ok(Vec::new()), |path| judge(path, &networks[0]))?;
-    Ok(Forecast { networks, budget })
+    let training = networks.iter().map(|network| network.training_bytes).max().unwrap_or(0);
+    let peak_bytes = data.map(|data| {
+        let [held, reading] = data.bytes().map(|bytes| bytes as u64);
+        PROCESS_BYTES + reading.max(held + training)
+    });
+    Ok(Forecast { networks, peak_bytes, budget })
 }
 
 /// What assistant number `i` (from 0) is called.
@@ -178,14 +198,17 @@ fn contract(site: &Site) -> Contract {
 /// What a network costs: as it is kept, and as it is trained.
 fn forecast(
     recipe: &Recipe,
+    data: Option<&Prepared>,
     name: &str,
     arch: &Choice,
     train: &Train,
     graph: &Graph,
     trained: Trained<'_>,
 ) -> Result<Network> {
-    let needs = trained.needs(train, recipe.run.threads).map_err(|e| e.within(name))?;
-    let training_bytes = needs.check(train.batch, available_bytes()).map_err(|e| e.within(name))? as u64;
+    let validation = data.map_or(0, |data| data.validation.len());
+    let needs = trained.needs(train, &recipe.run, validation).map_err(|e| e.within(name))?;
+    let batch = data.map_or(train.batch, |data| train.batch.min(data.train.len()));
+    let bytes = check_memory(&|batch| needs.bytes(batch), batch, available_bytes()).map_err(|e| e.within(name))?;
     let stats = graph.stats()?;
     let int8 = int8(graph)?;
     let engine = Engine::new(&int8, 1)?;
@@ -197,7 +220,7 @@ fn forecast(
         float_bytes: onnx::write(graph).len() as u64,
         int8_bytes: onnx::write(&int8).len() as u64,
         int8_memory_bytes: (engine.arena_bytes() + engine.weights_bytes()) as u64,
-        training_bytes,
+        training_bytes: bytes as u64,
     })
 }
 
@@ -238,11 +261,20 @@ struct Trained<'a> {
     copies: usize,
 }
 
-/// Bytes of training: with a batch of one sample, and of each further one.
-#[derive(Clone, Copy, Debug)]
-struct Needs {
-    one: usize,
-    each: usize,
+/// What is known of training at any batch.
+struct Needs<'a> {
+    trained: Trained<'a>,
+    threads: usize,
+    loaders: usize,
+    /// Validation samples.
+    validation: usize,
+    /// Elements of a sample, and of what losses read of one.
+    sample: usize,
+    read: usize,
+    /// Bytes that do not grow with the batch, beside the plan's: what losses and the optimizer hold, copies of parameters.
+    held: usize,
+    /// Bytes while an epoch is written down.
+    written: usize,
 }
 
 impl<'a> Trained<'a> {
@@ -252,55 +284,91 @@ impl<'a> Trained<'a> {
         Self { graph, taps: Vec::new(), own: Vec::new(), passes, teachers: Vec::new(), is_whole: true, copies: 1 }
     }
 
-    /// Bytes of training. Buffers grow with the batch, parameters do not: two small plans, one after the other, tell what a
-    /// large one would take.
-    fn needs(self, train: &Train, threads: usize) -> Result<Needs> {
-        let buffers = |batch| -> Result<(Executor<f32>, usize)> {
-            let plan = Plan { batch, taps: self.taps.clone(), backward: true, threads };
-            let executor = match self.passes.several() {
-                true => Executor::for_several_passes(self.graph, &plan)?,
-                false => Executor::new(self.graph, &plan)?,
-            };
-            let mut bytes = executor.buffer_bytes();
-            for (graph, taps) in &self.teachers {
-                let plan = Plan { batch, taps: taps.clone(), backward: false, threads };
-                bytes += Executor::<f32>::new(graph, &plan).map_err(|e| e.within("teacher"))?.buffer_bytes();
-            }
-            Ok((executor, bytes))
-        };
-        let (one, parameters) = {
-            let (mut executor, bytes) = buffers(1)?;
-            let network = executor.buffer_bytes();
-            executor.adopt(self.own);
-            if self.is_whole {
-                check_groups(&train.groups, executor.parameters())?;
-            }
-            let gradients: usize = executor.parameters().iter().map(|p| size_of_val(&p.gradient[..])).sum();
-            let (split, gathers) = (usize::from(self.passes.split), usize::from(train.accumulate > 1));
-            let state =
-                Stepper::new(train, &executor).state().iter().map(|(_, values)| size_of_val(*values)).sum::<usize>();
-            (bytes, state + gradients * (split + gathers * (1 + split)) + executor.buffer_bytes() - network)
-        };
-        let each = buffers(2)?.1.saturating_sub(one);
-        Ok(Needs { one: self.copies * (one + parameters), each: self.copies * each })
+    /// What its training needs, seen by a plan for one sample.
+    fn needs(mut self, train: &Train, run: &Run, validation: usize) -> Result<Needs<'a>> {
+        let plan = Plan { batch: 1, taps: self.taps.clone(), backward: true, threads: run.threads };
+        let mut executor = Executor::<f32>::new(self.graph, &plan)?;
+        let network = executor.network_parameters();
+        let read = self.taps.iter().map(|tap| Ok(executor.tap_shape(executor.tap(tap)?).iter().product::<usize>()));
+        let read = read.sum::<Result<usize>>()?;
+        executor.adopt(std::mem::take(&mut self.own));
+        if self.is_whole {
+            check_groups(&train.groups, executor.parameters())?;
+        }
+        let parameters = executor.parameters();
+        let gradients: usize = parameters.iter().map(|p| size_of_val(&p.gradient[..])).sum();
+        let own = parameters[network..].iter().map(|p| size_of_val(&p.value[..]) + size_of_val(&p.gradient[..]));
+        let (split, gathers) = (usize::from(self.passes.split), usize::from(train.accumulate > 1));
+        let state: usize = Stepper::new(train, &executor).state().iter().map(|(_, values)| size_of_val(*values)).sum();
+        let teachers: usize = self.teachers.iter().map(|(graph, _)| weights(graph)).sum();
+        let weights = weights(self.graph);
+        let sample = self.graph.value(self.graph.inputs[0]).shape.bind(1).iter().product();
+        // The network as it was given, as it was planned and as it is selected; a teacher as it was given and planned.
+        let copies = 3 * weights + 2 * teachers;
+        let held = own.sum::<usize>() + state + gradients * (split + gathers * (1 + split)) + copies;
+        // A checkpoint is all arrays, once for their hash and once for the file.
+        let written = 2 * (2 * weights + state);
+        let Run { threads, loaders, .. } = *run;
+        Ok(Needs { trained: self, threads, loaders, validation, sample, read, held, written })
     }
 }
 
-impl Needs {
-    /// Bytes with a batch; refused if they are more than this machine has left, naming the batch that would fit.
-    fn check(self, batch: usize, available: Option<usize>) -> Result<usize> {
-        let needed = self.each.saturating_mul(batch - 1).saturating_add(self.one);
-        let Some(available) = available.filter(|&available| needed > available) else { return Ok(needed) };
-        let expected = format!("training that fits the {} MiB that are free", available >> 20);
-        let found = format!("{} MiB with a batch of {batch}", needed >> 20);
-        let action = match available.checked_sub(self.one) {
-            Some(left) => {
-                format!("lower the batch to {}, or use a machine with more memory", 1 + left / self.each.max(1))
-            }
-            None => "use a machine with more memory: not even a batch of 1 fits".into(),
-        };
-        Err(Refusal::new("memory", expected, found, action).with_exit(Exit::Lacking))
+impl Needs<'_> {
+    /// Bytes of training with a batch: beyond [`MOST_PLANNED`] as they grow up to it.
+    fn bytes(&self, batch: usize) -> Result<usize> {
+        if batch <= MOST_PLANNED {
+            return self.planned(batch);
+        }
+        let (half, whole) = (self.planned(MOST_PLANNED / 2)?, self.planned(MOST_PLANNED)?);
+        let more = (batch - MOST_PLANNED).saturating_mul(whole.saturating_sub(half));
+        Ok(whole.saturating_add(more / (MOST_PLANNED / 2)))
     }
+
+    /// The same, as it is planned.
+    fn planned(&self, batch: usize) -> Result<usize> {
+        let Self { trained, threads, sample, .. } = self;
+        let planned = |graph: &Graph, batch: usize, taps: &[String], backward: bool| {
+            let plan = Plan { batch, taps: taps.to_vec(), backward, threads: *threads };
+            Executor::<f32>::planned_bytes(graph, &plan, backward && trained.passes.several())
+        };
+        let mut learning = planned(trained.graph, batch, &trained.taps, true)?;
+        for (graph, taps) in &trained.teachers {
+            learning += planned(graph, batch, taps, false).map_err(|e| e.within("teacher"))?;
+        }
+        // What each network is fed, and of what losses read the gradient of one term and of all.
+        let floats = (1 + trained.teachers.len()) * sample + 2 * self.read;
+        learning += batch * floats * size_of::<f32>();
+        let loaded = feed::most_batches(self.loaders) * batch * sample * size_of::<f32>();
+        let asked = self.validation.min(batch);
+        let judged = match asked {
+            0 => 0,
+            _ => planned(trained.graph, asked, &[], false)? + 2 * asked * sample * size_of::<f32>(),
+        };
+        Ok(trained.copies * (learning + self.held) + loaded + judged.max(self.written))
+    }
+}
+
+/// Bytes of a network's initializers.
+fn weights(graph: &Graph) -> usize {
+    graph.initializers.values().map(|tensor| tensor.len() * size_of::<f32>()).sum()
+}
+
+/// Bytes with a batch; refused if they are more than this machine has left, naming the batch that would fit.
+fn check_memory(bytes: &dyn Fn(usize) -> Result<usize>, batch: usize, available: Option<usize>) -> Result<usize> {
+    let needed = bytes(batch)?;
+    let Some(available) = available.filter(|&available| needed > available) else { return Ok(needed) };
+    let expected = format!("training that fits the {} MiB that are free", available >> 20);
+    let found = format!("{} MiB with a batch of {batch}", needed >> 20);
+    let (mut fits, mut exceeds) = (0, batch);
+    while exceeds - fits > 1 {
+        let middle = fits.midpoint(exceeds);
+        *if bytes(middle)? > available { &mut exceeds } else { &mut fits } = middle;
+    }
+    let action = match fits {
+        0 => "use a machine with more memory: not even a batch of 1 fits".into(),
+        _ => format!("lower the batch to {fits}, or use a machine with more memory"),
+    };
+    Err(Refusal::new("memory", expected, found, action).with_exit(Exit::Lacking))
 }
 
 /// Refuses a group that no parameter is in, and groups that leave nothing to train.
@@ -361,7 +429,7 @@ mod tests {
             let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
             let data = data::prepare(&recipe).expect("digits");
             let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
-            let forecast = precheck(&recipe, &site, &[]).expect("a forecast").networks[0].clone();
+            let forecast = precheck(&recipe, &site, Some(&data), &[]).expect("a forecast").networks[0].clone();
             let mut graph = zoo::build(&recipe.student, &site, 7).expect("a network");
             let mut rng = Rng::new(1, Purpose::Shuffle, 0, 0);
             for tensor in graph.initializers.values_mut().filter(|tensor| tensor.element() == ElementType::F32) {
@@ -381,16 +449,40 @@ mod tests {
     }
     #[test]
     fn too_large_a_batch_is_refused_with_the_one_that_fits() {
-        let needs = Needs { one: 1 << 20, each: 1000 };
-        assert_eq!(needs.check(1 << 20, None), Ok((1 << 20) + 1000 * ((1 << 20) - 1)));
+        let bytes = |batch| Ok((1 << 20) + 1000 * (batch - 1));
+        let check = |batch, free| check_memory(&bytes, batch, free);
+        assert_eq!(check(1 << 20, None), bytes(1 << 20));
         let free = 3 << 20;
-        let refusal = needs.check(5000, Some(free)).expect_err("too much");
+        let refusal = check(5000, Some(free)).expect_err("too much");
         let expected = "memory: expected training that fits the 3 MiB that are free, found 5 MiB with a batch of 5000; lower \
                         the batch to 2098, or use a machine with more memory";
         assert_eq!((refusal.to_string().as_str(), refusal.exit), (expected, Exit::Lacking));
-        assert!(needs.check(2098, Some(free)).is_ok() && needs.check(2099, Some(free)).is_err());
-        let none = needs.check(1, Some(1000)).expect_err("too much").to_string();
+        assert!(check(2098, Some(free)).is_ok() && check(2099, Some(free)).is_err());
+        let none = check(1, Some(1000)).expect_err("too much").to_string();
         assert!(none.ends_with("use a machine with more memory: not even a batch of 1 fits"), "{none}");
+    }
+
+    #[test]
+    fn a_batch_holds_no_more_than_there_are_samples_and_is_planned_as_it_will_be() {
+        let needs = |batch: usize| {
+            let text = format!("[data]\nformat = \"digits\"\n[student]\narch = \"cnn\"\n[train]\nbatch = {batch}\n");
+            let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
+            let data = data::prepare(&recipe).expect("digits");
+            let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
+            let forecast = precheck(&recipe, &site, Some(&data), &[]).expect("a forecast");
+            let graph = zoo::build(&recipe.student, &site, 1).expect("a network");
+            let plan = Plan { batch: batch.min(data.train.len()), taps: Vec::new(), backward: true, threads: 1 };
+            let executor = Executor::<f32>::new(&graph, &plan).expect("an executor");
+            assert_eq!(Executor::<f32>::planned_bytes(&graph, &plan, false), Ok(executor.buffer_bytes()), "{batch}");
+            let bytes = forecast.networks[0].training_bytes;
+            assert!(forecast.peak_bytes.is_some_and(|peak| peak > bytes + data.bytes()[0] as u64), "{batch}");
+            (bytes, data.train.len())
+        };
+        let (all, n) = needs(1_000_000);
+        assert_eq!(needs(n).0, all);
+        // The partial sums of weight gradients do not grow for ever.
+        let [one, two, large] = [1, 2, 512].map(|batch| needs(batch).0);
+        assert!(large < one + 511 * (two - one), "{one}, {two}, {large}");
     }
 
     #[test]
@@ -402,7 +494,7 @@ mod tests {
             );
             let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
             let networks =
-                precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, &[]).expect("a forecast").networks;
+                precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, None, &[]).expect("a forecast").networks;
             [networks[0].training_bytes, networks[1].training_bytes]
         };
         let [student, teacher] = bytes("");
@@ -410,7 +502,7 @@ mod tests {
             "[train]\noptimizer = { kind = \"dot\" }",
             "[train]\nema = 0.9",
             "[train]\naccumulate = 2",
-            "[train]\nbatch = 65",
+            "[train]\nbatch = 128",
             "diagnose = true",
         ];
         for more in larger {

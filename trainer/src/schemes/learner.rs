@@ -101,11 +101,11 @@ impl Learner {
         }
         let mut taps: Vec<String> = vec![contract.output.name.clone()];
         taps.extend(terms.iter().flat_map(|term| term.loss.student_taps()).cloned());
-        let plan = Plan { batch: train.batch, taps, backward: true, threads };
+        let plan = Plan { batch: train.batch.min(samples.n), taps, backward: true, threads };
         let mut executor =
             if passes.several() { Executor::for_several_passes(&graph, &plan) } else { Executor::new(&graph, &plan) }?;
         let taught: Vec<&str> = terms.iter().flat_map(|term| term.loss.teacher_taps()).map(String::as_str).collect();
-        let mut teachers = Teachers::new(networks, &taught, train.batch, threads)?;
+        let mut teachers = Teachers::new(networks, &taught, train.batch.min(samples.n), threads)?;
         let mut taps: Vec<(ValueId, Vec<f32>)> = Vec::new();
         let term_names = terms.iter().map(|term| term.name.clone()).collect();
         let mut wired = Vec::with_capacity(terms.len());
