@@ -88,7 +88,7 @@ fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Pa
     let mut learner = Learner::new(&graph, &data.contract, train, None, recipe.run.threads, &counts, seed)?;
     let mut stepper = Stepper::new(train, &learner.executor);
     let schedule = SCHEDULES.iter().find(|kind| kind.name == train.schedule.name).expect("a checked choice");
-    let augment = augment::build(&recipe.data.augment, &data.description.shape)?;
+    let augment = augment::build(&recipe.data.augment, &data.description.shape, data.description.raw_max)?;
     let trained = |p: &&Parameter<f32>| p.role != Role::Statistic;
     let weights: Vec<f32> =
         learner.executor.parameters().iter().filter(trained).flat_map(|p| p.value.clone()).collect();

@@ -82,7 +82,9 @@ pub fn precheck(
     given: &[&teacher::Network],
 ) -> Result<Forecast> {
     check_threads(recipe.run.threads)?;
-    augment::build(&recipe.data.augment, &site.input).map_err(|e| e.within("data.augment"))?;
+    // Without the data its range is taken to be known.
+    let raw_max = data.map_or(Some(255.0), |data| data.description.raw_max);
+    augment::build(&recipe.data.augment, &site.input, raw_max).map_err(|e| e.within("data.augment"))?;
     let mut built = Vec::new();
     for (i, teacher) in recipe.teachers.iter().enumerate() {
         if let TeacherSource::Arch { arch, train } = &teacher.source {

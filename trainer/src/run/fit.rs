@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use kd_runtime::data::Description;
 use kd_runtime::error::Exit;
 use kd_runtime::files::refuse_write;
 use kd_runtime::graph::Graph;
@@ -133,7 +134,8 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         job.seed,
     )?;
     let mut stepper = Stepper::new(job.train, &learner.executor);
-    let augment = augment::build(&job.data_section.augment, &job.data.description.shape)?;
+    let Description { shape, raw_max, .. } = &job.data.description;
+    let augment = augment::build(&job.data_section.augment, shape, *raw_max)?;
     let path = job.checkpoints.join("state.safetensors");
     let before = job.checkpoints.join("state.before.safetensors");
     let mut read = |path: &Path, learner: &mut Learner| {

@@ -448,7 +448,7 @@ fn epochs(kept: bool, augment: &[Box<dyn Augment>], views: usize, folder: &Path)
 fn answers_that_are_kept_teach_bit_for_bit_as_those_given_live() {
     let folder = std::env::temp_dir().join(format!("kd-kept-{}", std::process::id()));
     std::fs::remove_dir_all(&folder).ok();
-    let jitter = crate::data::augment::build(&[augmentation("jitter")], &SHAPE).unwrap();
+    let jitter = crate::data::augment::build(&[augmentation("jitter")], &SHAPE, None).unwrap();
     for (augment, views) in [(Vec::new(), 0), (jitter, 2)] {
         let live = epochs(false, &augment, views, &folder);
         assert_eq!(epochs(true, &augment, views, &folder), live, "made");

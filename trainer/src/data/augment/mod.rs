@@ -20,7 +20,7 @@ mod window_warp;
 
 use kd_runtime::{Refusal, Result};
 
-use crate::options::{Kind, Options, Range, Spec};
+use crate::options::{Kind, Options, Range, Setting, Spec};
 use crate::recipe::Choice;
 use crate::rng::Rng;
 
@@ -55,13 +55,15 @@ pub trait Augment: Send + Sync {
     }
 }
 
-/// Makes the augmentations of a recipe; at most one of them mixes samples.
-pub fn build(choices: &[Choice], shape: &[usize]) -> Result<Vec<Box<dyn Augment>>> {
+/// Makes the augmentations of a recipe for samples of a shape whose raw values reach from 0 to `raw_max`, where that is
+/// known; at most one of them mixes samples.
+pub fn build(choices: &[Choice], shape: &[usize], raw_max: Option<f32>) -> Result<Vec<Box<dyn Augment>>> {
     let augment: Vec<Box<dyn Augment>> = choices
         .iter()
         .map(|choice| {
             let kind = table::AUGMENTATIONS.iter().find(|kind| kind.name == choice.name);
-            (kind.expect("a checked choice names a row").build)(&choice.options, shape)
+            let kind = kind.expect("a checked choice names a row");
+            (kind.build)(&with_range(kind, &choice.options, raw_max)?, shape)
         })
         .collect::<Result<_>>()?;
     let mixing = augment.iter().filter(|augment| augment.mixes()).count();
@@ -72,11 +74,24 @@ pub fn build(choices: &[Choice], shape: &[usize]) -> Result<Vec<Box<dyn Augment>
     Ok(augment)
 }
 
+/// The options, with the data's largest raw value where [`MOST`] is left out; refused where it is not known.
+fn with_range(kind: &AugmentKind, options: &Options, raw_max: Option<f32>) -> Result<Options> {
+    if !kind.options.iter().any(|spec| spec.name == MOST.name) || options.number(MOST.name) > 0.0 {
+        return Ok(options.clone());
+    }
+    let most = raw_max.ok_or_else(|| {
+        let at = format!("data.augment `{}`", kind.name);
+        Refusal::new(at, "the largest raw value", "a format that does not know it", "set its option `most`")
+    })?;
+    Ok(options.clone().with(MOST.name, Setting::Number(most.into())))
+}
+
 /// What changes colors keeps values within their range.
 const MOST: Spec = Spec {
     name: "most",
-    about: "largest raw value; what would be above it or below 0 becomes it or 0",
-    kind: Kind::Number { default: 255.0, range: Range::Positive },
+    about: "largest raw value; what would be above it or below 0 becomes it or 0. 0: that of the data's format, which \
+            must know it",
+    kind: Kind::Number { default: 0.0, range: Range::NotNegative },
 };
 
 /// Height and width of images; refuses other samples.

@@ -15,7 +15,7 @@ fn made_with(name: &str, shape: &[usize], settings: &[(&'static str, Setting)]) 
     let kind = AUGMENTATIONS.iter().find(|kind| kind.name == name).unwrap();
     let defaults = Options::defaults(kind.options);
     let options = settings.iter().fold(defaults, |options, (key, value)| options.with(key, value.clone()));
-    build(&[Choice { name: kind.name, options }], shape).unwrap().remove(0)
+    build(&[Choice { name: kind.name, options }], shape, Some(255.0)).unwrap().remove(0)
 }
 
 fn stream(place: u64) -> Rng {
@@ -298,7 +298,7 @@ fn a_mixed_sample_names_both_classes_in_whatever_company() {
     assert_ne!(load(&[2], 5).mixed, [all.mixed[2]]);
     // Two mixing augmentations would need three labels.
     let choice = || Choice { name: "mixup", options: Options::defaults(super::mixup::OPTIONS) };
-    let refused = build(&[choice(), choice()], &[4]).err().map(|e| e.to_string()).unwrap_or_default();
+    let refused = build(&[choice(), choice()], &[4], None).err().map(|e| e.to_string()).unwrap_or_default();
     assert!(refused.contains("expected one augmentation that mixes samples, found 2"), "{refused}");
 }
 
@@ -315,6 +315,30 @@ fn samples_of_another_shape_are_refused() {
             _ => &[1, 2],
         };
         assert_eq!(refused, expected, "{}", kind.name);
+    }
+}
+
+#[test]
+fn colors_reach_to_the_largest_value_of_the_data_or_the_recipe() {
+    for kind in AUGMENTATIONS.iter().filter(|kind| ["color_jitter", "rand_augment"].contains(&kind.name)) {
+        let largest = |most: f64, raw_max: Option<f32>| {
+            let options = Options::defaults(kind.options).with("most", Setting::Number(most));
+            let augment = build(&[Choice { name: kind.name, options }], &[1, 4, 4], raw_max)?.remove(0);
+            let mut largest = 0.0_f32;
+            for place in 0..200 {
+                let mut raw: Vec<f32> = (0..16).map(|i| i as f32 / 15.0).collect();
+                augment.apply(&mut raw, &mut stream(place));
+                largest = raw.into_iter().fold(largest, f32::max);
+            }
+            kd_runtime::Result::Ok(largest)
+        };
+        for (most, raw_max) in [(0.0, Some(1.0)), (1.0, None), (1.0, Some(255.0))] {
+            let largest = largest(most, raw_max).expect("a range");
+            assert!((largest - 1.0).abs() < 1e-5, "{} of {most} and {raw_max:?}: {largest}", kind.name);
+        }
+        let refused = largest(0.0, None).expect_err("no range").to_string();
+        let expected = "expected the largest raw value, found a format that does not know it; set its option `most`";
+        assert!(refused.contains(expected), "{refused}");
     }
 }
 
