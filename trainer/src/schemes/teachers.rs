@@ -340,7 +340,6 @@ impl Member {
             return Ok(());
         }
         let what = format!("{} samples, {views} views, {} KiB", key.samples, key.bytes() >> 10);
-        let fresh = !path.is_file();
         let mut raw = RawBatch::default();
         let all: Vec<usize> = (0..self.taps.len()).collect();
         let mut ask = |view: usize, places: &[usize], out: &mut Vec<f32>| {
@@ -362,7 +361,11 @@ impl Member {
             }
         };
         let cache = Cache::open_or_make(path, key, &mut ask, &mut progress)?;
-        note(&format!("teacher {}: its answers {} {what}", self.name, if fresh { "are kept:" } else { "were kept:" }));
+        note(&format!(
+            "teacher {}: its answers {} {what}",
+            self.name,
+            if cache.is_new { "are kept:" } else { "were kept:" }
+        ));
         self.speaker = Speaker::Kept(cache, vec![Vec::new(); self.taps.len()]);
         Ok(())
     }

@@ -80,6 +80,8 @@ pub type Ask<'a> = dyn FnMut(usize, &[usize], &mut Vec<f32>) -> Result<()> + 'a;
 
 /// A cache that fits its teacher.
 pub struct Cache {
+    /// Whether the teacher was asked for it, and no file of this key was there.
+    pub is_new: bool,
     key: Key,
     map: Mmap,
 }
@@ -93,10 +95,11 @@ impl Cache {
         ask: &mut Ask<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        if !path.is_file() || read_header(path)?.is_some_and(|header| header.key != key) {
+        let is_new = !path.is_file() || read_header(path)?.is_some_and(|header| header.key != key);
+        if is_new {
             make(path, &key, ask, progress)?;
         }
-        let cache = Self::open(path, key)?;
+        let cache = Self { is_new, ..Self::open(path, key)? };
         cache.ask_again(path, ask)?;
         Ok(cache)
     }
@@ -117,7 +120,7 @@ impl Cache {
         if hex(Sha256::digest(&map[HEADER_BYTES..])) != header.sha256 {
             return Err(damaged(&"other bytes than were written"));
         }
-        Ok(Self { key, map })
+        Ok(Self { is_new: false, key, map })
     }
 
     /// Compares a batch, chosen by seed, with what the teacher says of it now.
@@ -287,11 +290,12 @@ mod tests {
                 };
                 Cache::open_or_make(&path, key(precision), &mut ask, &mut |done, of| seen.push((done, of))).unwrap()
             };
-            open(&mut asked);
+            assert!(open(&mut asked).is_new);
             assert!((11..=12).contains(&asked), "{asked}: all, then a batch of one or two");
             let first = asked;
             let cache = open(&mut asked);
             assert_eq!(asked - first, first - 10, "made once, then the same batch alone");
+            assert!(!cache.is_new);
             let mut out = Vec::new();
             cache.tap(1, &[4, 0], 1, &mut out);
             assert_eq!(out, [143.0, 144.0, 103.0, 104.0]);
@@ -318,6 +322,7 @@ mod tests {
         assert!(message.contains("expected what the teacher says of seeded samples, found "), "{message}");
         // Another key: made anew.
         let cache = open(Key { made_of: "y".into(), ..key(Precision::F32) }, &mut other).unwrap();
+        assert!(cache.is_new);
         let mut out = Vec::new();
         cache.tap(0, &[1], 0, &mut out);
         assert_eq!(out, [10.5, 11.5, 12.5]);
