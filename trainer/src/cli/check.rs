@@ -243,7 +243,7 @@ mod tests {
             (&["digits.toml", "--no-data", DEMO, "train.groups=[{ match = \"*\", frozen = true }]"], 2, "student: train.groups: expected a parameter that is trained, found none; "),
             (&["digits.toml", "--no-data", DEMO, "distill.terms.0.student=logitz"], 2, "distill.terms.0: expected a tap of the student, found `logitz`; did you mean `logits`?"),
             (&["digits.toml", "--no-data", DEMO, "distill.terms.0.teacher=zzz"], 2, "distill.terms.0: expected a tap of the teacher, found `zzz`; known are "),
-            (&["digits.toml", "--no-data", DEMO, "data.augment=[{ kind = \"scaling\" }]"], 2, "data.augment: "),
+            (&["digits.toml", "--no-data", DEMO, "data.augment=[{ kind = \"scaling\" }]"], 2, "data.augment `scaling`: "),
             (&["mnist-mlp.toml", "data.path=/nowhere"], 2, "/nowhere"),
             (&["digits.toml", DEMO, "data.exclude_classes=[\"ten\"]"], 2, "data.exclude_classes: "),
         ];

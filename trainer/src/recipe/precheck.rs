@@ -84,7 +84,7 @@ pub fn precheck(
     check_threads(recipe.run.threads)?;
     // Without the data its range is taken to be known.
     let raw_max = data.map_or(Some(255.0), |data| data.description.raw_max);
-    augment::build(&recipe.data.augment, &site.input, raw_max).map_err(|e| e.within("data.augment"))?;
+    augment::build(&recipe.data.augment, &site.input, raw_max)?;
     let mut built = Vec::new();
     for (i, teacher) in recipe.teachers.iter().enumerate() {
         if let TeacherSource::Arch { arch, train } = &teacher.source {
@@ -449,6 +449,14 @@ mod tests {
             assert_eq!((written, memory), (forecast.int8_bytes, forecast.int8_memory_bytes), "{arch}");
         }
     }
+    #[test]
+    fn an_augmentation_is_refused_by_its_key_once() {
+        let text = "[data]\nformat = \"digits\"\naugment = [{ kind = \"window_warp\" }]\n[student]\narch = \"mlp\"\n";
+        let recipe = parse(text, "r.toml", &[]).expect("a recipe");
+        let refusal = precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, None, &[]).expect_err("no series");
+        assert_eq!(refusal.at, "data.augment `window_warp`");
+    }
+
     #[test]
     fn too_large_a_batch_is_refused_with_the_one_that_fits() {
         let bytes = |batch| Ok((1 << 20) + 1000 * (batch - 1));
