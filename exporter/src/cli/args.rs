@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum, value_parser};
+use kd_runtime::data::sources;
 
 /// Fold and quantize a network, and write it as ONNX and safetensors
 #[derive(Debug, Parser)]
@@ -28,9 +29,10 @@ pub struct Args {
     /// Quantize to int8 beside the float files; needs data and a contract
     #[arg(long)]
     pub int8: bool,
-    /// Data to calibrate on (training part) and to compare on (test part): digits, idx:DIR, ucr:DIR/NAME;
-    /// default: the run's
-    #[arg(long, value_name = "FORMAT:PATH")]
+    /// Data to calibrate on (training part) and to compare on (test part)
+    #[arg(long, value_name = "FORMAT:PATH", help = format!(
+        "Data to calibrate on (training part) and to compare on (test part): {}; default: the run's", sources()
+    ))]
     pub data: Option<String>,
     /// What goes in and comes out; default: contract.json beside the model
     #[arg(long, value_name = "FILE")]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum, value_parser};
 
+use crate::data::sources;
+
 /// Measure a model on this device and say whether it meets its budget
 #[derive(Debug, Parser)]
 #[command(
@@ -52,8 +54,8 @@ pub struct Bench {
     /// Limits to judge by, a TOML file
     #[arg(long, value_name = "FILE")]
     pub budget: Option<PathBuf>,
-    /// Data for accuracy and inputs: digits, idx:DIR, ucr:DIR/NAME
-    #[arg(long, value_name = "FORMAT:PATH")]
+    /// Data for accuracy and inputs
+    #[arg(long, value_name = "FORMAT:PATH", help = format!("Data for accuracy and inputs: {}", sources()))]
     pub data: Option<String>,
     /// What goes in and comes out; default: contract.json beside the model
     #[arg(long, value_name = "FILE")]

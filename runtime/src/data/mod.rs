@@ -26,7 +26,7 @@ mod zip;
 pub use audio::{AudioReading, Dct, Frames, Slope, Spectrum};
 pub use reading::{ArrayReading, ColumnsReading, ImageReading, LAYOUTS, Reading};
 pub use source::Source;
-pub use table::{FORMATS, Format};
+pub use table::{FORMATS, Format, sources};
 
 use crate::error::Result;
 

@@ -21,6 +21,12 @@ pub struct Format {
     pub open: Open,
 }
 
+/// What a command line's `FORMAT:PATH` may be, for its help.
+pub fn sources() -> String {
+    let names = FORMATS.iter().map(|row| if row.has_path { format!("{}:PATH", row.name) } else { row.name.into() });
+    names.collect::<Vec<String>>().join(", ")
+}
+
 /// Opens a data set.
 pub type Open = fn(&Path, Option<&Reading>) -> Result<Box<dyn Dataset>>;
 

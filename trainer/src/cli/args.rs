@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use kd_runtime::data::sources;
 
 /// Train a teacher, distil a student from it, and compare it with the same student trained alone
 #[derive(Debug, Parser)]
@@ -112,8 +113,8 @@ pub struct Eval {
     /// .onnx file, export folder or run folder (its student)
     #[arg(value_name = "MODEL_OR_RUN")]
     pub model: PathBuf,
-    /// The data: digits, idx:DIR, ucr:DIR/NAME
-    #[arg(long, value_name = "FORMAT:PATH")]
+    /// The data
+    #[arg(long, value_name = "FORMAT:PATH", help = format!("The data: {}", sources()))]
     pub data: String,
     /// What goes in and comes out; default: contract.json beside the model
     #[arg(long, value_name = "FILE")]
@@ -166,4 +167,23 @@ pub enum Format {
 fn replica(text: &str) -> Result<(usize, usize), String> {
     let numbers = text.split_once('/').and_then(|(n, of)| Some((n.parse().ok()?, of.parse().ok()?)));
     numbers.filter(|(n, of)| (1..=*of).contains(n)).ok_or_else(|| "a number from 1 and how many, as 2/3".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use kd_runtime::data::FORMATS;
+
+    use super::*;
+
+    #[test]
+    fn the_help_of_eval_names_every_format() {
+        let help = Args::command().find_subcommand_mut("eval").expect("eval").render_help().to_string();
+        for row in FORMATS {
+            assert!(
+                help.contains(&if row.has_path { format!("{}:PATH", row.name) } else { row.name.into() }),
+                "{help}"
+            );
+        }
+    }
 }
