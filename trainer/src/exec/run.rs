@@ -157,12 +157,6 @@ fn scratch<T: Real>(kernels: &[Option<Box<dyn Kernel<T>>>]) -> ScratchSize {
     needs.fold(ScratchSize::default(), most)
 }
 
-/// Elements that a buffer takes: [`Buffer::new`] lets one of a large page or more begin at a page.
-fn room<T>(len: usize) -> usize {
-    let page = (2 << 20) / size_of::<T>();
-    if len >= page { len + page } else { len }
-}
-
 impl<T: Real> Planned<T> {
     /// Plans everything at the largest batch; `repeats`: for several backward passes after a forward pass.
     pub fn new(graph: &kd_runtime::graph::Graph, plan: &Plan, repeats: bool) -> Result<Self> {
@@ -181,10 +175,10 @@ impl<T: Real> Planned<T> {
 
     /// Elements of all buffers.
     pub fn elements(&self) -> usize {
-        self.layout.sizes.iter().map(|&size| room::<T>(size)).sum::<usize>()
-            + room::<T>(self.input())
-            + room::<T>(self.scratch.shared)
-            + self.threads * room::<T>(self.scratch.lane)
+        self.layout.sizes.iter().map(|&size| Buffer::<T>::room(size)).sum::<usize>()
+            + Buffer::<T>::room(self.input())
+            + Buffer::<T>::room(self.scratch.shared)
+            + self.threads * Buffer::<T>::room(self.scratch.lane)
             + self.parameters.iter().map(|p| p.value.len() + p.gradient.len()).sum::<usize>()
     }
 }

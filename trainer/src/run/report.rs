@@ -1,5 +1,6 @@
 //! `report.html`: one file that needs nothing else, no script, readable on a phone and in the dark.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::fit::Epoch;
@@ -52,6 +53,7 @@ pub fn render(results: &Results, classes: &[String], curves: &[Curve], recipe: &
     }
     html.push_str("<h2>Training</h2>\n");
     pictures(&mut html, curves);
+    terms(&mut html, curves);
     sureness(&mut html, results, classes);
     let _ = write!(html, "<h2>Recipe</h2>\n<pre>{}</pre>\n</body>\n</html>\n", escape_lines(recipe));
     html
@@ -104,6 +106,30 @@ fn pictures(html: &mut String, curves: &[Curve]) {
         }
     }
     html.push_str("</div>\n");
+}
+
+/// The terms of each network that has several.
+fn terms(html: &mut String, curves: &[Curve]) {
+    let mut all = String::new();
+    for curve in curves {
+        let names: BTreeSet<&String> =
+            curve.history.iter().flat_map(|epoch| &epoch.terms).map(|(name, _)| name).collect();
+        let points = |name: &str| {
+            let value = |epoch: &Epoch| epoch.terms.iter().find(|(of, _)| of == name).map(|(_, value)| *value);
+            let found = curve.history.iter().filter_map(|epoch| Some((epoch.epoch as f64, value(epoch)?)));
+            found.filter(|point| point.1.is_finite()).collect()
+        };
+        let series: Vec<Series> =
+            names.iter().map(|name| Series { name: name.to_string(), points: points(name) }).collect();
+        let svg = lines(&format!("Terms of {}", curve.name), ("epoch", 1.0), &series);
+        if series.len() > 1 && !svg.is_empty() {
+            let (about, legend) = (escape(&curve.name), legend(&series));
+            let _ = writeln!(all, "<figure>\n{legend}{svg}<figcaption class=\"soft\">{about}</figcaption>\n</figure>");
+        }
+    }
+    if !all.is_empty() {
+        let _ = writeln!(html, "<h2>Terms of the loss, not weighted</h2>\n<div class=\"curves\">\n{all}</div>");
+    }
 }
 
 /// Reliability, softness and confusion.
@@ -179,7 +205,7 @@ mod tests {
         let epoch = Epoch {
             epoch: 1,
             loss: 0.7,
-            terms: Vec::new(),
+            terms: vec![("ce".into(), 0.7), (bad.into(), 0.1)],
             train_accuracy: 0.5,
             validation_accuracy: None,
             validation_loss: Some(f64::NAN),
@@ -196,7 +222,7 @@ mod tests {
             &format!("[run]\n# {bad}\n"),
         );
         assert!(!html.contains("<script") && !html.contains('\u{202e}') && !html.contains("NaN"), "{html}");
-        // Two of the four pictures of training have a point to show; one is of sureness.
-        assert_eq!(html.matches("<figure>").count(), 3);
+        // Two of the four pictures of training have a point to show; one is of terms, one of sureness.
+        assert_eq!(html.matches("<figure>").count(), 4);
     }
 }

@@ -47,12 +47,21 @@ pub struct Buffer<T> {
 }
 
 impl<T: Real> Buffer<T> {
+    /// Bytes that the first of so many elements is moved to a multiple of.
+    fn align(len: usize) -> usize {
+        if len * size_of::<T>() >= LARGE_PAGE { LARGE_PAGE } else { LINE }
+    }
+
+    /// Elements that a buffer of so many takes.
+    pub fn room(len: usize) -> usize {
+        len + Self::align(len) / size_of::<T>()
+    }
+
     /// Zeros.
     pub fn new(len: usize) -> Self {
-        let align = if len * size_of::<T>() >= LARGE_PAGE { LARGE_PAGE } else { LINE };
-        let spare = align / size_of::<T>();
-        let data = vec![T::ZERO; len + spare];
-        let from = data.as_ptr().align_offset(align).min(spare);
+        let align = Self::align(len);
+        let data = vec![T::ZERO; Self::room(len)];
+        let from = data.as_ptr().align_offset(align).min(data.len() - len);
         ask_for_large_pages(data[from..].as_ptr(), len);
         let mut data = data;
         data.truncate(from + len);
