@@ -128,7 +128,8 @@ fn pictures_in_deeper_folders_belong_to_the_class_above() {
     let names =
         ["train/cat/a/x.png", "train/cat/a/y/z.png", "train/cat/b.png", "train/dog/test/x.png", "test/dog/d/e.png"];
     let files: Vec<_> = names.iter().zip(1..).map(|(name, tint)| (name.to_string(), png(3, 2, tint))).collect();
-    let hidden = [("train/cat/.old/x.png".to_string(), png(3, 2, 9))];
+    let hidden = ["train/cat/.old/x.png", "train/@eaDir/x.png/THUMB_S.jpg", "__MACOSX/train/cat/x.png"];
+    let hidden = hidden.map(|name| (name.to_string(), png(3, 2, 9)));
     write(&folder.join("set"), &files);
     write(&folder.join("set"), &hidden);
     fs::write(folder.join("set.tar"), tar(&[&files[..], &hidden].concat(), false)).unwrap();

@@ -20,22 +20,24 @@ const DECODE_BYTES: u64 = 1 << 30;
 
 /// Opens a folder or tar and reads all pictures once.
 pub(super) fn open(path: &Path, reading: Option<&Reading>) -> Result<Box<dyn Dataset>> {
-    let given = match reading {
-        Some(Reading::Image(size)) => Some(size),
-        _ => None,
+    let (mut size, is_given) = match reading {
+        Some(Reading::Image(size)) => (Some(size.clone()), true),
+        _ => (None, false),
     };
-    let (mut first, mut colored) = (None, false);
     let place = Place::open(path, &KIND, |bytes| {
-        if given.is_none() {
-            let ((width, height), colors) = header(bytes)?;
-            first.get_or_insert((height as usize, width as usize));
-            colored |= colors;
+        if !is_given {
+            let ((width, height), colored) = header(bytes)?;
+            let (height, width) = (height as usize, width as usize);
+            let first = size.get_or_insert(ImageReading { height, width, channels: 1, shorter_side: None });
+            if colored {
+                first.channels = 3;
+            }
         }
         Ok(())
     })?;
-    let (height, width) = first.unwrap_or_default();
-    let channels = if colored { 3 } else { 1 };
-    let size = given.cloned().unwrap_or(ImageReading { height, width, channels, shorter_side: None });
+    let none =
+        || Refusal::new(path.display(), "pictures", "none", "name a folder with a folder of pictures for each class");
+    let size = size.ok_or_else(none)?;
     let description = Description {
         shape: vec![size.channels, size.height, size.width],
         layout: "CHW".into(),

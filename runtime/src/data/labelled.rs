@@ -226,8 +226,9 @@ fn too_many(at: impl std::fmt::Display) -> Refusal {
     Refusal::new(at, format!("at most {CLASSES} classes"), "more", "put files into folders of their classes")
 }
 
+/// Hidden, or what file servers and archivers put beside files.
 fn hidden(name: &str) -> bool {
-    name.starts_with('.')
+    name.starts_with('.') || ["@eaDir", "__MACOSX"].contains(&name)
 }
 
 /// The last part of a path.

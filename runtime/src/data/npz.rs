@@ -112,11 +112,12 @@ impl Rows {
             return Err(Refusal::new(path.display(), "samples and labels", entries.len(), "check the file"));
         };
         let (x, y) = (Array::open(path, x)?, Array::open(path, y)?);
-        let dims = x.shape().get(1..).unwrap_or_default();
+        let [n, dims @ ..] = x.shape() else {
+            return Err(Refusal::new(x.at(), "samples along the first dimension", "one number", "save it again"));
+        };
         let to = ToChannelsFirst::new(layout, dims).map_err(|e| e.within(x.at()))?;
         // Labels may lie in a column of their own.
-        let n = x.shape().first().copied().unwrap_or_default();
-        let one_each = y.shape().first() == Some(&n) && y.shape().iter().product::<usize>() == n;
+        let one_each = y.shape().first() == Some(n) && y.shape().iter().product::<usize>() == *n;
         if !one_each {
             let (expected, found) = (format!("{n} labels, as many as samples in x"), y.shape().iter());
             let found = found.map(usize::to_string).collect::<Vec<_>>().join(" x ");

@@ -2,11 +2,11 @@
 
 use kd_runtime::Result;
 
-use super::ce::Labels;
-use super::taps::check_labels;
+use super::ce::{LABEL_SMOOTHING, Labels};
+use super::taps::{STUDENT_LOGITS, logits};
 use super::{Batch, Knowledge, Loss, Method, Pair};
 use crate::exec::{Parameter, Real};
-use crate::options::{Kind, Options, Range, Spec};
+use crate::options::{Kind, Options, Spec};
 
 /// The row of `bce`.
 pub static METHOD: Method = Method {
@@ -27,12 +27,8 @@ pub static METHOD: Method = Method {
 
 /// Options of the method `bce`.
 pub static OPTIONS: &[Spec] = &[
-    Spec { name: "student", about: "tap with the logits", kind: Kind::Text { default: "logits" } },
-    Spec {
-        name: "label_smoothing",
-        about: "share of the target that is spread evenly over all classes, the true one included",
-        kind: Kind::Number { default: 0.0, range: Range::BelowOne },
-    },
+    STUDENT_LOGITS,
+    LABEL_SMOOTHING,
     Spec {
         name: "reduction",
         about: "`mean` over batch and classes, or sum over classes and mean over the batch (`batchmean`)",
@@ -94,8 +90,7 @@ impl Loss for BinaryCrossEntropy {
         d_student: &mut [&mut [f32]],
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
-        let classes = super::columns(&self.student[0], student[0], batch)?;
-        check_labels(batch, classes)?;
+        let classes = logits(&self.student[0], student[0], batch)?;
         let labels = Labels { classes: batch.labels, mixed: batch.mixed };
         let labelled = (0..batch.size).filter(|&sample| labels.shares::<f32>(sample).is_some()).count();
         let rows = labelled.max(1) as f32;

@@ -6,7 +6,7 @@ use super::ce::{Targets, cross_entropy};
 use super::kd::soft_targets;
 use super::pair::STAGES;
 use super::rows::{Reduction, log_softmax, weighted_cross_entropy};
-use super::taps::check_labels;
+use super::taps::logits;
 use super::{Batch, Knowledge, Loss, Method, Pair, Tap, columns};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
@@ -243,7 +243,7 @@ impl Loss for Exits {
             columns(name, values, batch)?;
         }
         let exits = student.len() / 2 - 1;
-        check_labels(batch, student[2 * exits].len() / batch.size)?;
+        logits(&self.taps[2 * exits], student[2 * exits], batch)?;
         let (d_logits, rest) = d_student.split_at_mut(exits);
         let (d_features, d_deepest) = rest.split_at_mut(exits);
         d_deepest.iter_mut().for_each(|d| d.fill(0.0));

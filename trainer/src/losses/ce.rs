@@ -3,7 +3,7 @@
 use kd_runtime::Result;
 
 use super::rows::{Reduction, log_sum_exp};
-use super::taps::check_labels;
+use super::taps::{STUDENT_LOGITS, logits};
 use super::{Batch, Knowledge, Loss, Method, Pair};
 use crate::data::UNLABELLED;
 use crate::exec::{Parameter, Real};
@@ -26,14 +26,17 @@ pub static METHOD: Method = Method {
     build,
 };
 
+/// The option `label_smoothing` of a method of labels.
+pub const LABEL_SMOOTHING: Spec = Spec {
+    name: "label_smoothing",
+    about: "share of the target that is spread evenly over all classes, the true one included",
+    kind: Kind::Number { default: 0.0, range: Range::BelowOne },
+};
+
 /// Options of the method `ce`.
 pub static OPTIONS: &[Spec] = &[
-    Spec { name: "student", about: "tap with the logits", kind: Kind::Text { default: "logits" } },
-    Spec {
-        name: "label_smoothing",
-        about: "share of the target that is spread evenly over all classes, the true one included",
-        kind: Kind::Number { default: 0.0, range: Range::BelowOne },
-    },
+    STUDENT_LOGITS,
+    LABEL_SMOOTHING,
     Spec {
         name: "spread",
         about: "whether `all` classes share label_smoothing, or the `others` than the true one",
@@ -200,16 +203,14 @@ impl Loss for CrossEntropy {
         d_student: &mut [&mut [f32]],
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
-        let logits = student[0];
-        let classes = super::columns(&self.student[0], logits, batch)?;
-        check_labels(batch, classes)?;
+        let classes = logits(&self.student[0], student[0], batch)?;
         let smoothing = self.targets.smoothing;
         let targets = match self.others_alone {
             true => &Targets::smoothed(of_others(smoothing, classes)),
             false => &self.targets,
         };
         let labels = Labels { classes: batch.labels, mixed: batch.mixed };
-        Ok(cross_entropy(logits, labels, classes, targets, Reduction::BatchMean, d_student[0]))
+        Ok(cross_entropy(student[0], labels, classes, targets, Reduction::BatchMean, d_student[0]))
     }
 }
 

@@ -4,8 +4,8 @@ use kd_runtime::Result;
 
 use super::kd::soft_targets;
 use super::rows::Reduction;
-use super::taps::check_labels;
-use super::{Batch, Knowledge, Loss, Method, Pair, columns};
+use super::taps::{STUDENT_LOGITS, logits};
+use super::{Batch, Knowledge, Loss, Method, Pair};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -27,7 +27,7 @@ pub static METHOD: Method = Method {
 
 /// Options of the method `cs_kd`.
 pub static OPTIONS: &[Spec] = &[
-    Spec { name: "student", about: "tap with the logits", kind: Kind::Text { default: "logits" } },
+    STUDENT_LOGITS,
     Spec {
         name: "temperature",
         about: "what the logits are divided by",
@@ -77,7 +77,7 @@ impl Loss for ClassWise {
         d_student: &mut [&mut [f32]],
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
-        check_labels(batch, columns(&self.student[0], student[0], batch)?)?;
+        logits(&self.student[0], student[0], batch)?;
         let partners = partners(batch.labels);
         Ok(class_wise(student[0], student[0], &partners, self.temperature, d_student[0]))
     }

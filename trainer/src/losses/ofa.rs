@@ -4,7 +4,7 @@ use kd_runtime::{Refusal, Result};
 
 use super::pair::STAGES;
 use super::rows::{log_softmax, weighted_cross_entropy};
-use super::taps::{TEACHER_LOGITS, check_labels};
+use super::taps::{TEACHER_LOGITS, logits};
 use super::{Batch, Knowledge, Loss, Method, Pair, columns};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
@@ -123,16 +123,15 @@ impl Loss for Stages {
         d_student: &mut [&mut [f32]],
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
-        let classes = columns(&self.teacher[0], teacher[0], batch)?;
-        check_labels(batch, classes)?;
+        let classes = logits(&self.teacher[0], teacher[0], batch)?;
         let mut total = 0.0;
-        for ((name, logits), d) in self.student.iter().zip(student).zip(d_student) {
-            if columns(name, logits, batch)? != classes {
+        for ((name, values), d) in self.student.iter().zip(student).zip(d_student) {
+            if columns(name, values, batch)? != classes {
                 let expected = format!("{classes} logits a sample, as of the teacher");
                 let action = "give student and teacher the same classes";
-                return Err(Refusal::new(format!("tap `{name}`"), expected, logits.len() / batch.size, action));
+                return Err(Refusal::new(format!("tap `{name}`"), expected, values.len() / batch.size, action));
             }
-            total += adapted_target(logits, teacher[0], batch.labels, self.temperature, self.exponent, d);
+            total += adapted_target(values, teacher[0], batch.labels, self.temperature, self.exponent, d);
         }
         Ok(total)
     }

@@ -3,8 +3,8 @@
 use kd_runtime::{Refusal, Result};
 
 use super::rows::{log_softmax, weighted_cross_entropy};
-use super::taps::check_labels;
-use super::{Batch, Knowledge, Loss, Method, Pair, columns};
+use super::taps::{STUDENT_LOGITS, logits};
+use super::{Batch, Knowledge, Loss, Method, Pair};
 use crate::exec::{Parameter, Real, Role};
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -25,7 +25,7 @@ pub static METHOD: Method = Method {
 
 /// Options of the method `ps_kd`.
 pub static OPTIONS: &[Spec] = &[
-    Spec { name: "student", about: "tap with the logits", kind: Kind::Text { default: "logits" } },
+    STUDENT_LOGITS,
     Spec {
         name: "alpha",
         about: "share of the stored prediction at the end of the training",
@@ -92,7 +92,7 @@ impl Loss for Progressive {
         d_student: &mut [&mut [f32]],
         own: &mut [Parameter<f32>],
     ) -> Result<f32> {
-        check_labels(batch, columns(&self.student[0], student[0], batch)?)?;
+        logits(&self.student[0], student[0], batch)?;
         let [predictions] = own else { unreachable!("as many arrays as `own` gave") };
         let row = |&place: &usize| predictions.value.get(place * self.classes..(place + 1) * self.classes);
         let Some(rows) = batch.places.iter().map(row).collect::<Option<Vec<&[f32]>>>() else {

@@ -108,8 +108,15 @@ where
     }
 }
 
+/// The number of logits of a sample in a tap. Refuses a tap without rows for the samples, and a label that has no logit.
+pub fn logits(tap: &str, values: &[f32], batch: &Batch<'_>) -> Result<usize> {
+    let classes = columns(tap, values, batch)?;
+    check_labels(batch, classes)?;
+    Ok(classes)
+}
+
 /// Refuses a label that has no logit. Samples without a label pass.
-pub fn check_labels(batch: &Batch<'_>, classes: usize) -> Result<()> {
+fn check_labels(batch: &Batch<'_>, classes: usize) -> Result<()> {
     let others = batch.mixed.iter().map(|(label, _)| label);
     match batch.labels.iter().chain(others).find(|&&label| label >= classes && label != UNLABELLED) {
         None => Ok(()),

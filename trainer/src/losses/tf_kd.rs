@@ -4,8 +4,8 @@ use kd_runtime::Result;
 
 use super::kd::soft_targets;
 use super::rows::{REDUCTIONS, Reduction};
-use super::taps::check_labels;
-use super::{Batch, Knowledge, Loss, Method, Pair, columns};
+use super::taps::{STUDENT_LOGITS, logits};
+use super::{Batch, Knowledge, Loss, Method, Pair};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -26,7 +26,7 @@ pub static METHOD: Method = Method {
 
 /// Options of the method `tf_kd`.
 pub static OPTIONS: &[Spec] = &[
-    Spec { name: "student", about: "tap with the logits", kind: Kind::Text { default: "logits" } },
+    STUDENT_LOGITS,
     Spec {
         name: "correct",
         about: "what the hand-made teacher gives the true class, before it is divided by the temperature",
@@ -92,7 +92,7 @@ impl Loss for HandMade {
         d_student: &mut [&mut [f32]],
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
-        check_labels(batch, columns(&self.student[0], student[0], batch)?)?;
+        logits(&self.student[0], student[0], batch)?;
         Ok(hand_made(student[0], batch.labels, self.correct, self.temperature, self.reduction, d_student[0]))
     }
 }
