@@ -3,45 +3,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::{Child, Command};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use kd_runtime::files::sha256;
 use serde_json::Value;
-use support::{Scratch, TINY, kd_train, line, run, stdout};
-
-fn json(path: &Path) -> Value {
-    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
-}
-
-/// Every file of a run but its evidence, which holds times, and its checkpoints; without the shares of time that were
-/// waited for data.
-fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
-    let files = json(&folder.join("evidence.json"))["files"].as_object().unwrap().clone();
-    let mut files: BTreeMap<String, Vec<u8>> =
-        files.keys().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect();
-    let metrics = String::from_utf8(files["metrics.jsonl"].clone()).unwrap();
-    let lines = metrics.lines().map(|line| {
-        let mut line: Value = serde_json::from_str(line).unwrap();
-        let share = line.as_object_mut().unwrap().remove("data_wait_share").unwrap();
-        assert!((0.0..=1.0).contains(&share.as_f64().unwrap()), "{share}");
-        format!("{line}\n")
-    });
-    let lines: String = lines.collect();
-    files.insert("metrics.jsonl".into(), lines.into_bytes());
-    files
-}
-
-fn assert_same(a: &Path, b: &Path) {
-    let (a, b) = (contents(a), contents(b));
-    assert!(a.keys().eq(b.keys()), "{:?} {:?}", a.keys(), b.keys());
-    let differ: Vec<_> = a.iter().filter(|(name, bytes)| b[*name] != **bytes).map(|(name, _)| name).collect();
-    assert!(differ.is_empty(), "{differ:?}");
-}
+use support::{Scratch, TINY, assert_same, contents, json, kd_train, line, run, stdout};
 
 /// Waits until `seen` or the end of the process.
 fn wait_for(child: &mut Child, seen: impl Fn() -> bool) {
@@ -343,6 +312,30 @@ fn a_run_and_an_onnx_file_can_teach() {
     assert_eq!(weights, [0.25, 0.75]);
     assert_eq!(results["teachers"][1]["sha256"], sha256(&fs::read(model).unwrap()));
     assert_eq!(results["teachers"][0]["test"], json(&first.join("results.json"))["arms"][0]["seeds"][0]["selected"]);
+}
+
+/// Teachers of one architecture are different networks, also after a kill, and the first is the one that it is alone.
+#[test]
+fn an_ensemble_is_of_networks_that_differ() {
+    let scratch = Scratch::new("ensemble");
+    let recipe = scratch.recipe(TINY);
+    let (alone, whole, killed) = (scratch.path("alone"), scratch.path("whole"), scratch.path("killed"));
+    let short = ["train.epochs=2", "compare.baseline=false"];
+    let three = [&short[..], &["teacher.count=3"]].concat();
+    for (output, more) in [(&alone, &short[..]), (&whole, &three)] {
+        let done = run(&recipe, output, more);
+        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let network = |name: &str| sha256(&fs::read(whole.join(name).join("model.onnx")).unwrap());
+    let networks = ["teacher-1", "teacher-2", "teacher-3"].map(network);
+    assert_eq!(networks[0], sha256(&fs::read(alone.join("teacher/model.onnx")).unwrap()));
+    assert!(networks[0] != networks[1] && networks[1] != networks[2] && networks[0] != networks[2], "{networks:?}");
+    let mut child = support::start(&recipe, &killed, &[&three[..], &["--resume"]].concat());
+    wait_for(&mut child, || killed.join("teacher-2/model.onnx").exists());
+    let _ = child.kill();
+    child.wait().unwrap();
+    assert_eq!(run(&recipe, &killed, &[&three[..], &["--resume"]].concat()).status.code(), Some(0));
+    assert_same(&whole, &killed);
 }
 
 /// Three replicas that teach each other: killed at random moments and resumed they are what they are without.

@@ -246,6 +246,12 @@ static TEACHER: &[Key] = &[
         count(0, 0, 10_000),
     ),
     key("cache_precision", "how a cache keeps values", Kind::Choice { default: "f32", known: &["f32", "f16"] }),
+    optional(
+        "count",
+        "so many teachers of this `arch`, each with first weights and an order of the samples of its own: an ensemble",
+        count(1, 1, 64),
+        "1",
+    ),
     Key { left_out: AS_TRAIN, ..EPOCHS },
     Key { left_out: AS_TRAIN, ..BATCH },
     Key { left_out: AS_TRAIN, ..OPTIMIZER_KEY },

@@ -146,8 +146,9 @@ impl<'a> Sections<'a> {
             Some(node @ Node { value: Value::List(_), .. }) => (list(node, "teacher", "a list of teachers")?.iter())
                 .enumerate()
                 .map(|(i, item)| teacher(Keys::open(item, &format!("teacher.{i}"))?, train))
-                .collect(),
-            Some(node) => Ok(vec![teacher(Keys::open(node, "teacher")?, train)?]),
+                .collect::<Result<Vec<_>>>()
+                .map(|all| all.concat()),
+            Some(node) => teacher(Keys::open(node, "teacher")?, train),
         }
     }
 
@@ -278,7 +279,8 @@ fn device(text: &str) -> Option<Device> {
 /// Keys of a teacher wherever it comes from.
 const ANY_TEACHER: &[&str] = &["must_reach", "weight", "cache", "cache_views", "cache_precision"];
 
-fn teacher(keys: Keys<'_>, train: &Train) -> Result<Teacher> {
+/// One teacher, or as many alike as `count` says.
+fn teacher(keys: Keys<'_>, train: &Train) -> Result<Vec<Teacher>> {
     let section = section("teacher");
     let sources: Vec<&str> = ["run", "onnx", "arch"].into_iter().filter(|key| keys.get(key).is_some()).collect();
     let &[source] = &*sources else {
@@ -324,7 +326,8 @@ fn teacher(keys: Keys<'_>, train: &Train) -> Result<Teacher> {
         precision: if set.text("cache_precision") == "f16" { Precision::F16 } else { Precision::F32 },
     };
     let must_reach = optional(&set, "must_reach", Options::number);
-    Ok(Teacher { source, must_reach, weight: set.number("weight"), cache })
+    let teacher = Teacher { source, must_reach, weight: set.number("weight"), cache };
+    Ok(vec![teacher; optional(&set, "count", Options::count).unwrap_or(1)])
 }
 
 fn group(keys: Keys<'_>) -> Result<Group> {

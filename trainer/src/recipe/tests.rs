@@ -210,6 +210,19 @@ fn teachers_come_from_runs_files_and_recipes_one_or_many() {
 }
 
 #[test]
+fn a_count_stands_for_as_many_teachers_that_are_written_alike() {
+    let text = "[data]\nformat = \"digits\"\n[student]\narch = \"mlp\"\n[distill]\nterms = [{ method = \"kd\" }]\n\
+                [teacher]\narch = \"cnn\"\ncount = 5\nweight = 2\n";
+    let five = parse(text, "r.toml", &[]).expect("five teachers");
+    let one = "[[teacher]]\narch = \"cnn\"\nweight = 2\n";
+    let written = format!("{}{}", &text[..text.find("[teacher]").expect("teacher")], one.repeat(5));
+    assert_eq!(parse(&written, "r.toml", &[]).as_ref(), Ok(&five));
+    assert_eq!(parse(&five.to_toml(), "r.toml", &[]), Ok(five));
+    let of_a_run = parse(&text.replace("arch = \"cnn\"", "run = \"a\""), "r.toml", &[]).expect_err("of arch alone");
+    assert!(of_a_run.to_string().contains("teacher.count: expected a key of a teacher from `run`"), "{of_a_run}");
+}
+
+#[test]
 fn overrides_replace_keys_by_their_path_and_are_named_in_errors() {
     let set = |text: &str| parse(GOOD, "good.toml", &[text.to_string()]).map_err(|e| e.to_string());
     let train = set("train.epochs=7").expect("train.epochs").train;
@@ -268,7 +281,7 @@ fn the_complete_recipe_reads_back_the_same() {
     assert_eq!((read.name, read.options.texts("features")), ("columns", &["a".to_string(), "b,".into()][..]));
     assert_eq!(parse(&recipe_of_columns.to_toml(), "r.toml", &[]), Ok(recipe_of_columns));
     for (section, key) in all_keys() {
-        let of_others = ["teacher.run", "teacher.onnx", "teacher.contract", "data.read"];
+        let of_others = ["teacher.run", "teacher.onnx", "teacher.contract", "teacher.count", "data.read"];
         let of_replicas = ["replicas", "burn_in_steps", "exchange_steps", "shards"].map(|key| format!("distill.{key}"));
         let name = format!("{section}.{key}");
         let given = !of_others.contains(&&*name) && !of_replicas.contains(&name);

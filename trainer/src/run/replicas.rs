@@ -79,9 +79,9 @@ fn locked(exchange: &Mutex<Exchange>) -> MutexGuard<'_, Exchange> {
     exchange.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A seed that no two replicas share, and that is the run's own for the first.
-pub fn seed(run: u64, replica: usize) -> u64 {
-    if replica == 0 { run } else { mix(mix(run) ^ replica as u64) >> 1 }
+/// A seed that no two of a run's networks of one kind share, and that is the run's own for the first.
+pub fn seed(run: u64, number: usize) -> u64 {
+    if number == 0 { run } else { mix(mix(run) ^ number as u64) >> 1 }
 }
 
 /// The places that each replica learns from: all of them, or shares of one size that have none in common.

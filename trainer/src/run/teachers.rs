@@ -37,10 +37,16 @@ pub(super) fn given(session: &Session<'_>) -> Result<Vec<Option<Judged>>> {
 pub(super) fn all(session: &mut Session<'_>, given: Vec<Option<Judged>>) -> Result<(Vec<Network>, Vec<Teacher>)> {
     let mut all = Vec::new();
     let recipe = session.recipe;
+    let mut trained = 0;
     for (i, (teacher, given)) in recipe.teachers.iter().zip(given).enumerate() {
         let name = if recipe.teachers.len() == 1 { "teacher".to_string() } else { format!("teacher-{}", i + 1) };
         let judged = match (&teacher.source, given) {
-            (TeacherSource::Arch { arch, train }, _) => train_first(session, teacher, &name, arch, train)?,
+            (TeacherSource::Arch { arch, train }, _) => {
+                // The first has the run's own seed; others of its architecture are other networks.
+                let seed = replicas::seed(recipe.run.seed, trained);
+                trained += 1;
+                train_first(session, teacher, &name, arch, train, seed)?
+            }
             (_, Some(judged)) => judged,
             (_, None) => continue,
         };
@@ -61,8 +67,8 @@ fn train_first(
     name: &str,
     arch: &Choice,
     train: &Train,
+    seed: u64,
 ) -> Result<Judged> {
-    let seed = session.recipe.run.seed;
     let first = zoo::build(arch, &session.site, seed)?;
     let fitted = session.fit(name, &first, train, None, seed)?;
     let graph = saved::kept(fitted, train.keep);
@@ -89,10 +95,11 @@ pub(super) fn assist(
     mut judged: Vec<Teacher>,
 ) -> Result<(Vec<Network>, Vec<Teacher>)> {
     let recipe = session.recipe;
+    // First weights of its own, behind those of the teachers: generations of one architecture begin in different places.
+    let seeds_before = recipe.teachers.len().max(1);
     for (i, arch) in recipe.distill.assistants.iter().enumerate() {
         let (name, seed) = (assistant_name(i), recipe.run.seed);
-        // First weights of its own: generations of one architecture begin in different places.
-        let first = zoo::build(arch, &session.site, replicas::seed(seed, i + 1))?;
+        let first = zoo::build(arch, &session.site, replicas::seed(seed, seeds_before + i))?;
         let taught_by = (!teachers.is_empty()).then_some(&teachers[..]);
         let fitted = session.fit(&name, &first, &recipe.train, taught_by, seed)?;
         let output = &session.data.contract.output.name;

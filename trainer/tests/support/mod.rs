@@ -1,10 +1,13 @@
 //! Runs `kd-train` in folders of its own.
 #![allow(dead_code)]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
+
+use serde_json::Value;
 
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_kd-train");
 
@@ -111,4 +114,33 @@ pub fn stdout(output: &Output) -> String {
 /// The last line on standard error, which is the refusal.
 pub fn line(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).lines().last().unwrap_or_default().to_string()
+}
+
+pub fn json(path: &Path) -> Value {
+    serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+}
+
+/// Every file of a run but its evidence, which holds times, and its checkpoints; without the shares of time that were
+/// waited for data.
+pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let files = json(&folder.join("evidence.json"))["files"].as_object().unwrap().clone();
+    let mut files: BTreeMap<String, Vec<u8>> =
+        files.keys().map(|name| (name.clone(), fs::read(folder.join(name)).unwrap())).collect();
+    let metrics = String::from_utf8(files["metrics.jsonl"].clone()).unwrap();
+    let lines = metrics.lines().map(|line| {
+        let mut line: Value = serde_json::from_str(line).unwrap();
+        let share = line.as_object_mut().unwrap().remove("data_wait_share").unwrap();
+        assert!((0.0..=1.0).contains(&share.as_f64().unwrap()), "{share}");
+        format!("{line}\n")
+    });
+    let lines: String = lines.collect();
+    files.insert("metrics.jsonl".into(), lines.into_bytes());
+    files
+}
+
+pub fn assert_same(a: &Path, b: &Path) {
+    let (a, b) = (contents(a), contents(b));
+    assert!(a.keys().eq(b.keys()), "{:?} {:?}", a.keys(), b.keys());
+    let differ: Vec<_> = a.iter().filter(|(name, bytes)| b[*name] != **bytes).map(|(name, _)| name).collect();
+    assert!(differ.is_empty(), "{differ:?}");
 }
