@@ -9,12 +9,12 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{Scratch, TINY, line, run, start, stdout};
+use support::{Scratch, TINY, assert_same, json, line, run, start, stdout};
 
 const OF: usize = 3;
 
 /// Epochs that the others need at least while one is killed and comes back once.
-const EPOCHS_A_KILL: u32 = 170;
+const EPOCHS_A_KILL: u32 = 60;
 
 fn recipe(scratch: &Scratch, epochs: u32) -> PathBuf {
     let head = &TINY[..TINY.find("[teacher]").unwrap()];
@@ -89,6 +89,78 @@ fn replicas_in_processes_survive_kills_and_bad_checkpoints() {
         assert!(jump.is_none(), "replica {replica}: {jump:?} in {losses:?}");
         assert!(epochs.iter().any(|epoch| epoch["stale_steps"]["replica-2"].is_number()), "ages are logged");
         assert!(epochs.iter().any(|epoch| epoch["terms"]["codistill"].as_f64().unwrap() > 0.0), "it listens");
+    }
+}
+
+/// Head of a recipe, a student of two stages, and a peer that is larger.
+fn unlike(scratch: &Scratch, distill: &str) -> PathBuf {
+    let head = &TINY[..TINY.find("[teacher]").unwrap()];
+    scratch.recipe(&format!(
+        "{head}[student]\narch = \"cnn\"\nwidths = [4, 6]\n[train]\nepochs = 4\nbatch = 32\n\
+         optimizer = {{ kind = \"adamw\", lr = 1e-2 }}\n[distill]\n{distill}"
+    ))
+}
+
+/// Mutual learning of two architectures, one with exits: the student is the one of `[student]`, the other is kept beside it,
+/// and a kill changes nothing.
+#[test]
+fn unlike_networks_teach_each_other_and_go_on_after_a_kill() {
+    let scratch = Scratch::new("dml");
+    let recipe = unlike(
+        &scratch,
+        "scheme = \"dml\"\npeers = [{ arch = \"cnn\", widths = [12, 16, 20] }]\n\
+         terms = [{ method = \"codistill\", psi = \"kl\" }, { method = \"byot\" }]\n",
+    );
+    let (whole, killed) = (scratch.path("whole"), scratch.path("killed"));
+    let done = run(&recipe, &whole, &[]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    let results = json(&whole.join("results.json"));
+    let [student, baseline] = [0, 1].map(|i| &results["arms"][i]);
+    let seed = &student["seeds"][0];
+    assert_eq!(seed["replicas"]["chosen"], 1);
+    assert_eq!(seed["replicas"]["archs"], serde_json::json!(["cnn", "cnn"]));
+    assert_eq!((&student["macs"], &seed["steps"]), (&baseline["macs"], &baseline["seeds"][0]["steps"]));
+    assert!(seed["replicas"]["compute"].as_f64().unwrap() > 3.0, "the peer is larger: {seed}");
+    assert_eq!(seed["exits"]["each"].as_array().map(Vec::len), Some(1));
+    let parameters = |name: &str| {
+        let bytes = fs::read(whole.join(name).join("model.onnx")).unwrap();
+        kd_runtime::onnx::read(&bytes).unwrap().graph.stats().unwrap().parameters
+    };
+    assert!(parameters("replica-2") > parameters("student"));
+    assert!(whole.join("student/exit-1/model.onnx").exists());
+    let listens = |epoch: &Value| epoch["epoch"] == 1 && epoch["terms"]["codistill"].as_f64() > Some(0.0);
+    assert_eq!(epochs(&whole).iter().filter(|epoch| listens(epoch)).count(), 2, "both, from the first epoch on");
+
+    let mut child = start(&recipe, &killed, &["--resume"]);
+    let began = Instant::now();
+    while !killed.join("checkpoints/replica-1-seed1/state.before.safetensors").exists() {
+        assert!(began.elapsed() < Duration::from_secs(120), "no epoch in two minutes");
+        sleep(Duration::from_millis(2));
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    assert_eq!(run(&recipe, &killed, &["--resume"]).status.code(), Some(0));
+    assert_same(&whole, &killed);
+}
+
+/// One after the other, so that it is known who hears whom.
+#[test]
+fn unlike_networks_teach_each_other_across_processes() {
+    let scratch = Scratch::new("exchange-unlike");
+    let distill = "scheme = \"dml\"\npeers = [{ arch = \"mlp\", hidden = [24] }]\n[compare]\nbaseline = true\n";
+    let (recipe, at) = (unlike(&scratch, distill), scratch.path("shared").display().to_string());
+    for (replica, others, arch) in [("1/2", 0, "cnn"), ("2/2", 1, "mlp"), ("1/2", 1, "cnn")] {
+        let output = scratch.path(arch);
+        let done = run(&recipe, &output, &["--force", "--replica", replica, "--exchange", &at]);
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.code() == Some(0) && !said.contains("left alone"), "{said}");
+        let listens = |epoch: &Value| epoch["terms"]["codistill"].as_f64() > Some(0.0);
+        assert_eq!(epochs(&output).iter().any(listens), others > 0, "{replica}");
+        let results = json(&output.join("results.json"));
+        let (student, baseline) = (&results["arms"][0], &results["arms"][1]);
+        assert_eq!(student["macs"], baseline["macs"], "the same network alone");
+        let replicas = &student["seeds"][0]["replicas"];
+        assert_eq!(replicas["archs"].as_array().map(Vec::len), (others > 0).then_some(2));
     }
 }
 

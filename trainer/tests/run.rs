@@ -344,7 +344,7 @@ fn replicas_that_teach_each_other_are_the_same_after_kills() {
     let scratch = Scratch::new("codistill");
     let head = &TINY[..TINY.find("[teacher]").unwrap()];
     let tail = &TINY[TINY.find("[student]").unwrap()..TINY.find("[distill]").unwrap()];
-    let scheme = "[distill]\nscheme = \"codistill\"\nreplicas = 3\nburn_in_steps = 5\nexchange_steps = 2\n\
+    let scheme = "[distill]\nscheme = \"codistill\"\nreplicas = 3\nburn_in_steps = 15\nexchange_steps = 2\n\
                   terms = [{ method = \"kd\", temperature = 1.0 }]\n[compare]\nseeds = [4]\n";
     let recipe = scratch.recipe(&format!("{head}{tail}{scheme}"));
     let (whole, killed) = (scratch.path("whole"), scratch.path("killed"));
@@ -357,9 +357,16 @@ fn replicas_that_teach_each_other_are_the_same_after_kills() {
     let replicas = &arm["seeds"][0]["replicas"];
     assert_eq!(replicas["each"].as_array().map(Vec::len), Some(3));
     assert!(replicas["churn"].as_f64().unwrap() > 0.0, "replicas differ: {replicas}");
+    // 345 samples are learned from: 11 steps an epoch, of all of them as of a share that is passed over three times.
+    let baseline = &json(&whole.join("results.json"))["arms"][1];
+    assert_eq!((&arm["seeds"][0]["steps"], &baseline["seeds"][0]["steps"]), (&88.into(), &88.into()));
+    assert!(
+        stdout(&done).contains("steps of each replica 88 (88 alone); training all of them costs "),
+        "{}",
+        stdout(&done)
+    );
     let metrics = fs::read_to_string(whole.join("metrics.jsonl")).unwrap();
     let lines: Vec<Value> = metrics.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    // 86 samples are learned from: 28 a replica, one batch an epoch.
     let kd = |epoch: usize, name: &str| {
         let of = |line: &&Value| line["network"] == name && line["epoch"] == epoch;
         lines.iter().find(of).and_then(|line| line["terms"]["kd"].as_f64()).unwrap()

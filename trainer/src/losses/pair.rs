@@ -60,6 +60,8 @@ pub struct Pair<'a> {
     pub seed: u64,
     /// Values that answer as the output does, from the shallowest: each can be kept as a student of its own.
     pub exits: Vec<Tap>,
+    /// Whether the teacher learns too: it is another replica, with first weights while methods are built.
+    pub teacher_learns: bool,
 }
 
 impl<'a> Pair<'a> {
@@ -73,7 +75,8 @@ impl<'a> Pair<'a> {
     ) -> Self {
         let (prefix, exits, classes) = (String::new(), Vec::new(), contract.output.classes.len());
         let student_output = &contract.output.name;
-        Self { student: student.clone(), student_output, teacher, prefix, classes, samples, seed, exits }
+        let student = student.clone();
+        Self { student, student_output, teacher, prefix, classes, samples, seed, exits, teacher_learns: false }
     }
 
     /// A value of the student; refused if there is none of this name.
@@ -84,14 +87,22 @@ impl<'a> Pair<'a> {
     /// A value of the teacher; refused if there is none of this name, or not just one teacher.
     pub fn teacher(&self, name: &str) -> Result<Tap> {
         let Some((graph, contract)) = self.teacher else {
-            let action = "keep one teacher, or methods of answers alone";
+            let action = match self.teacher_learns {
+                true => "set distill.replicas = 2, or keep methods of answers alone",
+                false => "keep one teacher, or methods of answers alone",
+            };
             return Err(Refusal::new("distill.terms", "one teacher, whose values are read", "none or several", action));
         };
         tap(graph, "teacher", value_name(graph, &contract.output.name, name))
     }
 
-    /// The teacher's graph, for what a method copies of it: refused as [`Pair::teacher`].
+    /// The teacher's graph, for what a method copies of it: refused as [`Pair::teacher`], and of a teacher that learns.
     pub fn teacher_graph(&self) -> Result<&'a Graph> {
+        if self.teacher_learns {
+            let expected = "a teacher that is trained: this method copies some of its parameters once";
+            let action = "choose another method, or set distill.scheme = \"offline\"";
+            return Err(Refusal::new("", expected, "another replica with its first weights", action));
+        }
         self.teacher(LOGITS).map(|_| self.teacher.map(|(graph, _)| graph).expect("there is a teacher"))
     }
 

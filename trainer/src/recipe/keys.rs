@@ -136,6 +136,9 @@ const MOST_BATCH: usize = 1 << 20;
 const MOST_THREADS: usize = 1024;
 const MOST_BATCHES: usize = 65_536;
 
+/// The most replicas that teach each other.
+pub const MOST_REPLICAS: usize = 64;
+
 const EPOCHS: Key = key("epochs", "passes over the training samples", count(20, 1, MOST_EPOCHS));
 const BATCH: Key = key("batch", "samples of a batch", count(64, 1, MOST_BATCH));
 const OPTIMIZER_KEY: Key = Key {
@@ -327,28 +330,39 @@ static DISTILL: &[Key] = &[
     key(
         "scheme",
         "who teaches: frozen teachers (`offline`; methods that need no teacher belong here too), or replicas of the student \
-         each other (`codistill`)",
-        Kind::Choice { default: "offline", known: &["offline", "codistill"] },
+         each other (`codistill`; `dml` is the same as deep mutual learning has it)",
+        Kind::Choice { default: "offline", known: &["offline", "codistill", "dml"] },
     ),
-    optional("replicas", "of `codistill`: how many there are", count(2, 2, 64), "2"),
+    optional(
+        "replicas",
+        "of `codistill`: how many there are",
+        count(2, 2, MOST_REPLICAS),
+        "2, or one more than `peers`",
+    ),
+    Key {
+        name: "peers",
+        about: "of `codistill`: architectures of replica 2 and on, where they are not the student's; replica 1 is the student",
+        form: Form::Entries(&ARCH),
+        left_out: LeftOut::Default,
+    },
     optional(
         "burn_in_steps",
         "of `codistill`: steps before any replica listens to the others",
         count(0, 0, usize::MAX >> 1),
-        "the steps of one epoch",
+        "the steps of one epoch; of `dml` 0",
     ),
     optional(
         "exchange_steps",
         "of `codistill`: steps between exchanges of parameters, counted from the begin of each epoch",
         count(50, 1, usize::MAX >> 1),
-        "50",
+        "50; of `dml` 1",
     ),
     optional(
         "shards",
         "of `codistill`: whether replicas learn from shares of the training samples that have none in common (`disjoint`) or \
          from all of them (`same`)",
         Kind::Choice { default: "disjoint", known: &["disjoint", "same"] },
-        "`\"disjoint\"`",
+        "`\"disjoint\"`; of `dml` `\"same\"`",
     ),
     Key {
         name: "assistants",
@@ -374,7 +388,7 @@ static DISTILL: &[Key] = &[
         name: "terms",
         about: "losses that are added to the task's, each with its options",
         form: Form::Terms,
-        left_out: LeftOut::Default,
+        left_out: LeftOut::Words("`[]`; of `dml` `[{ method = \"codistill\", psi = \"kl\" }]`"),
     },
 ];
 

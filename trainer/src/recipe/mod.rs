@@ -205,6 +205,8 @@ pub enum Keep {
 pub struct Distill {
     /// Who teaches.
     pub scheme: Scheme,
+    /// Architectures of the replicas that teach each other but for the first, which is the student; empty: all are like it.
+    pub peers: Vec<Choice>,
     /// Networks between the teachers and the student, each taught like the student by the one before it; trained first.
     pub assistants: Vec<Choice>,
     /// Epochs before those of `[train]` in which only the terms of the stage `init` count.
@@ -222,7 +224,7 @@ pub struct Distill {
 pub enum Scheme {
     /// Frozen teachers, or none: methods that need none.
     Offline,
-    /// Replicas of the student that teach each other.
+    /// Replicas of the student, or unlike peers, that teach each other.
     Codistill(Codistill),
 }
 
@@ -285,6 +287,11 @@ impl Recipe {
     /// Whether students learn from more than the labels.
     pub fn distills(&self) -> bool {
         !self.distill.terms.is_empty()
+    }
+
+    /// The architecture of a replica, from 0: that of `[student]` where no peer has its place.
+    pub fn replica(&self, number: usize) -> &Choice {
+        number.checked_sub(1).and_then(|i| self.distill.peers.get(i)).unwrap_or(&self.student)
     }
 
     /// The seeds that are trained, at least one.

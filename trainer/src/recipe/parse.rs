@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kd_runtime::error::Shown;
 use kd_runtime::{Refusal, Result, files};
 
-use super::keys::{self, ARCH, Form, GROUP, METHOD, Section, TERM};
+use super::keys::{self, ARCH, Form, GROUP, METHOD, MOST_REPLICAS, Section, TERM};
 use super::tree::{Node, Value};
 use super::values::{Keys, list, place, suggest, text};
 use super::{
@@ -13,7 +13,7 @@ use super::{
     Stage, Teacher, TeacherSource, Term, Train, cross,
 };
 use crate::optim::groups::Group;
-use crate::options::Options;
+use crate::options::{Options, Setting};
 use crate::teacher::CacheWish;
 use crate::teacher::cache::Precision;
 
@@ -31,14 +31,14 @@ pub fn parse(text: &str, at: &str, overrides: &[String]) -> Result<Recipe> {
     }
     let names: Vec<&str> = keys::SECTIONS.iter().map(|section| section.name).collect();
     let sections = Sections { root: Keys::open(&root, "")?.only(&names, "a recipe")? };
-    let train = sections.train()?;
+    let (train, distill) = (sections.train()?, sections.distill()?);
     let recipe = Recipe {
         run: sections.run(at)?,
         data: sections.data()?,
         teachers: sections.teachers(&train)?,
         student: sections.student()?,
-        distill: sections.distill()?,
-        compare: sections.compare()?,
+        compare: sections.compare(&distill)?,
+        distill,
         budget: sections.budget()?,
         train,
     };
@@ -197,20 +197,13 @@ impl<'a> Sections<'a> {
             Some(node) => (list(node, &path, "a list of terms")?.iter().enumerate())
                 .map(|(i, item)| term(Keys::open(item, &format!("{path}.{i}"))?))
                 .collect::<Result<_>>()?,
+            None if set.text("scheme") == "dml" => vec![mutual()],
             None => Vec::new(),
         };
+        let peers = entries(&keys, "peers", section)?;
         let scheme = match set.text("scheme") {
-            "codistill" => Scheme::Codistill(Codistill {
-                replicas: optional(&set, "replicas", Options::count).unwrap_or(2),
-                burn_in_steps: optional(&set, "burn_in_steps", Options::count),
-                exchange_steps: optional(&set, "exchange_steps", Options::count).unwrap_or(50),
-                shards: match optional(&set, "shards", Options::text) {
-                    Some("same") => Shards::Same,
-                    _ => Shards::Disjoint,
-                },
-            }),
-            _ => {
-                let of_replicas = ["replicas", "burn_in_steps", "exchange_steps", "shards"];
+            "offline" => {
+                let of_replicas = ["replicas", "peers", "burn_in_steps", "exchange_steps", "shards"];
                 if let Some(name) = of_replicas.into_iter().find(|name| keys.get(name).is_some()) {
                     let found = "scheme = \"offline\"";
                     return Err(Refusal::new(
@@ -222,9 +215,24 @@ impl<'a> Sections<'a> {
                 }
                 Scheme::Offline
             }
+            word => {
+                // Deep mutual learning is codistillation without burn-in, live, of all samples.
+                let (burn_in, exchange, shards) =
+                    if word == "dml" { (Some(0), 1, "same") } else { (None, 50, "disjoint") };
+                Scheme::Codistill(Codistill {
+                    replicas: replicas(&keys, optional(&set, "replicas", Options::count), peers.len())?,
+                    burn_in_steps: optional(&set, "burn_in_steps", Options::count).or(burn_in),
+                    exchange_steps: optional(&set, "exchange_steps", Options::count).unwrap_or(exchange),
+                    shards: match optional(&set, "shards", Options::text).unwrap_or(shards) {
+                        "same" => Shards::Same,
+                        _ => Shards::Disjoint,
+                    },
+                })
+            }
         };
         Ok(Distill {
             scheme,
+            peers,
             assistants: entries(&keys, "assistants", section)?,
             task_weight: set.number("task_weight"),
             diagnose: set.flag("diagnose"),
@@ -233,11 +241,12 @@ impl<'a> Sections<'a> {
         })
     }
 
-    fn compare(&self) -> Result<Compare> {
+    fn compare(&self, distill: &Distill) -> Result<Compare> {
         let (keys, section) = self.open("compare")?;
         let set = keys.settings(section.keys)?;
         let baseline = optional(&set, "baseline", Options::flag);
-        if baseline == Some(true) && self.open("distill")?.0.get("terms").is_none() {
+        let none = distill.terms.is_empty() && self.open("distill")?.0.get("terms").is_none();
+        if baseline == Some(true) && none {
             let action = "leave it out: without terms the student is its own baseline";
             return Err(Refusal::new(keys.place_of("baseline"), "distill.terms to compare with", "none", action));
         }
@@ -328,6 +337,28 @@ fn teacher(keys: Keys<'_>, train: &Train) -> Result<Vec<Teacher>> {
     let must_reach = optional(&set, "must_reach", Options::number);
     let teacher = Teacher { source, must_reach, weight: set.number("weight"), cache };
     Ok(vec![teacher; optional(&set, "count", Options::count).unwrap_or(1)])
+}
+
+/// How many replicas there are beside so many peers.
+fn replicas(keys: &Keys<'_>, set: Option<usize>, peers: usize) -> Result<usize> {
+    if peers >= MOST_REPLICAS {
+        let expected = format!("at most {} peers", MOST_REPLICAS - 1);
+        return Err(Refusal::new(keys.place_of("peers"), expected, peers, "name fewer"));
+    }
+    match set {
+        Some(n) if peers > 0 && n != peers + 1 => {
+            let expected = format!("{}, the student and distill.peers", peers + 1);
+            Err(Refusal::new(keys.place_of("replicas"), expected, n, "leave it out, or correct the peers"))
+        }
+        _ => Ok(if peers > 0 { peers + 1 } else { set.unwrap_or(2) }),
+    }
+}
+
+/// The term of deep mutual learning.
+fn mutual() -> Term {
+    let row = METHOD.row("codistill").expect("a method of the table");
+    let options = Options::defaults(row.options).with("psi", Setting::Text("kl".into()));
+    Term { method: Choice { name: row.name, options }, weight: 1.0, stage: Stage::Main, schedule: None }
 }
 
 fn group(keys: Keys<'_>) -> Result<Group> {

@@ -39,8 +39,8 @@ const MOST_PLANNED: usize = 64;
 /// What is known of a recipe before training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forecast {
-    /// The student, then its assistants (without what is beside them while they are trained) and the teachers that the recipe
-    /// trains.
+    /// The student, then its unlike peers, its assistants (both without what is beside them while they are trained) and the
+    /// teachers that the recipe trains.
     pub networks: Vec<Network>,
     /// The largest resident size that a run will have: while the data is read, or a network is trained beside it; none
     /// where the data is not open.
@@ -52,7 +52,7 @@ pub struct Forecast {
 /// What one network will cost.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Network {
-    /// `student`, `assistant-1`, `teacher`, `teacher-2`.
+    /// `student`, `replica-2`, `assistant-1`, `teacher`, `teacher-2`.
     pub name: String,
     /// Its architecture.
     pub arch: &'static str,
@@ -102,9 +102,22 @@ pub fn precheck(
     let contract = contract(site);
     let known = given.len() + built.len() == recipe.teachers.len();
     let distill = (known || !recipe.distill.terms.iter().any(needs_teacher)).then_some(&recipe.distill);
-    // A replica listens to networks like itself.
-    let two = matches!(recipe.distill.scheme, Scheme::Codistill(Codistill { replicas: 2, .. }));
-    let peer = two.then_some((&student, &contract));
+    let replicas = match recipe.distill.scheme {
+        Scheme::Codistill(Codistill { replicas, .. }) => replicas,
+        Scheme::Offline => 1,
+    };
+    let mut peers = Vec::new();
+    for (i, arch) in recipe.distill.peers.iter().enumerate() {
+        let name = replica_name(i + 1);
+        peers.push((zoo::build(arch, site, recipe.run.seed).map_err(|e| e.within(&name))?, name, arch));
+    }
+    // A replica listens to networks like itself, or to its peers; the values of one of two can be read.
+    let others = |me: usize| {
+        let of = |i: usize| i.checked_sub(1).and_then(|i| peers.get(i)).map_or(&student, |(graph, ..)| graph);
+        (0..replicas).filter(move |i| *i != me).map(of).collect::<Vec<_>>()
+    };
+    let only = |me: usize| (replicas == 2).then(|| (others(me)[0], &contract));
+    let peer = only(0);
     let mut teacher = match (given, &built[..]) {
         ([only], []) => Some((&only.graph, &only.contract)),
         ([], [(_, only, ..)]) => Some((only, &contract)),
@@ -112,47 +125,52 @@ pub fn precheck(
     };
     let extended =
         |graph: &Graph, teacher| extend(graph, &contract, distill, Targets::default(), teacher, 1, recipe.run.seed);
+    let mut extended_peers = Vec::new();
+    for (i, (graph, name, _)) in peers.iter().enumerate() {
+        extended_peers.push(extended(graph, only(i + 1)).map_err(|e| e.within(name))?);
+    }
     for (i, (graph, name, _)) in assistants.iter().enumerate() {
         if i > 0 || !recipe.teachers.is_empty() {
             extended(graph, teacher).map_err(|e| e.within(name))?;
         }
         teacher = Some((graph, &contract));
     }
-    let Extended { graph, terms, .. } = extended(&student, teacher)?;
-    let taught: Vec<&[String]> = terms.iter().map(|term| term.loss.teacher_taps()).collect();
+    let whole = extended(&student, teacher)?;
+    let in_term = |i: usize| format!("distill.terms.{}", i - first_term(recipe));
     for (name, teacher, ..) in &built {
-        taught.iter().enumerate().try_for_each(|(i, taps)| {
-            check_taps(teacher, name, taps).map_err(|e| e.within(format!("distill.terms.{}", i - first_term(recipe))))
+        whole.terms.iter().enumerate().try_for_each(|(i, term)| {
+            check_taps(teacher, name, term.loss.teacher_taps()).map_err(|e| e.within(in_term(i)))
         })?;
     }
-    let deployed = cut(&graph, &contract.output.name, &contract.output.name)?;
+    for (me, replica) in std::iter::once(&whole).chain(&extended_peers).enumerate() {
+        for (i, term) in replica.terms.iter().enumerate() {
+            let mut others = others(me).into_iter();
+            others.try_for_each(|other| {
+                check_taps(other, "other replicas", term.loss.teacher_taps()).map_err(|e| e.within(in_term(i)))
+            })?;
+        }
+    }
+    let deployed = cut(&whole.graph, &contract.output.name, &contract.output.name)?;
     let taught_by = given.iter().map(|network| (&network.graph, &*network.contract.output.name));
-    // All replicas train at once, each beside those that it listens to.
-    let copies = match recipe.distill.scheme {
-        Scheme::Codistill(Codistill { replicas, .. }) => replicas,
-        Scheme::Offline => 1,
-    };
-    let taught_by = taught_by.chain((1..copies).map(|_| (&student, LOGITS)));
+    let taught_by = taught_by.chain(others(0).into_iter().map(|graph| (graph, LOGITS)));
     let taught_by = taught_by.chain(assistants.last().map(|(graph, ..)| (graph, LOGITS)));
     let taught_by = taught_by.chain(built.iter().map(|(_, graph, ..)| (graph, LOGITS)));
-    let taught: Vec<&String> = taught.into_iter().flatten().collect();
-    let names = |graph, output| taught.iter().map(|tap| value_name(graph, output, tap).to_string()).collect();
-    let trained = Trained {
-        graph: &graph,
-        taps: terms.iter().flat_map(|term| term.loss.student_taps().to_vec()).collect(),
-        own: terms.iter().flat_map(|term| term.loss.own()).collect(),
-        passes: Passes::of(&recipe.train, distill),
-        teachers: taught_by.map(|(graph, output)| (graph, names(graph, output))).collect(),
-        is_whole: known,
-        copies,
-    };
+    let passes = Passes::of(&recipe.train, distill);
+    // All replicas train at once, each beside those that it listens to.
+    let copies = if peers.is_empty() { replicas } else { 1 };
+    let student_trained = Trained::taught(&whole, passes, taught_by.collect());
+    let mut trained = vec![Trained { is_whole: known, copies, ..student_trained }];
+    for (i, peer) in extended_peers.iter().enumerate() {
+        let listens_to = others(i + 1).into_iter().map(|graph| (graph, LOGITS)).collect();
+        trained.push(Trained { is_whole: false, ..Trained::taught(peer, passes, listens_to) });
+    }
     let mut networks = vec![forecast(recipe, data, "student", &recipe.student, &recipe.train, &deployed, trained)?];
-    for (graph, name, arch) in &assistants {
-        let trained = Trained::alone(graph, &recipe.train);
+    for (graph, name, arch) in peers.iter().chain(&assistants) {
+        let trained = vec![Trained::alone(graph, &recipe.train)];
         networks.push(forecast(recipe, data, name, arch, &recipe.train, graph, trained)?);
     }
     for (name, graph, arch, train) in &built {
-        networks.push(forecast(recipe, data, name, arch, train, graph, Trained::alone(graph, train))?);
+        networks.push(forecast(recipe, data, name, arch, train, graph, vec![Trained::alone(graph, train)])?);
     }
     let budget = recipe.budget.as_deref().map_or(Ok(Vec::new()), |path| judge(path, &networks[0]))?;
     let training = networks.iter().map(|network| network.training_bytes).max().unwrap_or(0);
@@ -166,6 +184,11 @@ pub fn precheck(
 /// What assistant number `i` (from 0) is called.
 pub fn assistant_name(i: usize) -> String {
     format!("assistant-{}", i + 1)
+}
+
+/// What replica number `i` (from 0) is called.
+pub fn replica_name(i: usize) -> String {
+    format!("replica-{}", i + 1)
 }
 
 fn check_threads(threads: usize) -> Result<()> {
@@ -197,7 +220,7 @@ fn contract(site: &Site) -> Contract {
     Contract::for_data(&description, "x", LOGITS, Meaning::Logits)
 }
 
-/// What a network costs: as it is kept, and as it is trained.
+/// What a network costs: as it is kept, and as it is trained, with all that is trained beside it.
 fn forecast(
     recipe: &Recipe,
     data: Option<&Prepared>,
@@ -205,12 +228,14 @@ fn forecast(
     arch: &Choice,
     train: &Train,
     graph: &Graph,
-    trained: Trained<'_>,
+    trained: Vec<Trained<'_>>,
 ) -> Result<Network> {
     let validation = data.map_or(0, |data| data.validation.len());
-    let needs = trained.needs(train, &recipe.run, validation).map_err(|e| e.within(name))?;
+    let needs = trained.into_iter().map(|trained| trained.needs(train, &recipe.run, validation));
+    let needs: Vec<Needs<'_>> = needs.collect::<Result<_>>().map_err(|e| e.within(name))?;
     let batch = data.map_or(train.batch, |data| train.batch.min(data.train.len()));
-    let bytes = check_memory(&|batch| needs.bytes(batch), batch, available_bytes()).map_err(|e| e.within(name))?;
+    let bytes = check_memory(&|batch| needs.iter().map(|one| one.bytes(batch)).sum(), batch, available_bytes())
+        .map_err(|e| e.within(name))?;
     let stats = graph.stats()?;
     let int8 = int8(graph)?;
     let engine = Engine::new(&int8, 1)?;
@@ -280,6 +305,21 @@ struct Needs<'a> {
 }
 
 impl<'a> Trained<'a> {
+    /// A network with its terms, beside these teachers (and what their outputs are called).
+    fn taught(student: &'a Extended, passes: Passes, teachers: Vec<(&'a Graph, &str)>) -> Self {
+        let taught: Vec<&String> = student.terms.iter().flat_map(|term| term.loss.teacher_taps()).collect();
+        let names = |graph, output| taught.iter().map(|tap| value_name(graph, output, tap).to_string()).collect();
+        Self {
+            graph: &student.graph,
+            taps: student.terms.iter().flat_map(|term| term.loss.student_taps().to_vec()).collect(),
+            own: student.terms.iter().flat_map(|term| term.loss.own()).collect(),
+            passes,
+            teachers: teachers.into_iter().map(|(graph, output)| (graph, names(graph, output))).collect(),
+            is_whole: true,
+            copies: 1,
+        }
+    }
+
     /// A network that learns from the labels.
     fn alone(graph: &'a Graph, train: &Train) -> Self {
         let passes = Passes::of(train, None);
@@ -449,6 +489,37 @@ mod tests {
             assert_eq!((written, memory), (forecast.int8_bytes, forecast.int8_memory_bytes), "{arch}");
         }
     }
+    #[test]
+    fn what_replicas_cannot_learn_from_each_other_is_refused_and_all_of_them_take_memory() {
+        let check = |method: &str, more: &str| {
+            let text = format!(
+                "[data]\nformat = \"digits\"\n[student]\narch = \"cnn\"\n[distill]\nscheme = \"codistill\"\n\
+                 terms = [{{ method = \"{method}\" }}]\n{more}"
+            );
+            let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
+            precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, None, &[])
+        };
+        for method in ["srrl", "ofd", "simkd"] {
+            let message = check(method, "").expect_err(method).to_string();
+            let expected =
+                "distill.terms.0: expected a teacher that is trained: this method copies some of its parameters";
+            assert!(message.starts_with(expected), "{method}: {message}");
+        }
+        let two = check("fitnets", "").expect("it has a regressor of its own").networks;
+        let unlike =
+            check("codistill", "peers = [{ arch = \"mlp\" }, { arch = \"resnet8\" }]").expect("peers").networks;
+        let names: Vec<&str> = unlike.iter().map(|network| network.name.as_str()).collect();
+        assert_eq!((two.len(), names), (1, vec!["student", "replica-2", "replica-3"]));
+        let beside = unlike[1..].iter().map(|network| network.training_bytes).sum::<u64>();
+        assert!(unlike[0].training_bytes > beside, "{unlike:?}");
+        let missing = check("kd\", teacher = \"stage3", "peers = [{ arch = \"mlp\" }, { arch = \"mlp\" }]");
+        let message = missing.expect_err("a tap that peers lack").to_string();
+        assert!(
+            message.starts_with("distill.terms.0: expected a tap of the other replicas, found `stage3`"),
+            "{message}"
+        );
+    }
+
     #[test]
     fn an_augmentation_is_refused_by_its_key_once() {
         let text = "[data]\nformat = \"digits\"\naugment = [{ kind = \"window_warp\" }]\n[student]\narch = \"mlp\"\n";

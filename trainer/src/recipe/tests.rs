@@ -112,7 +112,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("arch = \"cnn\"", "arch = \"cnn\"\nrun = \"x\"", "r.toml:4: teacher: expected one of `run`, `onnx`, `arch`, found run and arch; say where the teacher comes from"),
         ("arch = \"cnn\"", "run = \"x\"", "r.toml:6: teacher.widths: expected a key of a teacher from `run`, found `widths`; known are run, must_reach, weight, cache, cache_views, cache_precision"),
         ("arch = \"cnn\"", "", "r.toml:4: teacher: expected one of `run`, `onnx`, `arch`, found none; say where the teacher comes from"),
-        ("arch = \"cnn\"", "arch = \"cnn\"\ncontract = \"c\"", "r.toml:6: teacher.contract: expected a key of architecture `cnn`, found `contract`; known are arch, must_reach, weight, cache, cache_views, cache_precision, epochs, batch, optimizer, schedule, widths, kernel, convs, head, dropout"),
+        ("arch = \"cnn\"", "arch = \"cnn\"\ncontract = \"c\"", "r.toml:6: teacher.contract: expected a key of architecture `cnn`, found `contract`; known are arch, must_reach, weight, cache, cache_views, cache_precision, count, epochs, batch, optimizer, schedule, widths, kernel, convs, head, dropout"),
         ("[train]", "[run]\ndevice = \"gpu\"\n[train]", "r.toml:13: run.device: expected `cpu` or `cuda:N`, found `gpu`; name one of them"),
         ("[train]", "[run]\nprecision = \"f16\"\n[train]", "r.toml:13: run.precision: expected one of f32, found `\"f16\"`; known are f32"),
         ("[train]", "[run]\nthreads = 0\n[train]", "r.toml:13: run.threads: expected a whole number from 1 to 1024, found `0`; correct it, or leave it out (all cores of this machine)"),
@@ -181,8 +181,17 @@ fn replicas_that_teach_each_other_need_a_term_and_no_teacher() {
     assert_eq!(recipe.distill.scheme, Scheme::Codistill(expected));
     assert!(recipe.compare.baseline);
     assert_eq!(parse(&recipe.to_toml(), "r.toml", &[]), Ok(recipe));
+    let peers = "peers = [{ arch = \"cnn\" }, { arch = \"mlp\", hidden = [7] }]\n";
+    let recipe = parse(&format!("{alone}{scheme}{peers}{terms}"), "r.toml", &[]).expect("peers");
+    let names: Vec<&str> = (0..3).map(|i| recipe.replica(i).name).collect();
+    assert_eq!((names, recipe.replica(2).options.counts("hidden")), (vec!["mlp", "cnn", "mlp"], &[7][..]));
+    assert_eq!(parse(&recipe.to_toml(), "r.toml", &[]), Ok(recipe));
     #[rustfmt::skip]
     let cases = [
+        (format!("{scheme}peers = [{{ arch = \"cnn\" }}]\n{terms}"), "distill.replicas: expected 2, the student and distill.peers, found 3; leave it out, or correct the peers"),
+        (format!("[distill]\nscheme = \"codistill\"\npeers = [{}]\n{terms}", "{ arch = \"mlp\" }, ".repeat(64)), "distill.peers: expected at most 63 peers, found 64; name fewer"),
+        ("[distill]\npeers = []\n".into(), "distill.peers: expected scheme = \"codistill\" with this key, found scheme = \"offline\""),
+        ("[distill]\nscheme = \"dml\"\nterms = []\n".into(), "distill.terms: expected a term that learns from the others, found none"),
         (scheme.to_string(), "distill.terms: expected a term that learns from the others, found none"),
         (format!("{scheme}{terms}[teacher]\narch = \"mlp\""), "teacher: expected none: replicas teach each other, found a teacher"),
         (format!("{scheme}{terms}[train]\npatience = 3"), "train.patience: expected none with scheme = \"codistill\""),
@@ -192,6 +201,19 @@ fn replicas_that_teach_each_other_need_a_term_and_no_teacher() {
         let message = parse(&format!("{alone}{added}"), "r.toml", &[]).expect_err(expected).to_string();
         assert!(message.contains(expected), "expected {expected}\nfound {message}");
     }
+}
+
+#[test]
+fn mutual_learning_is_codistillation_with_other_defaults() {
+    let alone = "[data]\nformat = \"digits\"\n[student]\narch = \"mlp\"\n[compare]\nbaseline = true\n[distill]\n";
+    let dml = parse(&format!("{alone}scheme = \"dml\"\npeers = [{{ arch = \"cnn\" }}]\n"), "r.toml", &[]).expect("dml");
+    let written = "scheme = \"codistill\"\npeers = [{ arch = \"cnn\" }]\nburn_in_steps = 0\nexchange_steps = 1\nshards = \"same\"\n\
+                   terms = [{ method = \"codistill\", psi = \"kl\" }]\n";
+    assert_eq!(parse(&format!("{alone}{written}"), "r.toml", &[]).as_ref(), Ok(&dml));
+    assert!(dml.compare.baseline && matches!(dml.distill.scheme, Scheme::Codistill(Codistill { replicas: 2, .. })));
+    let other = parse(&format!("{alone}scheme = \"dml\"\nshards = \"disjoint\"\nexchange_steps = 7\n"), "r.toml", &[]);
+    let Scheme::Codistill(scheme) = other.expect("keys that are set").distill.scheme else { panic!("replicas") };
+    assert_eq!((scheme.shards, scheme.exchange_steps, scheme.burn_in_steps), (Shards::Disjoint, 7, Some(0)));
 }
 
 #[test]
@@ -282,7 +304,8 @@ fn the_complete_recipe_reads_back_the_same() {
     assert_eq!(parse(&recipe_of_columns.to_toml(), "r.toml", &[]), Ok(recipe_of_columns));
     for (section, key) in all_keys() {
         let of_others = ["teacher.run", "teacher.onnx", "teacher.contract", "teacher.count", "data.read"];
-        let of_replicas = ["replicas", "burn_in_steps", "exchange_steps", "shards"].map(|key| format!("distill.{key}"));
+        let of_replicas =
+            ["replicas", "peers", "burn_in_steps", "exchange_steps", "shards"].map(|key| format!("distill.{key}"));
         let name = format!("{section}.{key}");
         let given = !of_others.contains(&&*name) && !of_replicas.contains(&name);
         let clip = section == "train" && key == "clip_norm" && recipe.train.clip_norm.is_none();

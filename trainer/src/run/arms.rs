@@ -8,7 +8,8 @@ use super::results::{Arm, Comparison, Insight, Kept, Pair, Replicas, Results, SC
 use super::session::Session;
 use super::{exits, insight, replicas, saved};
 use crate::losses::pair::cut;
-use crate::recipe::{Codistill, Keep, Scheme};
+use crate::recipe::precheck::replica_name;
+use crate::recipe::{Codistill, Keep, Recipe, Scheme};
 use crate::schemes::exchange::Place;
 use crate::teacher::Network;
 
@@ -81,43 +82,24 @@ fn train(
     seed: u64,
     arm: &mut Growing,
 ) -> Result<()> {
-    let recipe = session.recipe;
     let first = session.first_student(seed)?;
-    let fitted = session.fit(name, &first, &recipe.train, teachers, seed)?;
-    let (mut run, predicted) = report(session, &fitted, seed)?;
-    let output = session.data.contract.output.name.clone();
-    let exits = fitted.exits.clone();
-    let whole = saved::kept(fitted, recipe.train.keep);
-    let graph = cut(&whole, &output, &output)?;
-    let is_first = arm.runs.is_empty();
-    if is_first {
-        arm.size = Some(saved::size(&graph)?);
-        saved::write_network(&session.folder, name, &graph, &session.data.contract)?;
-        arm.insight = Some(insight::look(session, name, &graph)?);
-    }
-    run.exits = exits::report(session, name, &whole, &exits, is_first)?;
-    arm.runs.push(run);
-    arm.predicted.push(predicted);
-    Ok(())
+    let fitted = session.fit(name, &first, &session.recipe.train, teachers, seed)?;
+    keep(session, name, &fitted, seed, None, arm)
 }
 
-/// Replicas that teach each other; the student is the one that the validation samples choose (the first without any).
+/// Replicas that teach each other. The student is the one that the validation samples choose (the first without any) among
+/// those of the student's architecture; what others have is kept beside it.
 fn train_replicas(session: &mut Session<'_>, scheme: Codistill, seed: u64, arm: &mut Growing) -> Result<()> {
-    let keep = session.recipe.train.keep;
     let all = replicas::fit_all(session, scheme, seed)?;
-    let chosen = best(&all, keep);
-    let (mut run, predicted) = report(session, &all[chosen], seed)?;
-    let output = session.data.contract.output.name.clone();
-    let kept = all.into_iter().map(|fitted| cut(&saved::kept(fitted, keep), &output, &output));
-    let graphs: Vec<Graph> = kept.collect::<Result<_>>()?;
-    run.replicas = Some(side_by_side(session, &graphs, chosen)?);
-    if arm.runs.is_empty() {
-        saved::write_network(&session.folder, STUDENT, &graphs[chosen], &session.data.contract)?;
-        arm.insight = Some(insight::look(session, STUDENT, &graphs[chosen])?);
+    let chosen = best(&all, session.recipe);
+    let graphs: Vec<Graph> = all.iter().map(|fitted| kept(session, fitted)).collect::<Result<_>>()?;
+    if arm.runs.is_empty() && !session.recipe.distill.peers.is_empty() {
+        for (i, graph) in graphs.iter().enumerate().filter(|(i, _)| *i != chosen) {
+            saved::write_network(&session.folder, &replica_name(i), graph, &session.data.contract)?;
+        }
     }
-    arm.runs.push(run);
-    arm.predicted.push(predicted);
-    Ok(())
+    let replicas = side_by_side(session, scheme, &graphs, chosen, &all[chosen])?;
+    keep(session, STUDENT, &all[chosen], seed, Some(replicas), arm)
 }
 
 /// One replica, which is the student; the others are in other processes, and are reported as they were last heard.
@@ -129,37 +111,77 @@ fn train_replica(
     arm: &mut Growing,
 ) -> Result<()> {
     let (fitted, others) = replicas::fit_one(session, scheme, seed, place)?;
-    let (mut run, predicted) = report(session, &fitted, seed)?;
-    let output = session.data.contract.output.name.clone();
-    let graph = cut(&saved::kept(fitted, session.recipe.train.keep), &output, &output)?;
-    if arm.runs.is_empty() {
-        saved::write_network(&session.folder, STUDENT, &graph, &session.data.contract)?;
-        arm.insight = Some(insight::look(session, STUDENT, &graph)?);
+    let (me, others) = (place.me - 1, others.into_iter().collect::<Option<Vec<Graph>>>());
+    let replicas = others.map(|mut graphs| {
+        graphs.insert(me, kept(session, &fitted)?);
+        side_by_side(session, scheme, &graphs, me, &fitted)
+    });
+    keep(session, STUDENT, &fitted, seed, replicas.transpose()?, arm)
+}
+
+/// The network that is kept, without what its output does not need.
+fn kept(session: &Session<'_>, fitted: &Fitted) -> Result<Graph> {
+    let output = &session.data.contract.output.name;
+    cut(saved::kept(fitted, session.recipe.train.keep), output, output)
+}
+
+/// Notes a seed of an arm; the first one's network goes into the folder, with its exits.
+fn keep(
+    session: &Session<'_>,
+    name: &str,
+    fitted: &Fitted,
+    seed: u64,
+    replicas: Option<Replicas>,
+    arm: &mut Growing,
+) -> Result<()> {
+    let (mut run, predicted) = report(session, fitted, seed)?;
+    let is_first = arm.runs.is_empty();
+    if is_first {
+        let graph = kept(session, fitted)?;
+        arm.size = Some(saved::size(&graph)?);
+        saved::write_network(&session.folder, name, &graph, &session.data.contract)?;
+        arm.insight = Some(insight::look(session, name, &graph)?);
     }
-    let others: Option<Vec<Graph>> = others.into_iter().collect();
-    if let Some(mut graphs) = others {
-        graphs.insert(place.me - 1, graph);
-        run.replicas = Some(side_by_side(session, &graphs, place.me - 1)?);
-    }
+    let whole = saved::kept(fitted, session.recipe.train.keep);
+    run.exits = exits::report(session, name, whole, &fitted.exits, is_first)?;
+    run.replicas = replicas;
     arm.runs.push(run);
     arm.predicted.push(predicted);
     Ok(())
 }
 
-/// Replicas on the test samples.
-fn side_by_side(session: &Session<'_>, graphs: &[Graph], chosen: usize) -> Result<Replicas> {
+/// Replicas on the test samples, and what training them costs; `fitted` is the chosen one.
+fn side_by_side(
+    session: &Session<'_>,
+    scheme: Codistill,
+    graphs: &[Graph],
+    chosen: usize,
+    fitted: &Fitted,
+) -> Result<Replicas> {
     let n = session.data.test.len();
     let each = graphs.iter().map(|graph| Ok(Score::new(session.answers(graph, &session.data.test)?.right, n)));
     let each = each.collect::<Result<_>>()?;
     let together = replicas::together(session, graphs, &session.data.test)?;
-    let ensemble = Score::new(together.right, n);
-    Ok(Replicas { each, chosen: chosen + 1, ensemble, churn: together.churn, distance: together.distance })
+    let archs = (0..graphs.len()).map(|i| session.recipe.replica(i).name.to_string()).collect();
+    let macs: Vec<u64> = graphs.iter().map(|graph| Ok(graph.stats()?.macs)).collect::<Result<_>>()?;
+    let (steps, of_epoch) = (fitted.steps(), fitted.steps_per_epoch);
+    let listening = steps.saturating_sub(scheme.burn_in_steps.unwrap_or(of_epoch)) as f64 / steps.max(1) as f64;
+    Ok(Replicas {
+        each,
+        archs,
+        chosen: chosen + 1,
+        compute: replicas::compute(&macs, chosen, listening),
+        ensemble: Score::new(together.right, n),
+        churn: together.churn,
+        distance: together.distance,
+    })
 }
 
-/// Which of several networks the validation samples like best; ties go to the lower loss, then to the first.
-fn best(all: &[Fitted], keep: Keep) -> usize {
+/// Which of the replicas of the student's architecture the validation samples like best; ties go to the lower loss, then to
+/// the first.
+fn best(all: &[Fitted], recipe: &Recipe) -> usize {
     let judged = |fitted: &Fitted| {
-        let epoch = match keep {
+        let epoch = match recipe.train.keep {
             Keep::Selected => fitted.history.get(fitted.selected_epoch.wrapping_sub(1)),
             Keep::Last => fitted.history.last(),
         };
@@ -167,7 +189,9 @@ fn best(all: &[Fitted], keep: Keep) -> usize {
         (accuracy, -epoch.and_then(|epoch| epoch.validation_loss).unwrap_or(f64::INFINITY))
     };
     let better = |a: (f64, f64), b: (f64, f64)| a.0 > b.0 || (a.0 == b.0 && a.1 > b.1);
-    (1..all.len()).fold(0, |best, i| if better(judged(&all[i]), judged(&all[best])) { i } else { best })
+    (1..all.len())
+        .filter(|&i| *recipe.replica(i) == recipe.student)
+        .fold(0, |best, i| if better(judged(&all[i]), judged(&all[best])) { i } else { best })
 }
 
 /// Last and selected epoch on the test samples, and the predictions of the one that is kept.
@@ -178,6 +202,7 @@ fn report(session: &Session<'_>, fitted: &Fitted, seed: u64) -> Result<(SeedRun,
     let run = SeedRun {
         seed,
         epochs: fitted.history.len(),
+        steps: fitted.steps(),
         selected_epoch: fitted.selected_epoch,
         last: Score::new(last.right, samples.len()),
         selected: Score::new(selected.right, samples.len()),

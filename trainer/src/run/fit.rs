@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Progress};
 use super::monitor::Monitor;
-use super::replicas::Replica;
+use super::replicas::{self, Replica};
 use super::signals::Stop;
 use crate::data::augment::{self, Augment};
 use crate::data::feed::{self, Feed};
@@ -110,12 +110,12 @@ pub struct Fitted {
     pub selected: Graph,
     /// Which epoch was selected, from 1.
     pub selected_epoch: usize,
+    /// Steps of an epoch.
+    pub steps_per_epoch: usize,
     /// All epochs.
     pub history: Vec<Epoch>,
     /// Values of both graphs that answer as the output does, from the shallowest.
     pub exits: Vec<String>,
-    /// Names of its parameters, in the order of a snapshot.
-    pub parameters: Vec<String>,
 }
 
 /// Trains to the end, or until `stop` asks (then the error carries exit 130 or 143, and the checkpoint is that of the last
@@ -197,15 +197,22 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         }
     }
     run.swap_average();
+    let steps_per_epoch = run.batches(0).len().div_ceil(job.train.accumulate);
     learner.check_teachers_unchanged()?;
     let last = learner.executor.to_graph();
     let parameters = learner.executor.parameters_mut();
     parameters.iter_mut().zip(&progress.selected).for_each(|(p, value)| p.value.copy_from_slice(value));
     let selected = learner.executor.to_graph();
     let exits = learner.exits.iter().map(|exit| exit.name.clone()).collect();
-    let parameters = learner.executor.parameters().iter().map(|parameter| parameter.name.clone()).collect();
     let Progress { selected_epoch, history, .. } = progress;
-    Ok(Fitted { last, selected, selected_epoch, history, exits, parameters })
+    Ok(Fitted { last, selected, selected_epoch, steps_per_epoch, history, exits })
+}
+
+impl Fitted {
+    /// Steps that were taken.
+    pub fn steps(&self) -> usize {
+        self.steps_per_epoch * self.history.len()
+    }
 }
 
 impl Job<'_> {
@@ -218,6 +225,15 @@ impl Job<'_> {
     fn epochs(&self) -> usize {
         self.init_epochs() + self.train.epochs
     }
+}
+
+/// Samples in their order as batches, without a last one of one sample if there are others.
+pub(super) fn batches(order: &[usize], batch: usize) -> Vec<Vec<usize>> {
+    let mut batches: Vec<Vec<usize>> = order.chunks(batch).map(<[usize]>::to_vec).collect();
+    if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
+        batches.pop();
+    }
+    batches
 }
 
 /// Training on its way.
@@ -234,17 +250,11 @@ struct Run<'a> {
 impl Run<'_> {
     /// The batches of an epoch.
     fn batches(&self, epoch: usize) -> Vec<Vec<usize>> {
-        let mut order = data::order(self.job.data.train.len(), self.job.seed, epoch);
-        if let Some(replica) = &self.job.replica {
-            let mut mine = vec![false; order.len()];
-            replica.shard.iter().for_each(|&place| mine[place] = true);
-            order.retain(|&place| mine[place]);
+        let (samples, batch, seed) = (self.job.data.train.len(), self.job.train.batch, self.job.seed);
+        match &self.job.replica {
+            Some(replica) => replica.batches(samples, batch, seed, epoch),
+            None => batches(&data::order(samples, seed, epoch), batch),
         }
-        let mut batches: Vec<Vec<usize>> = order.chunks(self.job.train.batch).map(<[usize]>::to_vec).collect();
-        if batches.len() > 1 && batches.last().is_some_and(|last| last.len() == 1) {
-            batches.pop();
-        }
-        batches
     }
 
     /// Runs epoch number `done` (from 0).
@@ -252,8 +262,14 @@ impl Run<'_> {
         let (samples, seed, augment) = (&self.job.data.train, self.job.seed, self.augment);
         let batches = self.batches(done);
         let view = self.learner.begin_epoch(done);
+        let is_replica = self.job.replica.is_some();
         let load = |places: &[usize], batch: &mut data::RawBatch| {
-            data::load(samples, places, augment, seed, view, batch);
+            if is_replica {
+                let (places, pass) = replicas::places_and_pass(places, samples.len());
+                data::load(samples, &places, augment, seed, pass, batch);
+            } else {
+                data::load(samples, places, augment, seed, view, batch);
+            }
             Ok(())
         };
         feed::with(self.job.loaders, &batches, &load, |feed| self.steps(done, batches.len(), feed, monitor))

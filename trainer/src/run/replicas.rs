@@ -6,13 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use kd_runtime::graph::Graph;
 use kd_runtime::{Refusal, Result, files};
 
-use super::fit::{Epoch, Fitted};
+use super::fit::{self, Epoch, Fitted};
 use super::monitor::Monitor;
 use super::report::Curve;
 use super::session::Session;
-use crate::data::Samples;
+use crate::data::{self, Samples};
 use crate::exec::random::mix;
 use crate::losses::rows::log_sum_exp;
+use crate::recipe::precheck::replica_name;
 use crate::recipe::{Codistill, Shards};
 use crate::rng::{Purpose, Rng};
 use crate::schemes::exchange::{Exchange, Place};
@@ -44,8 +45,8 @@ impl Replica<'_> {
     /// The fewest epochs that any replica has done: where all in this process go on from.
     pub fn agree(&self, epochs: usize) -> Result<usize> {
         let Peers::Here(meeting) = self.peers else { return Ok(epochs) };
-        let others = meeting.exchange(self.me, vec![vec![epochs as f32]])?;
-        Ok(others.iter().filter_map(|other| other.first()?.first()).fold(epochs, |least, &n| least.min(n as usize)))
+        let others = meeting.exchange(self.me, vec![("epochs".into(), vec![epochs as f32])])?;
+        Ok(others.iter().filter_map(|other| other.first()?.1.first()).fold(epochs, |least, &n| least.min(n as usize)))
     }
 
     /// Whether all replicas are where this one is when they go on after a kill.
@@ -63,15 +64,32 @@ impl Replica<'_> {
         match self.peers {
             Peers::Here(meeting) => Ok(meeting.exchange(self.me, learner.snapshot())?.into_iter().map(Some).collect()),
             Peers::Elsewhere(exchange) => {
-                Ok(locked(exchange).exchange(step as u64, learner.executor.parameters(), note))
+                Ok(locked(exchange).exchange(step as u64, &learner.left(), &learner.listened_to(), note))
             }
         }
+    }
+
+    /// The batches of an epoch: as many as an epoch over all `samples` has, so that a replica takes the steps of a network
+    /// that learns alone. Its share is passed over as often as that takes, each time in another order and with other
+    /// augmentations; no batch reaches into the next pass. [`places_and_pass`] says what the numbers mean.
+    pub fn batches(&self, samples: usize, batch: usize, seed: u64, epoch: usize) -> Vec<Vec<usize>> {
+        let mut mine = vec![false; samples];
+        self.shard.iter().for_each(|&place| mine[place] = true);
+        let steps = fit::batches(&data::order(samples, seed, epoch), batch).len();
+        let passes = steps.div_ceil(fit::batches(self.shard, batch).len().max(1));
+        let pass = |pass: usize| {
+            let mut order = data::order(samples, seed, pass);
+            order.retain(|&place| mine[place]);
+            order.iter_mut().for_each(|place| *place += pass * samples);
+            fit::batches(&order, batch)
+        };
+        (epoch * passes..(epoch + 1) * passes).flat_map(pass).take(steps).collect()
     }
 
     /// For each other replica by how many steps what was last heard of it is older than `step`; none in this process.
     pub fn ages(&self, step: usize) -> Vec<(String, f64)> {
         let Peers::Elsewhere(exchange) = self.peers else { return Vec::new() };
-        locked(exchange).ages(step as u64).into_iter().map(|(replica, age)| (name(replica - 1), age)).collect()
+        locked(exchange).ages(step as u64).into_iter().map(|(replica, age)| (replica_name(replica - 1), age)).collect()
     }
 }
 
@@ -101,15 +119,25 @@ pub fn shards(samples: usize, scheme: &Codistill, run: u64) -> Result<Vec<Vec<us
     Ok(order.chunks_exact(each).take(scheme.replicas).map(<[usize]>::to_vec).collect())
 }
 
-/// What a replica is called: `replica 1`.
-fn name(me: usize) -> String {
-    format!("replica-{}", me + 1)
+/// What the numbers of a replica's batch mean: the samples' places, and which pass over its share it is; they count on from
+/// pass to pass.
+pub fn places_and_pass(batch: &[usize], samples: usize) -> (Vec<usize>, usize) {
+    (batch.iter().map(|place| place % samples).collect(), batch.first().map_or(0, |place| place / samples))
+}
+
+/// What training all replicas costs, as a multiple of as many steps of replica `student` alone, by multiply-accumulates:
+/// a step is a forward pass and a backward pass of twice its cost, and from the end of the burn-in on a forward pass of
+/// each other replica. `listening` is the share of the steps behind the burn-in.
+pub fn compute(macs: &[u64], student: usize, listening: f64) -> f64 {
+    let all = macs.iter().sum::<u64>() as f64;
+    let one = |own: &u64| 3.0 * *own as f64 + listening * (all - *own as f64);
+    macs.iter().map(one).sum::<f64>() / (3.0 * macs[student].max(1) as f64)
 }
 
 /// Trains all replicas of a seed to their ends; an error of one ends all.
 pub(super) fn fit_all(session: &mut Session<'_>, scheme: Codistill, run: u64) -> Result<Vec<Fitted>> {
     let shards = shards(session.data.train.len(), &scheme, run)?;
-    let first: Vec<Graph> = (0..scheme.replicas).map(|i| session.first_student(seed(run, i))).collect::<Result<_>>()?;
+    let first: Vec<Graph> = (0..scheme.replicas).map(|i| session.first_replica(i, run)).collect::<Result<_>>()?;
     let meeting = Meeting::new(scheme.replicas);
     let (jobs, shared) = session.share();
     let monitor = Mutex::new(shared);
@@ -121,7 +149,7 @@ pub(super) fn fit_all(session: &mut Session<'_>, scheme: Codistill, run: u64) ->
                     let replica = Replica { peers: Peers::Here(meeting), me, scheme, shard };
                     let mut forward = Forward { monitor, shows: me == 0 };
                     let peers = peers(first, me, jobs.contract());
-                    let name = name(me);
+                    let name = replica_name(me);
                     let train = &jobs.recipe.train;
                     let fitted = jobs.fit(&name, &first[me], train, Some(&peers), run, Some(replica), &mut forward);
                     if let Err(error) = &fitted {
@@ -134,7 +162,7 @@ pub(super) fn fit_all(session: &mut Session<'_>, scheme: Codistill, run: u64) ->
         let lost = || Err(Refusal::new("replica", "an end", "a panic", "report this as a bug"));
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect()
     });
-    let shown: Vec<String> = (0..scheme.replicas).map(|me| jobs.shown(&name(me), run)).collect();
+    let shown: Vec<String> = (0..scheme.replicas).map(|me| jobs.shown(&replica_name(me), run)).collect();
     // The first error is that of the replica that ended the others; theirs only say so.
     let told = |error: &Refusal| error.at == "codistillation";
     let mut errors: Vec<Refusal> = Vec::new();
@@ -162,20 +190,19 @@ pub(super) fn fit_one(
 ) -> Result<(Fitted, Vec<Option<Graph>>)> {
     let me = place.me - 1;
     let shards = shards(session.data.train.len(), &scheme, run)?;
-    let first: Vec<Graph> = (0..scheme.replicas).map(|i| session.first_student(seed(run, i))).collect::<Result<_>>()?;
+    let first: Vec<Graph> = (0..scheme.replicas).map(|i| session.first_replica(i, run)).collect::<Result<_>>()?;
     let of = [session.recipe.fingerprint(), session.data.description.sha256.clone()].join(" ");
     let exchange = Exchange::open(place, &files::sha256(of.as_bytes()), &format!("seed-{run}"))?;
     let exchange = Mutex::new(exchange);
     let (jobs, monitor) = session.share();
     let peers = peers(&first, me, jobs.contract());
     let replica = Replica { peers: Peers::Elsewhere(&exchange), me, scheme, shard: &shards[me] };
-    let (name, shown) = (name(me), jobs.shown(&name(me), run));
+    let (name, shown) = (replica_name(me), jobs.shown(&replica_name(me), run));
     let fitted = jobs.fit(&name, &first[me], &jobs.recipe.train, Some(&peers), run, Some(replica), monitor)?;
-    let names: Vec<String> = fitted.parameters.clone();
     let heard = locked(&exchange);
     let others = heard.heard().map(|(replica, snapshot)| {
         let mut graph = first[replica - 1].clone();
-        for (name, values) in names.iter().zip(snapshot?.iter()) {
+        for (name, values) in snapshot?.iter() {
             let tensor = graph.find(name).and_then(|id| graph.initializers.get_mut(&id));
             if let Some(tensor) = tensor.and_then(|tensor| tensor.get_mut::<f32>()) {
                 tensor.copy_from_slice(values);
@@ -306,6 +333,44 @@ mod tests {
         assert_eq!(all.len(), 18);
         assert!(super::shards(2, &scheme, 1).is_err());
         assert_eq!(super::shards(2, &Codistill { shards: Shards::Same, ..scheme }, 1).unwrap()[2], [0, 1]);
+    }
+
+    #[test]
+    fn a_replica_takes_as_many_steps_as_a_network_alone_and_sees_its_share_alone() {
+        let meeting = Meeting::new(3);
+        for (samples, replicas, batch) in [(86, 3, 32), (86, 3, 16), (50, 3, 16), (9, 2, 64), (33, 2, 16), (7, 1, 2)] {
+            let scheme = Codistill { replicas, burn_in_steps: None, exchange_steps: 1, shards: Shards::Disjoint };
+            let shards = shards(samples, &scheme, 5).unwrap();
+            let replica = Replica { peers: Peers::Here(&meeting), scheme, shard: &shards[0], me: 0 };
+            let alone = fit::batches(&data::order(samples, 5, 1), batch);
+            let mut passes = std::collections::BTreeMap::<usize, Vec<usize>>::new();
+            for epoch in 0..3 {
+                let batches = replica.batches(samples, batch, 5, epoch);
+                assert_eq!(batches.len(), alone.len(), "{samples} {replicas} {batch}");
+                for of in batches.iter() {
+                    let (places, pass) = places_and_pass(of, samples);
+                    assert!(of.iter().all(|place| place / samples == pass), "a batch in two passes");
+                    passes.entry(pass).or_default().extend(places);
+                }
+            }
+            for places in passes.values_mut() {
+                places.sort_unstable();
+                assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "a sample twice in a pass");
+                assert!(places.iter().all(|place| shards[0].contains(place)), "a sample of another share");
+            }
+            // All samples: the batches of a network alone, epoch by epoch.
+            let all = (0..samples).collect::<Vec<_>>();
+            let same = Replica { shard: &all, ..replica };
+            let batches = same.batches(samples, batch, 5, 1).into_iter().map(|of| places_and_pass(&of, samples));
+            assert_eq!(batches.collect::<Vec<_>>(), alone.into_iter().map(|of| (of, 1)).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_replicas_compute_is_told_in_steps_of_the_student_alone() {
+        assert_eq!(compute(&[10, 10], 0, 0.0), 2.0);
+        assert_eq!(compute(&[10, 10], 1, 1.0), 8.0 / 3.0);
+        assert_eq!(compute(&[10, 30], 0, 0.5), (3.0 * 40.0 + 0.5 * 40.0) / 30.0);
     }
 
     #[test]

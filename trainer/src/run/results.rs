@@ -169,6 +169,9 @@ pub struct SeedRun {
     pub seed: u64,
     /// Epochs that were trained.
     pub epochs: usize,
+    /// Steps of the optimizer in all of them; a replica takes as many as the student alone.
+    #[serde(default)]
+    pub steps: usize,
     /// The selected one, from 1.
     pub selected_epoch: usize,
     /// On the test samples, after the last epoch.
@@ -189,8 +192,14 @@ pub struct SeedRun {
 pub struct Replicas {
     /// The kept network of each.
     pub each: Vec<Score>,
+    /// The architecture of each.
+    #[serde(default)]
+    pub archs: Vec<String>,
     /// Which one is the student, from 1.
     pub chosen: usize,
+    /// What training all of them costs, as a multiple of the student alone with as many steps, by multiply-accumulates.
+    #[serde(default)]
+    pub compute: f64,
     /// By the mean of their probabilities.
     pub ensemble: Score,
     /// Share of samples that two of them answer differently, the mean over all pairs.

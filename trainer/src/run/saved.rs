@@ -27,10 +27,10 @@ pub fn write_network(folder: &Folder, name: &str, graph: &Graph, contract: &Cont
 }
 
 /// The network that is kept.
-pub fn kept(fitted: Fitted, keep: Keep) -> Graph {
+pub fn kept(fitted: &Fitted, keep: Keep) -> &Graph {
     match keep {
-        Keep::Selected => fitted.selected,
-        Keep::Last => fitted.last,
+        Keep::Selected => &fitted.selected,
+        Keep::Last => &fitted.last,
     }
 }
 

@@ -85,9 +85,15 @@ pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<
 }
 
 impl Session<'_> {
-    /// The student with its first weights.
+    /// The student with its first weights: where this process trains one of several replicas, a network like that one.
     pub fn first_student(&self, seed: u64) -> Result<Graph> {
-        zoo::build(&self.recipe.student, &self.site, seed)
+        let number = self.place.map_or(0, |place| place.me - 1);
+        zoo::build(self.recipe.replica(number), &self.site, seed)
+    }
+
+    /// A replica (numbers are from 0) with its first weights.
+    pub fn first_replica(&self, number: usize, seed: u64) -> Result<Graph> {
+        zoo::build(self.recipe.replica(number), &self.site, replicas::seed(seed, number))
     }
 
     /// Trains a network, or reads it back, or goes on with it: whatever its checkpoints say. `teachers` are those that it

@@ -69,13 +69,25 @@ pub fn parts(results: &Results) -> Vec<String> {
     let percent = |score: &Score| format!("{:.2} %", 100.0 * score.accuracy);
     for run in results.arms.iter().flat_map(|arm| &arm.seeds) {
         if let Some(replicas) = &run.replicas {
-            let each: Vec<String> = replicas.each.iter().map(percent).collect();
+            let differ = replicas.archs.iter().any(|arch| *arch != replicas.archs[0]);
+            let arch = |i: usize| replicas.archs.get(i).filter(|_| differ).map(|arch| format!(" ({arch})"));
+            let each = replicas.each.iter().enumerate();
+            let each: Vec<String> = each.map(|(i, score)| percent(score) + &arch(i).unwrap_or_default()).collect();
             let (churn, together) = (100.0 * replicas.churn, percent(&replicas.ensemble));
             lines.push(format!(
                 "seed {}: replicas {} (the student is number {}), together {together}, churn {churn:.2} %",
                 run.seed,
                 each.join(", "),
                 replicas.chosen
+            ));
+            let alone = results.arms.iter().filter(|arm| arm.about == "alone").flat_map(|arm| &arm.seeds);
+            let alone = alone.filter(|alone| alone.seed == run.seed).map(|alone| format!(" ({} alone)", alone.steps));
+            lines.push(format!(
+                "seed {}: steps of each replica {}{}; training all of them costs {} times the student alone",
+                run.seed,
+                grouped(run.steps as u64),
+                alone.collect::<String>(),
+                number(replicas.compute)
             ));
         }
         let Some(exits) = &run.exits else { continue };

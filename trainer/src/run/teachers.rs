@@ -71,7 +71,7 @@ fn train_first(
 ) -> Result<Judged> {
     let first = zoo::build(arch, &session.site, seed)?;
     let fitted = session.fit(name, &first, train, None, seed)?;
-    let graph = saved::kept(fitted, train.keep);
+    let graph = saved::kept(&fitted, train.keep).clone();
     saved::write_network(&session.folder, name, &graph, &session.data.contract)?;
     let shares: f64 = session.recipe.teachers.iter().map(|teacher| teacher.weight).sum();
     let network = Network {
@@ -103,7 +103,7 @@ pub(super) fn assist(
         let taught_by = (!teachers.is_empty()).then_some(&teachers[..]);
         let fitted = session.fit(&name, &first, &recipe.train, taught_by, seed)?;
         let output = &session.data.contract.output.name;
-        let graph = cut(&saved::kept(fitted, recipe.train.keep), output, output)?;
+        let graph = cut(saved::kept(&fitted, recipe.train.keep), output, output)?;
         saved::write_network(&session.folder, &name, &graph, &session.data.contract)?;
         let network = Network {
             name: format!("{name}, arch {}", arch.name),

@@ -188,6 +188,7 @@ impl Setup {
         let terms = vec![term(Stage::Both, None), term(Stage::Main, Some(Choice { name: late.name, options }))];
         let distill = Distill {
             scheme: Scheme::Offline,
+            peers: Vec::new(),
             assistants: Vec::new(),
             task_weight: 0.8,
             init_epochs: 1,

@@ -2,8 +2,8 @@
 //!
 //! A replica leaves its parameters every few steps and reads the newest of each other one (Anil et al. 2018, arXiv
 //! 1804.03235, §2.1: stale predictions do as well). Nobody waits, and nothing that is read is trusted: an object's name
-//! has the hash of its bytes, its state the recipe and data that it belongs to, and its arrays must be the network's. Names
-//! are unique and writes only ever create, so that no store needs more than that.
+//! has the hash of its bytes, its state the recipe and data that it belongs to, and its arrays must be those of that replica's
+//! network. Names are unique and writes only ever create, so that no store needs more than that.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -137,20 +137,21 @@ impl Exchange {
         Ok(found)
     }
 
-    /// Leaves the parameters of this step and looks for the others' newest. Gives for each other replica what is new of it.
-    /// What goes wrong is said, each thing once, and stops nothing.
+    /// Leaves the parameters of this step and looks for the others' newest; `networks` are those of the others, whose arrays
+    /// theirs must be. Gives for each other replica what is new of it. What goes wrong is said, each thing once, and stops
+    /// nothing.
     pub fn exchange(
         &mut self,
         step: u64,
-        parameters: &[Parameter<f32>],
+        own: &[&Parameter<f32>],
+        networks: &[&[Parameter<f32>]],
         note: &mut dyn FnMut(&str),
     ) -> Vec<Option<Snapshot>> {
-        let outcome = self.leave(step, parameters);
-        let size = outcome.as_ref().ok().copied();
+        let outcome = self.leave(step, own);
         let mut failure = outcome.err().map(|error| format!("cannot leave step {step}: {error}"));
         let mut new = Vec::with_capacity(self.peers.len());
-        for i in 0..self.peers.len() {
-            match self.take(i, parameters, size, note) {
+        for (i, network) in networks.iter().enumerate().take(self.peers.len()) {
+            match self.take(i, network, note) {
                 Ok(snapshot) => new.push(snapshot),
                 Err(error) => {
                     failure.get_or_insert_with(|| format!("cannot read replica {}: {error}", self.peers[i].replica));
@@ -167,10 +168,9 @@ impl Exchange {
         new
     }
 
-    /// Writes a checkpoint and removes the oldest; gives its bytes.
-    fn leave(&mut self, step: u64, parameters: &[Parameter<f32>]) -> object_store::Result<u64> {
+    /// Writes a checkpoint and removes the oldest.
+    fn leave(&mut self, step: u64, parameters: &[&Parameter<f32>]) -> object_store::Result<()> {
         let bytes = write(&State { schema: SCHEMA.into(), run: self.run.clone(), replica: self.me, step }, parameters);
-        let size = bytes.len() as u64;
         let hash = &files::sha256(&bytes)[..HASH];
         let path = self.home(self.me).join(format!("{step:012}-{hash}.safetensors"));
         let put = self.store.put_opts(&path, bytes.into(), PutMode::Create.into());
@@ -186,17 +186,17 @@ impl Exchange {
             // Somebody else may have cleaned up.
             let _ = self.runtime.block_on(self.store.delete(&oldest));
         }
-        Ok(size)
+        Ok(())
     }
 
     /// The newest checkpoint of a peer that is newer than the last one taken and that is sound.
     fn take(
         &mut self,
         i: usize,
-        parameters: &[Parameter<f32>],
-        size: Option<u64>,
+        network: &[Parameter<f32>],
         note: &mut dyn FnMut(&str),
     ) -> object_store::Result<Option<Snapshot>> {
+        let most = most_bytes(network);
         let found = self.list(self.peers[i].replica)?;
         for (step, path, bytes) in found.into_iter().rev() {
             let peer = &self.peers[i];
@@ -207,11 +207,10 @@ impl Exchange {
             if peer.refused.contains(&name) {
                 continue;
             }
-            // A state may be longer than this one's, arrays may not.
-            let read = match size {
-                Some(own) if bytes > own + 4096 => Err(format!("expected at most {own} bytes, found {bytes}")),
-                _ => match self.runtime.block_on(async { self.store.get(&path).await?.bytes().await }) {
-                    Ok(bytes) => read(&bytes, &name, &self.run, peer.replica, step, parameters),
+            let read = match bytes > most {
+                true => Err(format!("expected at most {most} bytes, found {bytes}")),
+                false => match self.runtime.block_on(async { self.store.get(&path).await?.bytes().await }) {
+                    Ok(bytes) => read(&bytes, &name, &self.run, peer.replica, step, network),
                     // Removed by its owner in between.
                     Err(object_store::Error::NotFound { .. }) => continue,
                     Err(error) => return Err(error),
@@ -246,7 +245,13 @@ impl Exchange {
     }
 }
 
-fn write(state: &State, parameters: &[Parameter<f32>]) -> Vec<u8> {
+/// What a checkpoint of a network may take: its arrays, what the file says of each, and a state.
+fn most_bytes(network: &[Parameter<f32>]) -> u64 {
+    let array = |p: &Parameter<f32>| size_of_val(&p.value[..]) + 2 * p.name.len() + 24 * p.shape.len() + 256;
+    (4096 + network.iter().map(array).sum::<usize>()) as u64
+}
+
+fn write(state: &State, parameters: &[&Parameter<f32>]) -> Vec<u8> {
     let arrays: Vec<Vec<u8>> =
         parameters.iter().map(|p| p.value.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
     let views = parameters.iter().zip(&arrays).map(|(p, bytes)| {
@@ -258,15 +263,15 @@ fn write(state: &State, parameters: &[Parameter<f32>]) -> Vec<u8> {
     serialize(views, Some(HashMap::from([("state".to_string(), text)]))).expect("arrays of the sizes that they say")
 }
 
-/// Parameters in this network's order, or in one line why not.
+/// The parameters of a replica's network, or in one line why not.
 fn read(
     bytes: &[u8],
     name: &str,
     run: &str,
     replica: usize,
     step: u64,
-    parameters: &[Parameter<f32>],
-) -> std::result::Result<Vec<Vec<f32>>, String> {
+    network: &[Parameter<f32>],
+) -> std::result::Result<Vec<(String, Vec<f32>)>, String> {
     if !name.contains(&files::sha256(bytes)[..HASH]) {
         return Err("expected bytes with the hash of its name, found others (damaged, or cut off)".into());
     }
@@ -286,10 +291,10 @@ fn read(
             view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         match values.iter().find(|x| !x.is_finite()) {
             Some(x) => Err(format!("expected finite numbers in `{}`, found {x}", p.name)),
-            None => Ok(values),
+            None => Ok((p.name.clone(), values)),
         }
     };
-    parameters.iter().map(one).collect()
+    network.iter().map(one).collect()
 }
 
 #[cfg(test)]
@@ -337,7 +342,38 @@ mod tests {
     }
 
     fn taken(new: &[Option<Snapshot>]) -> Vec<Option<f32>> {
-        new.iter().map(|snapshot| snapshot.as_ref().map(|snapshot| snapshot[0][0])).collect()
+        new.iter().map(|snapshot| snapshot.as_ref().map(|snapshot| snapshot[0].1[0])).collect()
+    }
+
+    /// An exchange between networks that are alike.
+    fn meet(
+        exchange: &mut Exchange,
+        step: u64,
+        own: &[Parameter<f32>],
+        note: &mut dyn FnMut(&str),
+    ) -> Vec<Option<Snapshot>> {
+        exchange.exchange(step, &own.iter().collect::<Vec<_>>(), &[own, own], note)
+    }
+
+    #[test]
+    fn replicas_of_two_architectures_take_what_fits_the_other_ones_network() {
+        let folder = Folder::new("unlike");
+        let mut quiet = |text: &str| panic!("{text}");
+        let (small, large) = (
+            parameters(1.0),
+            [parameters(2.0), vec![Parameter { name: "v".into(), ..parameters(3.0).remove(0) }]].concat(),
+        );
+        let (mut one, mut two) = (folder.open(1, "r"), folder.open(2, "r"));
+        let [own, other] = [&small, &large].map(|network| network.iter().collect::<Vec<_>>());
+        one.exchange(0, &own, &[&large[..], &small], &mut quiet);
+        assert_eq!(taken(&two.exchange(0, &other, &[&small[..], &small], &mut quiet)), [Some(1.0), None]);
+        let heard = one.exchange(1, &own, &[&large[..], &small], &mut quiet).remove(0).unwrap();
+        let names: Vec<&str> = heard.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!((names, heard[2].1[0]), (vec!["w", "b", "v"], 3.0));
+        // What the other one leaves is not of a network that is thought to be larger.
+        let mut said = Vec::new();
+        two.exchange(1, &other, &[&large[..], &small], &mut |text| said.push(text.to_string()));
+        assert!(said.len() == 1 && said[0].contains("expected `v` [2], found another network"), "{said:?}");
     }
 
     #[test]
@@ -345,14 +381,14 @@ mod tests {
         let folder = Folder::new("new");
         let mut quiet = |text: &str| panic!("{text}");
         let (mut one, mut two) = (folder.open(1, "r"), folder.open(2, "r"));
-        assert_eq!(taken(&one.exchange(0, &parameters(1.0), &mut quiet)), [None, None]);
-        assert_eq!(taken(&two.exchange(0, &parameters(2.0), &mut quiet)), [Some(1.0), None]);
+        assert_eq!(taken(&meet(&mut one, 0, &parameters(1.0), &mut quiet)), [None, None]);
+        assert_eq!(taken(&meet(&mut two, 0, &parameters(2.0), &mut quiet)), [Some(1.0), None]);
         for step in 1..=5 {
-            one.exchange(step, &parameters(1.0 + step as f32), &mut quiet);
+            meet(&mut one, step, &parameters(1.0 + step as f32), &mut quiet);
         }
         assert_eq!(folder.files(1).len(), KEPT);
-        assert_eq!(taken(&two.exchange(2, &parameters(2.5), &mut quiet)), [Some(6.0), None]);
-        assert_eq!(taken(&two.exchange(3, &parameters(2.5), &mut quiet)), [None, None]);
+        assert_eq!(taken(&meet(&mut two, 2, &parameters(2.5), &mut quiet)), [Some(6.0), None]);
+        assert_eq!(taken(&meet(&mut two, 3, &parameters(2.5), &mut quiet)), [None, None]);
         assert_eq!(two.ages(7), [(1, 2.0)]);
         assert_eq!(
             two.heard().map(|(replica, heard)| (replica, heard.is_some())).collect::<Vec<_>>(),
@@ -361,7 +397,7 @@ mod tests {
         // Killed, and back at an older step: what it left before goes first.
         let mut back = folder.open(1, "r");
         for step in 2..=4 {
-            back.exchange(step, &parameters(10.0), &mut quiet);
+            meet(&mut back, step, &parameters(10.0), &mut quiet);
         }
         let left: Vec<_> =
             folder.files(1).iter().map(|p| p.file_name().unwrap().to_str().unwrap()[..12].to_string()).collect();
@@ -373,8 +409,8 @@ mod tests {
         let folder = Folder::new("damaged");
         let mut quiet = |text: &str| panic!("{text}");
         let mut one = folder.open(1, "r");
-        folder.open(2, "r").exchange(4, &parameters(2.0), &mut quiet);
-        folder.open(3, "another").exchange(4, &parameters(3.0), &mut |_| ());
+        meet(&mut folder.open(2, "r"), 4, &parameters(2.0), &mut quiet);
+        meet(&mut folder.open(3, "another"), 4, &parameters(3.0), &mut |_| ());
         let whole = folder.files(2).remove(0);
         let bytes = std::fs::read(&whole).unwrap();
         let newer = |step: u64, bytes: &[u8]| {
@@ -391,7 +427,7 @@ mod tests {
         newer(9, &[]);
         std::fs::write(whole.with_file_name("notes.txt"), b"hello").unwrap();
         let mut said = Vec::new();
-        let new = one.exchange(1, &parameters(1.0), &mut |text| said.push(text.to_string()));
+        let new = meet(&mut one, 1, &parameters(1.0), &mut |text| said.push(text.to_string()));
         assert_eq!(taken(&new), [Some(2.0), None]);
         assert_eq!(said.len(), 6, "{said:?}");
         for (line, part) in said.iter().zip(["hash", "at most", "replica and step", "hash", "hash", "recipe and data"])
@@ -399,18 +435,18 @@ mod tests {
             assert!(line.contains(part) && !line.contains('\n'), "{part}: {line}");
         }
         let mut quiet = |text: &str| panic!("{text}");
-        assert_eq!(taken(&one.exchange(2, &parameters(1.0), &mut quiet)), [None, None]);
+        assert_eq!(taken(&meet(&mut one, 2, &parameters(1.0), &mut quiet)), [None, None]);
         // A place that goes away is said once, and once that it is back.
         let (away, mut said) = (folder.0.with_extension("away"), Vec::new());
         std::fs::rename(&folder.0, &away).unwrap();
         std::fs::write(&folder.0, b"").unwrap();
         for step in 3..5 {
-            one.exchange(step, &parameters(1.0), &mut |text| said.push(text.to_string()));
+            meet(&mut one, step, &parameters(1.0), &mut |text| said.push(text.to_string()));
         }
         assert!(said.len() == 1 && said[0].contains("training goes on"), "{said:?}");
         std::fs::remove_file(&folder.0).unwrap();
         std::fs::rename(&away, &folder.0).unwrap();
-        one.exchange(5, &parameters(1.0), &mut |text| said.push(text.to_string()));
+        meet(&mut one, 5, &parameters(1.0), &mut |text| said.push(text.to_string()));
         assert!(said.len() == 2 && said[1].contains("works again"), "{said:?}");
     }
 

@@ -13,7 +13,7 @@ use super::meeting::Snapshot;
 use super::teachers::{Feed, Taught, Teachers};
 use super::terms::{Extended, Passes, Term, extend, only};
 use crate::data::{Counts, RawBatch, UNLABELLED, scale};
-use crate::exec::{Executor, Mode, Plan};
+use crate::exec::{Executor, Mode, Parameter, Plan};
 use crate::losses::ce::{Targets, balanced};
 use crate::losses::pair::cut;
 use crate::losses::{Batch, Tap};
@@ -160,16 +160,25 @@ impl Learner {
         self.teachers.keep(folder, feed, batch, note)
     }
 
-    /// What it leaves for others to listen to: all parameters.
-    pub fn snapshot(&self) -> Vec<Vec<f32>> {
-        self.executor.parameters().iter().map(|parameter| parameter.value.clone()).collect()
+    /// What it leaves for others to listen to: the student's parameters, and no adapter's or loss's.
+    pub fn left(&self) -> Vec<&Parameter<f32>> {
+        let all = self.executor.parameters().iter().zip(&self.is_student);
+        all.filter(|(_, is_student)| **is_student).map(|(parameter, _)| parameter).collect()
     }
 
-    /// Listens, from now on, to these snapshots of networks like itself, where there are new ones. Says whether any was
-    /// ever heard.
+    /// The same, copied.
+    pub fn snapshot(&self) -> Vec<(String, Vec<f32>)> {
+        self.left().into_iter().map(|parameter| (parameter.name.clone(), parameter.value.clone())).collect()
+    }
+
+    /// The parameters of those that it listens to, as it knows them.
+    pub fn listened_to(&self) -> Vec<&[Parameter<f32>]> {
+        self.teachers.parameters()
+    }
+
+    /// Listens, from now on, to these snapshots of its teachers, where there are new ones. Says whether any was ever heard.
     pub fn hear(&mut self, snapshots: &[Option<Snapshot>]) -> bool {
-        let names: Vec<String> = self.executor.parameters().iter().map(|parameter| parameter.name.clone()).collect();
-        self.teachers.hear(&names, snapshots)
+        self.teachers.hear(snapshots)
     }
 
     /// Says which epoch follows; gives the one whose augmentations its samples are to have: another one where teachers'

@@ -6,8 +6,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use kd_runtime::error::Exit;
 use kd_runtime::{Refusal, Result};
 
-/// The parameters of one replica at one time, in the order of its network.
-pub type Snapshot = Arc<Vec<Vec<f32>>>;
+/// The parameters of one replica's network at one time, by name.
+pub type Snapshot = Arc<Vec<(String, Vec<f32>)>>;
 
 /// A place for so many replicas, each in a thread of its own.
 pub struct Meeting {
@@ -39,7 +39,7 @@ impl Meeting {
 
     /// Leaves the parameters of replica `me`, waits for all, and gives those of the others in their order. An error once
     /// one of them has [ended](Self::end).
-    pub fn exchange(&self, me: usize, mine: Vec<Vec<f32>>) -> Result<Vec<Snapshot>> {
+    pub fn exchange(&self, me: usize, mine: Vec<(String, Vec<f32>)>) -> Result<Vec<Snapshot>> {
         let mut state = self.lock();
         let turn = state.over;
         state.left[me] = Some(Arc::new(mine));
@@ -80,9 +80,9 @@ mod tests {
                 let meeting = &meeting;
                 scope.spawn(move || {
                     for turn in 0..50 {
-                        let mine = vec![vec![(100 * turn + me) as f32]];
+                        let mine = vec![("w".into(), vec![(100 * turn + me) as f32])];
                         let got: Vec<f32> =
-                            meeting.exchange(me, mine).unwrap().iter().map(|snapshot| snapshot[0][0]).collect();
+                            meeting.exchange(me, mine).unwrap().iter().map(|snapshot| snapshot[0].1[0]).collect();
                         let others = (0..3).filter(|other| *other != me).map(|other| (100 * turn + other) as f32);
                         assert_eq!(got, others.collect::<Vec<_>>());
                     }

@@ -10,7 +10,7 @@ use kd_runtime::{Refusal, Result};
 
 use crate::data::augment::Augment;
 use crate::data::{self, RawBatch, Samples, scale};
-use crate::exec::{Executor, Mode, Plan};
+use crate::exec::{Executor, Mode, Parameter, Plan};
 use crate::losses::pair::{LOGITS, value_name};
 use crate::losses::rows::Average;
 use crate::schemes::meeting::Snapshot;
@@ -182,13 +182,12 @@ impl Teachers {
 
     /// Gives the network of each member other parameters, by their names, where there are new ones: replicas that teach
     /// each other change. Those that were ever heard have equal shares from then on, the others none. Says whether any was.
-    pub(super) fn hear(&mut self, names: &[String], snapshots: &[Option<Snapshot>]) -> bool {
+    pub(super) fn hear(&mut self, snapshots: &[Option<Snapshot>]) -> bool {
         for (member, snapshot) in self.members.iter_mut().zip(snapshots) {
             let (Speaker::Live(live), Some(snapshot)) = (&mut member.speaker, snapshot) else { continue };
             live.sha256 = None;
             for parameter in live.executor.parameters_mut() {
-                let place = names.iter().position(|name| *name == parameter.name);
-                if let Some(values) = place.and_then(|place| snapshot.get(place)) {
+                if let Some((_, values)) = snapshot.iter().find(|(name, _)| *name == parameter.name) {
                     parameter.value.copy_from_slice(values);
                 }
             }
@@ -199,6 +198,15 @@ impl Teachers {
             member.weight = if heard(member) { 1.0 / all as f64 } else { 0.0 };
         }
         all > 0
+    }
+
+    /// The parameters of each; none of one whose answers are kept.
+    pub(super) fn parameters(&self) -> Vec<&[Parameter<f32>]> {
+        let members = self.members.iter().map(|member| match &member.speaker {
+            Speaker::Live(live) => live.executor.parameters(),
+            Speaker::Kept(..) => &[],
+        });
+        members.collect()
     }
 
     /// Lets the teachers answer what is read of this batch, and no more: one of whom nothing is read is not asked.

@@ -10,7 +10,7 @@ use crate::losses::table::METHODS;
 use crate::losses::{Loss, Pair, Tap, ce};
 use crate::optim::schedule::SCHEDULES;
 use crate::optim::table::OPTIMIZERS;
-use crate::recipe::{self, Choice, Distill, Stage, Train};
+use crate::recipe::{self, Choice, Distill, Scheme, Stage, Train};
 use crate::teacher::Network;
 
 /// One loss in the sum.
@@ -55,6 +55,7 @@ pub fn extend(
         terms.push(Term { name, loss, temperature: 1.0, weight: task_weight, schedule, stage });
     }
     let mut pair = Pair::new(student, contract, teacher, samples, seed);
+    pair.teacher_learns = distill.is_some_and(|distill| matches!(distill.scheme, Scheme::Codistill(_)));
     for (i, term) in distill.map_or(&[][..], |distill| &distill.terms).iter().enumerate() {
         pair.prefix = format!("adapter.{i}");
         terms.push(Term::new(term, &mut pair).map_err(|e| e.within(format!("distill.terms.{i}")))?);

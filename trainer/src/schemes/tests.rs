@@ -126,7 +126,15 @@ fn temperature(t: f64) -> (&'static str, Setting) {
 }
 
 fn distill(task_weight: f64, terms: Vec<Term>) -> Distill {
-    Distill { scheme: Scheme::Offline, assistants: Vec::new(), task_weight, init_epochs: 0, diagnose: false, terms }
+    Distill {
+        scheme: Scheme::Offline,
+        peers: Vec::new(),
+        assistants: Vec::new(),
+        task_weight,
+        init_epochs: 0,
+        diagnose: false,
+        terms,
+    }
 }
 
 /// Raw values of 0 to 16, as the contract expects.
