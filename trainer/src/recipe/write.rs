@@ -103,8 +103,10 @@ impl Recipe {
             Scheme::Codistill(Codistill { replicas, burn_in_steps, exchange_steps, shards }) => {
                 key(out, "scheme", "\"codistill\"")?;
                 key(out, "replicas", replicas)?;
-                let peers: Vec<String> = distill.peers.iter().map(|choice| inline(&ARCH, choice)).collect();
-                list(out, "peers", &peers)?;
+                if !distill.peers.is_empty() {
+                    let peers: Vec<String> = distill.peers.iter().map(|choice| inline(&ARCH, choice)).collect();
+                    list(out, "peers", &peers)?;
+                }
                 if let Some(steps) = burn_in_steps {
                     key(out, "burn_in_steps", steps)?;
                 }

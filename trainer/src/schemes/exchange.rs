@@ -3,7 +3,8 @@
 //! A replica leaves its parameters every few steps and reads the newest of each other one (Anil et al. 2018, arXiv
 //! 1804.03235, §2.1: stale predictions do as well). Nobody waits, and nothing that is read is trusted: an object's name
 //! has the hash of its bytes, its state the recipe and data that it belongs to, and its arrays must be those of that replica's
-//! network. Names are unique and writes only ever create, so that no store needs more than that.
+//! network. A name stands for the same bytes wherever it is written: replacing harms nobody, and a store need not know how
+//! to create without it (WebDAV does not).
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use kd_runtime::error::{Exit, Shown};
 use kd_runtime::{Refusal, Result, files};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode};
+use object_store::{ObjectStore, ObjectStoreExt};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::{Builder, Runtime};
@@ -173,12 +174,7 @@ impl Exchange {
         let bytes = write(&State { schema: SCHEMA.into(), run: self.run.clone(), replica: self.me, step }, parameters);
         let hash = &files::sha256(&bytes)[..HASH];
         let path = self.home(self.me).join(format!("{step:012}-{hash}.safetensors"));
-        let put = self.store.put_opts(&path, bytes.into(), PutMode::Create.into());
-        match self.runtime.block_on(put) {
-            // The same bytes at the same step: a replica that was killed and came back.
-            Ok(_) | Err(object_store::Error::AlreadyExists { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        self.runtime.block_on(self.store.put(&path, bytes.into()))?;
         self.own.retain(|own| *own != path);
         self.own.push_back(path);
         while self.own.len() > KEPT {
