@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use super::args::{Methods, MethodsFormat};
 use super::tables::{Row, rows};
-use crate::losses::Method;
-use crate::losses::table::METHODS;
+use crate::losses::table::{self, METHODS};
+use crate::losses::{Method, Weight};
+use crate::options::Range;
 use crate::recipe::parse::parse;
 use crate::recipe::precheck::precheck;
 use crate::recipe::suggest;
@@ -45,11 +46,12 @@ const HEAD: &str = "\
 
 What a term of `[distill]` can be; made by `kd-train methods --format markdown`. Each loss is a mean over the batch unless
 an option says otherwise; nothing flows into the teacher; teachers are in eval mode and never changed. Every term has a
-`weight`, a `stage` and may have a `schedule` for its weight ([recipes.md](recipes.md)). A tap is the name of a value of the
-network: `logits`, `features`, `stage1`, `stage1.pre` (before its activation); `stages` and `stages.pre` mean all stages,
-paired from the deepest up, `middle` and `last` one of them. Several taps are written with commas between. Where samples are
-mixed (mixup), `ce` and `bce` have both classes; other methods that read labels have that of the larger share. Methods that
-need labels are refused where some samples have none (`data.labelled` below 1).
+`weight`, a `stage` and may have a `schedule` for its weight ([recipes.md](recipes.md)); a weight that is left out is the
+published one, which belongs to the other options as they are left out. A tap is the name of a value of the network: `logits`,
+`features`, `stage1`, `stage1.pre` (before its activation); `stages` and `stages.pre` mean all stages, paired from the deepest
+up, `middle` and `last` one of them. Several taps are written with commas between. Where samples are mixed (mixup), `ce` and
+`bce` have both classes; other methods that read labels have that of the larger share. Methods that need labels are refused
+where some samples have none (`data.labelled` below 1).
 
 Where two taps differ in shape, a method of features adds a connector behind the student's, which is trained beside it and cut
 off what is kept; maps, series and vectors meet by averaging the places that one has more of. A pair that cannot work is
@@ -74,7 +76,7 @@ pub fn run(args: &Methods, out: &mut dyn Write) -> Result<()> {
 }
 
 fn find(name: &str) -> Result<&'static Method> {
-    METHODS.iter().copied().find(|method| method.name == name).ok_or_else(|| {
+    table::find(name).ok_or_else(|| {
         let known: Vec<&str> = METHODS.iter().map(|method| method.name).collect();
         let found = format!("`{}`", kd_runtime::error::Shown(name));
         Refusal::new("methods", "a method", found, suggest(name, &known))
@@ -90,9 +92,24 @@ fn entry(method: &Method) -> Entry {
         needs_labels: method.needs_labels,
         source: method.source,
         formula: method.formula.to_string(),
-        options: rows(method.options),
+        options: options(method),
         recipe: recipe(method),
     }
+}
+
+/// The weight, which every term has but whose default is the method's, and the options.
+fn options(method: &Method) -> Vec<Row> {
+    let Weight { usual, source, forms } = method.weight;
+    let mut about = "factor of the term".to_string();
+    if !source.is_empty() {
+        let _ = write!(about, ": {source}");
+    }
+    for (option, value, weight) in forms {
+        let _ = write!(about, "; `{weight:?}` with `{option} = \"{value}\"`");
+    }
+    let values = Range::NotNegative.words().into();
+    let weight = Row { name: "weight", about, values, default: format!("{usual:?}") };
+    std::iter::once(weight).chain(rows(method.options)).collect()
 }
 
 /// What a method cannot do without.
@@ -148,7 +165,7 @@ fn markdown(methods: &[&Method], whole: bool) -> String {
         let _ = write!(out, "\n## `{}`\n\n{}. {}\n\n", method.name, method.about, method.formula);
         let _ = writeln!(out, "Source: {}.\n", method.source);
         out.push_str("| option | what it does | what it may be | left out |\n|---|---|---|---|\n");
-        for Row { name, about, values, default } in rows(method.options) {
+        for Row { name, about, values, default } in options(method) {
             let _ = writeln!(out, "| `{name}` | {about} | {values} | `{default}` |");
         }
     }
@@ -171,7 +188,7 @@ fn recipe_text(method: &Method) -> String {
         if method.needs_teacher() { "[teacher]\narch = \"cnn\"\nwidths = [16, 32]\nepochs = 10\n\n" } else { "" };
     format!(
         "[data]\nformat = \"digits\"\n\n{teacher}[student]\narch = \"cnn\"\nwidths = [8, 16]\n\n[train]\nepochs = 10\n\n\
-         [distill]\nterms = [{{ method = \"{}\", weight = 1.0 }}]\n",
+         [distill]\nterms = [{{ method = \"{}\" }}]\n",
         method.name
     )
 }

@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::ce::{LABEL_SMOOTHING, Labels};
 use super::taps::{STUDENT_LOGITS, logits};
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Spec};
 
@@ -14,6 +14,7 @@ pub static METHOD: Method = Method {
     about: "binary cross-entropy of every class with the labels (Wightman et al. 2021)",
     knowledge: Knowledge::Task,
     needs_labels: false,
+    weight: Weight::ONE,
     formula: "`-Σ_k [q_k log σ(z_k) + (1 - q_k) log (1 - σ(z_k))]` in nats, with `σ` the logistic function and `q = (1 - \
         label_smoothing)·[k = label] + label_smoothing / classes`; mean over batch and classes, or sum over the classes and \
         mean over the batch (`reduction = \"batchmean\"`). Each logit then says of its class alone how likely it is, and the \

@@ -7,7 +7,7 @@ use super::kd::soft_targets;
 use super::pair::STAGES;
 use super::rows::{Reduction, log_softmax, weighted_cross_entropy};
 use super::taps::logits;
-use super::{Batch, Knowledge, Loss, Method, Pair, Tap, columns};
+use super::{Batch, Knowledge, Loss, Method, Pair, Tap, Weight, columns};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 use crate::zoo::layers::Conv;
@@ -18,6 +18,7 @@ pub static METHOD: Method = Method {
     about: "be your own teacher: exits learn from the deepest part (Zhang et al. 2019)",
     knowledge: Knowledge::Own,
     needs_labels: false,
+    weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },
     formula: "sum over the exits of `(1 - alpha) · CE + alpha · temperature² · KL(p_deepest ‖ p_exit) + lambda · mean \
         (F_exit - F_deepest)²`. Nothing flows into the deepest logits and features: they learn from the task's loss \
         alone. An exit stands behind every stage but the last: bottleneck convolutions (1x1, strided to the last \

@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::rows::{Reduction, log_sum_exp};
 use super::taps::{STUDENT_LOGITS, logits};
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::data::UNLABELLED;
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     about: "cross-entropy with the true classes",
     knowledge: Knowledge::Task,
     needs_labels: false,
+    weight: Weight::ONE,
     formula: "`-Σ_k q_k log p_k` with `p = softmax(logits)` and `q = (1 - label_smoothing)·[k = label] + label_smoothing / \
         classes`, in nats. With `spread = \"others\"` the other classes alone share label_smoothing \
         (Teacher-free-KD): the same at `label_smoothing · classes / (classes - 1)`. It is also the task's loss, \

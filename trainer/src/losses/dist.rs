@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -14,6 +14,7 @@ pub static METHOD: Method = Method {
     about: "correlation of predictions (DIST, Huang et al. 2022)",
     knowledge: Knowledge::Response,
     needs_labels: false,
+    weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
     formula: "`temperature² · (beta · (1 - mean_b ρ(p_student[b, :], p_teacher[b, :])) + gamma · (1 - mean_k \
         ρ(p_student[:, k], p_teacher[:, k])))`: ρ is Pearson's correlation with 1e-8 added to the product of the \
         norms, `p = softmax(logits / temperature)`. A class that the whole batch gives one probability has \

@@ -5,7 +5,7 @@ use kd_runtime::Result;
 use super::adapters::{Connector, connect, student, teacher};
 use super::joint::{Joint, PairLoss};
 use super::maps::sum_pairs;
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -15,12 +15,13 @@ pub static METHOD: Method = Method {
     about: "hints: the student regresses a middle value of the teacher (Romero et al. 2015)",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    weight: Weight { usual: 100.0, source: "RepDistiller", forms: &[("reduction", "half_batch", 1.0)] },
     formula: "`mean (r(s) - t)²` over all elements, with `r` a trained regressor: a 1x1 convolution, a batch norm and a ReLU \
         (RepDistiller's; `regressor = \"conv_norm\"` for taps before an activation, `\"conv\"` as RKD's code). The paper has half \
         the squared norm of each sample (`reduction = \"half_batch\"`). Other distances than `(r(s) - t)²` with `x = r(s) - t`: \
         `absolute` |x|; `huber` x² / 2 up to delta, delta·(|x| - delta / 2) beyond; `smooth_l1` that divided by delta.\n\n\
         In the paper the hint trains the lower half of the student first, then soft targets all of it: `stage = \"init\"` with \
-        `init_epochs` above 0, then `kd`. Usual weight: 100.",
+        `init_epochs` above 0, then `kd`.",
     source: "Romero et al. 2015 (arXiv 1412.6550) eq. 3",
     options: OPTIONS,
     build,

@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::rows::{AVERAGES, Average, REDUCTIONS, Reduction, divergence, log_softmax};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -14,6 +14,11 @@ pub static METHOD: Method = Method {
     about: "soft targets (Hinton et al. 2015)",
     knowledge: Knowledge::Response,
     needs_labels: false,
+    weight: Weight {
+        usual: 1.0,
+        source: "Hinton et al. with temperature², beside the labels at 1; RepDistiller has 0.9 beside 0.1",
+        forms: &[],
+    },
     formula: "`temperature² · KL(p_teacher ‖ p_student)` with `p = softmax(logits / temperature)`, in nats. Gradient by \
         the student's logits: `temperature · (p_student - p_teacher) / batch`. With several teachers, `p_teacher` is \
         the weighted mean of their probabilities at that temperature, or the softmax of the weighted mean of their \

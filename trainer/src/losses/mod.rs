@@ -127,6 +127,8 @@ pub struct Method {
     pub knowledge: Knowledge,
     /// Whether it cannot do with samples whose class is not known.
     pub needs_labels: bool,
+    /// Its factor where a term does not say one.
+    pub weight: Weight,
     /// Its equation and what it means, with where official code differs: lines of Markdown for `docs/methods.md`.
     pub formula: &'static str,
     /// Paper, equation.
@@ -141,6 +143,28 @@ impl Method {
     /// Whether it reads values of a teacher: it then has the option `teacher`.
     pub fn needs_teacher(&self) -> bool {
         self.options.iter().any(|spec| spec.name == "teacher")
+    }
+}
+
+/// The factor of a term that does not say its own: the published one, so that a copied recipe teaches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weight {
+    /// With the method's options as they are when left out.
+    pub usual: f64,
+    /// Whose it is and beside what, on one line; empty where none is published.
+    pub source: &'static str,
+    /// Others: where an option has this value, another factor.
+    pub forms: &'static [(&'static str, &'static str, f64)],
+}
+
+impl Weight {
+    /// Of a method without a published one.
+    pub const ONE: Self = Self { usual: 1.0, source: "", forms: &[] };
+
+    /// With these options of the method.
+    pub fn of(&self, options: &Options) -> f64 {
+        let form = self.forms.iter().find(|(option, value, _)| options.text(option) == *value);
+        form.map_or(self.usual, |&(_, _, weight)| weight)
     }
 }
 

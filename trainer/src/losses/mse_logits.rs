@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::rows::{AVERAGES, Average};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Spec};
 
@@ -14,6 +14,7 @@ pub static METHOD: Method = Method {
     about: "squared error of the logits (Ba, Caruana 2014)",
     knowledge: Knowledge::Response,
     needs_labels: false,
+    weight: Weight::ONE,
     formula: "`mean (z_student - z_teacher)²` over batch and classes; `reduction = \"batchmean\"` sums over the classes, \
         `\"half_batchmean\"` halves that (Ba and Caruana's). With `center` each row's mean is subtracted first: \
         `half_batchmean` of that, divided by the classes, is what `kd` tends to at high temperatures. Several \

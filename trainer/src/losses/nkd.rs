@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -14,6 +14,7 @@ pub static METHOD: Method = Method {
     about: "normalised soft targets (Yang et al. 2023)",
     knowledge: Knowledge::Response,
     needs_labels: true,
+    weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
     formula: "`-p_teacher[y] · ln p_student[y] - gamma · temperature² · Σ_{k ≠ y} r_teacher[k] · ln r_student[k]`: p at \
         temperature 1, r the distribution over the classes other than the label y, at the temperature. With two \
         classes the second part is 0. CE beside it.",

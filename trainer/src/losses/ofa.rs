@@ -5,7 +5,7 @@ use kd_runtime::{Refusal, Result};
 use super::pair::STAGES;
 use super::rows::{log_softmax, weighted_cross_entropy};
 use super::taps::{TEACHER_LOGITS, logits};
-use super::{Batch, Knowledge, Loss, Method, Pair, columns};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 use crate::zoo::layers::Conv;
@@ -16,6 +16,7 @@ pub static METHOD: Method = Method {
     about: "one for all: every stage answers, for unlike networks (Hao et al. 2023)",
     knowledge: Knowledge::Response,
     needs_labels: true,
+    weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
     formula: "sum over the student's logits and those of a projector behind each stage of `-mean_b Σ_k ((p_teacher + \
         y)^exponent - y) · ln p_student`, with y 1 at the label, else 0, and `p = softmax(logits / temperature)` of \
         both. An exponent above 1 leans on the true class. A projector is a 3x3 convolution, batch norm and ReLU, \

@@ -8,7 +8,7 @@ use super::ab::halved;
 use super::adapters::{Connector, connect, student, teacher};
 use super::joint::{Joint, PairLoss};
 use super::maps::sum_pairs;
-use super::{Knowledge, Loss, Method, Pair, Tap};
+use super::{Knowledge, Loss, Method, Pair, Tap, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -18,6 +18,7 @@ pub static METHOD: Method = Method {
     about: "features before the activation, negative ones only up to a margin (Heo et al. 2019, overhaul)",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    weight: Weight { usual: 1.0, source: "`scale` is the authors' 1/1000", forms: &[] },
     formula: "`scale · Σ_l weight_l / batch · Σ (s - m(t))²` over the elements where `s > m(t)` or `m(t) > 0`, with `m(t) = max(t, \
         margin)` and `s` the student's tap behind a 1x1 convolution and a batch norm. A channel's margin is the mean of the \
         negative part of the normal distribution that its batch norm makes, `E[x | x < 0]` of `N(bias, scale²)`, or `-3·|scale|` \

@@ -5,7 +5,7 @@ use kd_runtime::{Refusal, Result};
 use super::adapters::{Connector, layer, meet, student, teacher};
 use super::fitnets::squared_distance;
 use super::joint::Joint;
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Parameter;
 use crate::options::{Kind, Options, Spec};
 
@@ -15,11 +15,12 @@ pub static METHOD: Method = Method {
     about: "the teacher's classifier on the student's projected features (Chen et al. 2022)",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    weight: Weight { usual: 1.0, source: "the authors', beside nothing", forms: &[] },
     formula: "`mean (P(s) - t)²` over all elements, with the projector `P`: 1x1, 3x3 and 1x1 convolutions (of vectors: linear \
         layers), each with batch norm and ReLU, the inner ones with the teacher's channels divided by `factor`. The student then answers \
         with a copy of the teacher's layers behind that tap, which is never trained; its own classifier is gone. Projector and \
         copy stay in the student, are exported, and count against its budget.\n\n\
-        The authors use no other term: `task_weight = 0.0`, weight 1.",
+        The authors use no other term: `task_weight = 0.0`.",
     source: "Chen et al. 2022 (arXiv 2203.14001) eq. 3 and Fig. 3",
     options: OPTIONS,
     build,

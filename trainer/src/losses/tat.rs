@@ -5,7 +5,7 @@ use kd_runtime::Result;
 use super::adapters::{TOKENS, student, teacher};
 use super::at::{FORM, attention_distance};
 use super::joint::{Joint, PairLoss};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::options::{Options, Spec};
 
 /// The row of `tat`.
@@ -14,6 +14,7 @@ pub static METHOD: Method = Method {
     about: "temporal attention: when a network looks (attention transfer over time)",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
+    weight: Weight { usual: 1000.0, source: "as of `at`", forms: &[("form", "paper", 1.0)] },
     formula: "`mean (q(s) - q(t))²` over batch and time, with `q` the mean over channels of the squares at each time, divided by its \
         length over time; summed over the pairs. The longer series is averaged to the shorter one's length (adaptive windows). No \
         adapter, any channels. `form = \"paper\"` as of `at`. Images are first averaged over their rows.",

@@ -5,7 +5,7 @@ use kd_runtime::Result;
 use super::kd::soft_targets;
 use super::rows::{REDUCTIONS, Reduction};
 use super::taps::{STUDENT_LOGITS, logits};
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     about: "teacher-free: a hand-made teacher (Yuan et al. 2020)",
     knowledge: Knowledge::Own,
     needs_labels: true,
+    weight: Weight::ONE,
     formula: "`KL(q ‖ softmax(z_student))` with `q = softmax(u / temperature)`, u `correct` at the label and the rest of 1 \
         spread evenly over the other classes. The student's logits are not divided. The mean is over batch · \
         classes, as the authors' `KLDivLoss()` has it: their `alpha` and `multiplier` are `task_weight = 1 - alpha`, \

@@ -3,7 +3,7 @@
 use kd_runtime::{Refusal, Result};
 
 use super::adapters::{student, teacher};
-use super::{Batch, Knowledge, Loss, Method, Pair, maps};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight, maps};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -13,6 +13,7 @@ pub static METHOD: Method = Method {
     about: "raw attention scores (Jiao et al. 2020, TinyBERT)",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
+    weight: Weight { usual: 1.0, source: "TinyBERT", forms: &[] },
     formula: "`mean (s - t)²` over all elements of scores `[heads, L, L]` before the softmax, elements of `floor` or below (those \
         that a mask put there) taken as 0 on both sides; summed over the pairs. No adapter: heads and lengths must be equal; \
         where they are not, `attention_relation` compares what each position attends to.",

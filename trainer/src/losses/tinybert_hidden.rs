@@ -5,7 +5,7 @@ use kd_runtime::Result;
 use super::adapters::{CONNECTOR, TOKENS, connect_widths, student, teacher};
 use super::fitnets::squared_distance;
 use super::joint::{Joint, PairLoss};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::options::{Options, Spec};
 
 /// The row of `tinybert_hidden`.
@@ -14,6 +14,7 @@ pub static METHOD: Method = Method {
     about: "hidden states through a linear layer (Jiao et al. 2020, TinyBERT)",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
+    weight: Weight { usual: 1.0, source: "TinyBERT", forms: &[] },
     formula: "`mean (W·s + b - t)²` over all elements, summed over the pairs; the linear layer (of what is no tokens a 1x1 \
         convolution) is left out where the widths are equal. The larger map or longer series is averaged to the smaller one.\n\n\
         TinyBERT shares one linear layer among all pairs; here each has its own, since stages of other networks have other \

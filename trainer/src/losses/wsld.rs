@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -14,9 +14,9 @@ pub static METHOD: Method = Method {
     about: "soft labels weighted sample by sample (Zhou et al. 2021)",
     knowledge: Knowledge::Response,
     needs_labels: true,
+    weight: Weight { usual: 2.5, source: "the authors' at temperature 2 (ImageNet); cls_KD has 2.25 at 4", forms: &[] },
     formula: "`temperature² · mean_b w_b · H(p_teacher, p_student)` at the temperature, with `w = 1 - exp(-CE_student / \
-        (CE_teacher + 1e-7))` of the cross-entropies with the label at temperature 1. Nothing flows through w. As \
-        published: `weight = 2.5`, temperature 2 (ImageNet); 2.25 and 4 in cls_KD; CE beside it.",
+        (CE_teacher + 1e-7))` of the cross-entropies with the label at temperature 1. Nothing flows through w. CE beside it.",
     source: "Zhou et al. 2021 (arXiv 2102.00650) eq. 11",
     options: OPTIONS,
     build,

@@ -3,6 +3,7 @@ use std::path::Path;
 use super::keys::{self, Form, SECTIONS};
 use super::parse::{parse, read};
 use super::*;
+use crate::options::Kind;
 use crate::rng::{Purpose, Rng};
 
 const GOOD: &str = r#"[data]
@@ -85,7 +86,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("temperature = 2", "temperature = 0", "r.toml:18: distill.terms.0.temperature: expected a number above 0, found `0`; correct it, or leave it out for 4.0"),
         ("temperature = 2", "temperature = inf", "r.toml:18: distill.terms.0.temperature: expected a number above 0, found `inf`; correct it, or leave it out for 4.0"),
         ("weight = 0.5", "wieght = 0.5", "r.toml:18: distill.terms.0.wieght: expected a key of method `kd`, found `wieght`; did you mean `weight`?"),
-        ("weight = 0.5", "weight = -0.5", "r.toml:18: distill.terms.0.weight: expected a number of 0 or above, found `-0.5`; correct it, or leave it out for 1.0"),
+        ("weight = 0.5", "weight = -0.5", "r.toml:18: distill.terms.0.weight: expected a number of 0 or above, found `-0.5`; correct it, or leave it out (the method's)"),
         ("\"cosine\"", "\"cosin\"", "r.toml:18: distill.terms.0.schedule.kind: expected a schedule, found `\"cosin\"`; did you mean `cosine`?"),
         ("batch = 16", "batch = 0", "r.toml:14: train.batch: expected a whole number from 1 to 1048576, found `0`; correct it, or leave it out for 64"),
         ("batch = 16", "batch = 16.0", "r.toml:14: train.batch: expected a whole number from 1 to 1048576, found `16.0`; correct it, or leave it out for 64"),
@@ -380,4 +381,52 @@ fn every_key_is_documented() {
         }
     }
     assert!(missing.is_empty(), "missing:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn a_term_without_a_weight_has_the_published_one() {
+    let parsed = |term: &str| {
+        let text = format!(
+            "[data]\nformat = \"digits\"\n[teacher]\narch = \"cnn\"\n[student]\narch = \"cnn\"\n[distill]\nterms = [\n\
+             {{ method = \"kd\" }},\n{{ method = {term} }}]\n"
+        );
+        let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
+        let complete = parse(&recipe.to_toml(), "r.toml", &[]).expect("a complete recipe").distill.terms[1].weight;
+        assert_eq!(complete, recipe.distill.terms[1].weight, "{}", recipe.to_toml());
+        complete
+    };
+    let cases = [
+        ("\"rkd_d\"", 25.0),
+        ("\"rkd_a\"", 50.0),
+        ("\"rkd_d\", reduction = \"sum\"", 1.0),
+        ("\"pkt\"", 30000.0),
+        ("\"sp\"", 3000.0),
+        ("\"at\"", 1000.0),
+        ("\"at\", form = \"paper\"", 1.0),
+        ("\"nst\"", 50.0),
+        ("\"fsp\"", 50.0),
+        ("\"fitnets\"", 100.0),
+        ("\"fitnets\", reduction = \"half_batch\"", 1.0),
+        ("\"ft\"", 200.0),
+        ("\"cc\"", 1.0),
+        ("\"cc\", form = \"rep\"", 0.02),
+        ("\"crd\"", 0.8),
+        ("\"review\"", 5.0),
+        ("\"vid\"", 1.0),
+        ("\"ab\"", 1.0),
+        ("\"ofd\"", 1.0),
+        ("\"kd\"", 1.0),
+        ("\"pkt\", weight = 2", 2.0),
+    ];
+    for (term, weight) in cases {
+        assert_eq!(parsed(term), weight, "{term}");
+    }
+    // A form that has its own factor is one that the method knows.
+    for method in crate::losses::table::METHODS {
+        for (option, value, _) in method.weight.forms {
+            let known = method.options.iter().find(|spec| spec.name == *option).map(|spec| spec.kind);
+            let is_known = matches!(known, Some(Kind::Choice { known, .. }) if known.contains(value));
+            assert!(is_known, "{}: {option} = {value}", method.name);
+        }
+    }
 }
