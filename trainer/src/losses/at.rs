@@ -12,7 +12,8 @@ use crate::options::{Kind, Options, Spec};
 /// The row of `at`.
 pub static METHOD: Method = Method {
     name: "at",
-    about: "attention maps over places (Zagoruyko, Komodakis 2017)",
+    about: "attention maps over places",
+    cite: "Zagoruyko, Komodakis 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     weight: Weight { usual: 1000.0, source: "RepDistiller", forms: &[("form", "paper", 1.0)] },
@@ -22,6 +23,7 @@ pub static METHOD: Method = Method {
         The paper's text has the length of the difference instead, and a sum over channels (`form = \"paper\"`, here the mean \
         over the batch, whose weight there is half their β). A vector has one place, whose attention is always 1: name maps.",
     source: "Zagoruyko, Komodakis 2017 (arXiv 1612.03928) eq. 2; their code `utils.py`",
+    recipe: "terms = [{ method = \"at\" }]\n",
     options: OPTIONS,
     build,
 };

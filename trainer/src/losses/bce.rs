@@ -11,7 +11,8 @@ use crate::options::{Kind, Options, Spec};
 /// The row of `bce`.
 pub static METHOD: Method = Method {
     name: "bce",
-    about: "binary cross-entropy of every class with the labels (Wightman et al. 2021)",
+    about: "binary cross-entropy of every class with the labels",
+    cite: "Wightman et al. 2021",
     knowledge: Knowledge::Task,
     needs_labels: false,
     weight: Weight::ONE,
@@ -22,6 +23,7 @@ pub static METHOD: Method = Method {
         (`share = \"whole\"`: 1 for both, the published recipe). Samples without a label add nothing and do not count. In the \
         place of the task's cross-entropy: `task_weight = 0`.",
     source: "Wightman, Touvron, Jégou 2021 (arXiv 2110.00476) §3; as torch's `binary_cross_entropy_with_logits`",
+    recipe: "task_weight = 0.0\nterms = [{ method = \"bce\" }]\n",
     options: OPTIONS,
     build,
 };

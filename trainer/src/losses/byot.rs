@@ -15,7 +15,8 @@ use crate::zoo::layers::Conv;
 /// The row of `byot`.
 pub static METHOD: Method = Method {
     name: "byot",
-    about: "be your own teacher: exits learn from the deepest part (Zhang et al. 2019)",
+    about: "be your own teacher: exits learn from the deepest part",
+    cite: "Zhang et al. 2019",
     knowledge: Knowledge::Own,
     needs_labels: false,
     weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },
@@ -32,6 +33,7 @@ pub static METHOD: Method = Method {
         0.1, lambda 1e-6, `task_weight = 0.9`) has the soft cross-entropy and the sum of squares where either \
         feature is above 0.",
     source: "Zhang et al. 2019 (arXiv 1905.08094) eq. 4-8",
+    recipe: "terms = [{ method = \"byot\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -12,7 +12,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `cc`.
 pub static METHOD: Method = Method {
     name: "cc",
-    about: "correlation congruence (Peng et al. 2019)",
+    about: "correlation congruence",
+    cite: "Peng et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
     weight: Weight {
@@ -27,6 +28,7 @@ pub static METHOD: Method = Method {
         difference of both sides' linear embeddings of `embed` values, both trained (which lets them agree on 0). \
         torchdistill's returns the norm, not squared, of features as they are.",
     source: "Peng et al. 2019 (arXiv 1904.01802) eq. 6-9",
+    recipe: "terms = [{ method = \"cc\" }]\n",
     options: OPTIONS,
     build,
 };

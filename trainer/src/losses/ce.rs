@@ -13,6 +13,7 @@ use crate::options::{Kind, Options, Range, Spec};
 pub static METHOD: Method = Method {
     name: "ce",
     about: "cross-entropy with the true classes",
+    cite: "Szegedy et al. 2016",
     knowledge: Knowledge::Task,
     needs_labels: false,
     weight: Weight::ONE,
@@ -23,6 +24,7 @@ pub static METHOD: Method = Method {
         second output. The task's loss alone weighs classes (`train.class_weights`). Samples without a label \
         (`data.labelled`) add nothing.",
     source: "smoothing: Szegedy et al. 2016 (arXiv 1512.00567) §7",
+    recipe: "task_weight = 0.0\nterms = [{ method = \"ce\", label_smoothing = 0.1 }]\n",
     options: OPTIONS,
     build,
 };

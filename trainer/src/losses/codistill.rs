@@ -13,7 +13,8 @@ use crate::options::{Kind, Options, Spec};
 /// The row of `codistill`.
 pub static METHOD: Method = Method {
     name: "codistill",
-    about: "the mean prediction of the other replicas (Anil et al. 2018)",
+    about: "the mean prediction of the other replicas",
+    cite: "Anil et al. 2018",
     knowledge: Knowledge::Response,
     needs_labels: false,
     weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },
@@ -25,6 +26,7 @@ pub static METHOD: Method = Method {
         Mutual learning (Zhang et al. 2018) has the mean of the divergences from each other replica: `kl` has its \
         gradient.",
     source: "Anil et al. 2018 (arXiv 1804.03235) algorithm 1",
+    recipe: "scheme = \"codistill\"\nreplicas = 2\nterms = [{ method = \"codistill\" }]\n",
     options: OPTIONS,
     build,
 };

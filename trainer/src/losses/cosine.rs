@@ -11,7 +11,8 @@ use crate::options::{Options, Spec};
 /// The row of `cosine`.
 pub static METHOD: Method = Method {
     name: "cosine",
-    about: "the angle between features, as DistilBERT's hidden states (Sanh et al. 2019)",
+    about: "the angle between features, as DistilBERT's hidden states",
+    cite: "Sanh et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     weight: Weight { usual: 1.0, source: "DistilBERT", forms: &[] },
@@ -20,6 +21,7 @@ pub static METHOD: Method = Method {
         DistilBERT's is `tokens = true` on the last hidden states, its weight 1 beside 5 of `kd` at temperature 2. A row of \
         zeros has the value 1 and no gradient; torch's `CosineEmbeddingLoss` gives it one of 1e8.",
     source: "Sanh et al. 2019 (arXiv 1910.01108) §2; torch's `CosineEmbeddingLoss`",
+    recipe: "terms = [{ method = \"cosine\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -14,7 +14,8 @@ use crate::rng::{Purpose, Rng};
 /// The row of `crd`.
 pub static METHOD: Method = Method {
     name: "crd",
-    about: "contrastive representation distillation (Tian et al. 2020)",
+    about: "contrastive representation distillation",
+    cite: "Tian et al. 2020",
     knowledge: Knowledge::Relation,
     needs_labels: true,
     weight: Weight { usual: 0.8, source: "RepDistiller", forms: &[] },
@@ -27,6 +28,7 @@ pub static METHOD: Method = Method {
         differs as far as classes were seen yet (RepDistiller's sampler for CIFAR; without a seen class, from all \
         others). The memories (samples · embed · 2 floats), Z and the classes lie in checkpoints.",
     source: "Tian, Krishnan, Isola 2020 (arXiv 1910.10699) eq. 17-19; memory: RepDistiller",
+    recipe: "terms = [{ method = \"crd\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,
 };

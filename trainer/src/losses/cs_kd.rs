@@ -12,7 +12,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `cs_kd`.
 pub static METHOD: Method = Method {
     name: "cs_kd",
-    about: "class-wise: its own prediction of another sample of the class (Yun et al. 2020)",
+    about: "class-wise: its own prediction of another sample of the class",
+    cite: "Yun et al. 2020",
     knowledge: Knowledge::Own,
     needs_labels: true,
     weight: Weight { usual: 1.0, source: "the authors'; 3 for fine classes", forms: &[] },
@@ -21,6 +22,7 @@ pub static METHOD: Method = Method {
         prediction. The authors' sampler draws a partner for each sample; here a sample without one in the batch \
         adds 0, so have batches of several times the classes.",
     source: "Yun et al. 2020 (arXiv 2003.13964) eq. 3",
+    recipe: "terms = [{ method = \"cs_kd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -11,7 +11,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `dist`.
 pub static METHOD: Method = Method {
     name: "dist",
-    about: "correlation of predictions (DIST, Huang et al. 2022)",
+    about: "correlation of predictions (DIST)",
+    cite: "Huang et al. 2022",
     knowledge: Knowledge::Response,
     needs_labels: false,
     weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
@@ -23,6 +24,7 @@ pub static METHOD: Method = Method {
         authors' CIFAR code is known to use beta = gamma = 2 at temperature 4. With `tau2 = false` temperature² is \
         left out.",
     source: "Huang et al. 2022 (arXiv 2205.10536) eq. 8-11",
+    recipe: "terms = [{ method = \"dist\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -11,7 +11,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `dkd`.
 pub static METHOD: Method = Method {
     name: "dkd",
-    about: "decoupled soft targets (Zhao et al. 2022)",
+    about: "decoupled soft targets",
+    cite: "Zhao et al. 2022",
     knowledge: Knowledge::Response,
     needs_labels: true,
     weight: Weight { usual: 1.0, source: "mdistiller", forms: &[] },
@@ -22,6 +23,7 @@ pub static METHOD: Method = Method {
         Official code masks with -1000 and takes the logarithm of a probability: at logits of 1e3 it is wrong or \
         infinite. Here the class is left out and all is in logarithms.",
     source: "Zhao et al. 2022 (arXiv 2203.08679) eq. 7",
+    recipe: "terms = [{ method = \"dkd\", schedule = { kind = \"constant\", warmup_epochs = 3.0, warmup_start = 0.0 } }]\n",
     options: OPTIONS,
     build,
 };

@@ -12,7 +12,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `fitnets`.
 pub static METHOD: Method = Method {
     name: "fitnets",
-    about: "hints: the student regresses a middle value of the teacher (Romero et al. 2015)",
+    about: "hints: the student regresses a middle value of the teacher",
+    cite: "Romero et al. 2015",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     weight: Weight { usual: 100.0, source: "RepDistiller", forms: &[("reduction", "half_batch", 1.0)] },
@@ -23,6 +24,7 @@ pub static METHOD: Method = Method {
         In the paper the hint trains the lower half of the student first, then soft targets all of it: `stage = \"init\"` with \
         `init_epochs` above 0, then `kd`.",
     source: "Romero et al. 2015 (arXiv 1412.6550) eq. 3",
+    recipe: "init_epochs = 5\nterms = [{ method = \"fitnets\", stage = \"init\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -13,7 +13,8 @@ use crate::options::{Kind, Options, Spec};
 /// The row of `fsp`.
 pub static METHOD: Method = Method {
     name: "fsp",
-    about: "flow between stages: products of features (Yim et al. 2017)",
+    about: "flow between stages: products of features",
+    cite: "Yim et al. 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     weight: Weight { usual: 50.0, source: "RepDistiller", forms: &[("form", "paper", 1.0)] },
@@ -23,6 +24,7 @@ pub static METHOD: Method = Method {
         Both networks need the same channels; where they differ the student's go through a 1x1 convolution with bias. It \
         initializes: `stage = \"init\"` with `init_epochs` above 0, then the labels alone or `kd`.",
     source: "Yim, Joo, Bae, Kim 2017 (CVPR) eq. 1, 2",
+    recipe: "init_epochs = 5\nterms = [{ method = \"fsp\", stage = \"init\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -15,7 +15,8 @@ use crate::rng::{Purpose, Rng};
 /// The row of `ft`.
 pub static METHOD: Method = Method {
     name: "ft",
-    about: "factor transfer: a paraphraser of the teacher, a translator of the student (Kim et al. 2018)",
+    about: "factor transfer: a paraphraser of the teacher, a translator of the student",
+    cite: "Kim et al. 2018",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     weight: Weight { usual: 200.0, source: "RepDistiller", forms: &[] },
@@ -27,6 +28,7 @@ pub static METHOD: Method = Method {
         before; here it is one 1x1 convolution each way, of which only the span matters to `q`. Its arrays lie in checkpoints and \
         are never exported.",
     source: "Kim, Park, Kwak 2018 (arXiv 1802.04977) eq. 1 to 3",
+    recipe: "terms = [{ method = \"ft\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -11,7 +11,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `kd`.
 pub static METHOD: Method = Method {
     name: "kd",
-    about: "soft targets (Hinton et al. 2015)",
+    about: "soft targets",
+    cite: "Hinton et al. 2015",
     knowledge: Knowledge::Response,
     needs_labels: false,
     weight: Weight {
@@ -31,6 +32,7 @@ pub static METHOD: Method = Method {
         classes with the unbiased deviation (logit standardization: Sun et al. 2024, arXiv 2403.01427; there \
         temperature 2, weight 9 beside 0.1 CE). A row of equal logits gets no gradient.",
     source: "Hinton, Vinyals, Dean 2015 (arXiv 1503.02531) §2",
+    recipe: "terms = [{ method = \"kd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -14,7 +14,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `mlkd`.
 pub static METHOD: Method = Method {
     name: "mlkd",
-    about: "multi-level alignment of predictions (Jin et al. 2023)",
+    about: "multi-level alignment of predictions",
+    cite: "Jin et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: false,
     weight: Weight::ONE,
@@ -25,6 +26,7 @@ pub static METHOD: Method = Method {
         that the teacher is surer of than the median; both are left out here. Several teachers: the mean of their \
         probabilities at `temperature`.",
     source: "Jin, Wang, Lin 2023, Multi-level logit distillation (CVPR), eq. 4-8",
+    recipe: "terms = [{ method = \"mlkd\" }]\n",
     options: OPTIONS,
     build,
 };

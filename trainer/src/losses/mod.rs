@@ -121,8 +121,10 @@ pub trait Loss {
 pub struct Method {
     /// Its name in a recipe.
     pub name: &'static str,
-    /// What it is, and whose, on one line.
+    /// What it is, on one line.
     pub about: &'static str,
+    /// Who published it, on few columns: authors and year.
+    pub cite: &'static str,
     /// What is handed over.
     pub knowledge: Knowledge,
     /// Whether it cannot do with samples whose class is not known.
@@ -133,6 +135,9 @@ pub struct Method {
     pub formula: &'static str,
     /// Paper, equation.
     pub source: &'static str,
+    /// What the recipe that `kd-train methods NAME` prints, a whole one, has below `[distill]`: as it is published, with the
+    /// task's weight, the stage and the terms beside it.
+    pub recipe: &'static str,
     /// Its options, without `method`, `weight`, `stage` and `schedule`, which every term has.
     pub options: &'static [Spec],
     /// Makes the loss from checked options; adds its adapters to the pair. Refuses a pair that it cannot work for.
@@ -143,6 +148,17 @@ impl Method {
     /// Whether it reads values of a teacher: it then has the option `teacher`.
     pub fn needs_teacher(&self) -> bool {
         self.options.iter().any(|spec| spec.name == "teacher")
+    }
+
+    /// The scheme that it is published for, a name of [`SCHEMES`](crate::schemes::table::SCHEMES); `any` for what is of the
+    /// labels alone.
+    pub fn scheme(&self) -> &'static str {
+        match (self.knowledge, self.needs_teacher()) {
+            (_, true) if self.recipe.contains("scheme = \"codistill\"") => "codistill",
+            (_, true) => "offline",
+            (Knowledge::Task, false) => "any",
+            (_, false) => "self",
+        }
     }
 }
 

@@ -11,7 +11,8 @@ use crate::options::{Kind, Options, Spec};
 /// The row of `mse_logits`.
 pub static METHOD: Method = Method {
     name: "mse_logits",
-    about: "squared error of the logits (Ba, Caruana 2014)",
+    about: "squared error of the logits",
+    cite: "Ba, Caruana 2014",
     knowledge: Knowledge::Response,
     needs_labels: false,
     weight: Weight::ONE,
@@ -20,6 +21,7 @@ pub static METHOD: Method = Method {
         `half_batchmean` of that, divided by the classes, is what `kd` tends to at high temperatures. Several \
         teachers: the mean of their logits.",
     source: "Ba, Caruana 2014 (arXiv 1312.6184) eq. 1; Kim et al. 2021 (arXiv 2105.08919)",
+    recipe: "terms = [{ method = \"mse_logits\" }]\n",
     options: OPTIONS,
     build,
 };

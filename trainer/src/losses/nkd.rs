@@ -11,7 +11,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `nkd`.
 pub static METHOD: Method = Method {
     name: "nkd",
-    about: "normalised soft targets (Yang et al. 2023)",
+    about: "normalised soft targets",
+    cite: "Yang et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: true,
     weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
@@ -19,6 +20,7 @@ pub static METHOD: Method = Method {
         temperature 1, r the distribution over the classes other than the label y, at the temperature. With two \
         classes the second part is 0. CE beside it.",
     source: "Yang et al. 2023 (arXiv 2303.13005) eq. 5",
+    recipe: "terms = [{ method = \"nkd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -14,7 +14,8 @@ use crate::options::{Options, Spec};
 /// The row of `nst`.
 pub static METHOD: Method = Method {
     name: "nst",
-    about: "neuron selectivity: distribution of the channels over places (Huang, Wang 2017)",
+    about: "neuron selectivity: distribution of the channels over places",
+    cite: "Huang, Wang 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     weight: Weight { usual: 50.0, source: "RepDistiller", forms: &[] },
@@ -23,6 +24,7 @@ pub static METHOD: Method = Method {
         channels; the larger map is averaged to the smaller one; summed over the pairs.\n\n\
         It is computed by products of matrices; RepDistiller makes a tensor of batch · C · C' · H · W.",
     source: "Huang, Wang 2017 (arXiv 1707.01219) eq. 6, 8",
+    recipe: "terms = [{ method = \"nst\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -13,7 +13,8 @@ use crate::zoo::layers::Conv;
 /// The row of `ofa`.
 pub static METHOD: Method = Method {
     name: "ofa",
-    about: "one for all: every stage answers, for unlike networks (Hao et al. 2023)",
+    about: "one for all: every stage answers, for unlike networks",
+    cite: "Hao et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: true,
     weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
@@ -23,6 +24,7 @@ pub static METHOD: Method = Method {
         the mean over places and a linear layer; of a vector, a linear layer. As published: exponent 1 to 1.5, \
         stages 1 to 4.",
     source: "Hao et al. 2023 (arXiv 2310.19444) eq. 6-8",
+    recipe: "terms = [{ method = \"ofa\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -15,7 +15,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `ofd`.
 pub static METHOD: Method = Method {
     name: "ofd",
-    about: "features before the activation, negative ones only up to a margin (Heo et al. 2019, overhaul)",
+    about: "features before the activation, negative ones only up to a margin",
+    cite: "Heo et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     weight: Weight { usual: 1.0, source: "`scale` is the authors' 1/1000", forms: &[] },
@@ -27,6 +28,7 @@ pub static METHOD: Method = Method {
         teacher without one there is refused. Authors' scale: 1e-3 for CIFAR, 1e-4 for ImageNet. Their code and mdistiller's keep \
         the teacher in train mode; here it never is.",
     source: "Heo, Kim, Yun, Park, Kwak, Choi 2019 (arXiv 1904.01866) eq. 2 to 5",
+    recipe: "terms = [{ method = \"ofd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -11,7 +11,8 @@ use crate::options::{Options, Spec};
 /// The row of `pkt`.
 pub static METHOD: Method = Method {
     name: "pkt",
-    about: "probabilistic transfer of neighbourhoods (Passalis, Tefas 2018)",
+    about: "probabilistic transfer of neighbourhoods",
+    cite: "Passalis, Tefas 2018",
     knowledge: Knowledge::Relation,
     needs_labels: false,
     weight: Weight { usual: 30000.0, source: "RepDistiller", forms: &[] },
@@ -20,6 +21,7 @@ pub static METHOD: Method = Method {
         Nothing flows through the length of a row of zeros (the copies in RepDistiller and mdistiller give NaN \
         there), but its gradient is still divided by ε: take features that a ReLU cannot make all zero.",
     source: "Passalis, Tefas 2018 (arXiv 1803.10837) eq. 4-8",
+    recipe: "terms = [{ method = \"pkt\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -14,7 +14,8 @@ use crate::zoo::layers::{Conv, Net, Tail};
 /// The row of `review`.
 pub static METHOD: Method = Method {
     name: "review",
-    about: "knowledge review: deeper stages fused into shallower ones, compared at several scales (Chen et al. 2021)",
+    about: "knowledge review: deeper stages fused into shallower ones, compared at several scales",
+    cite: "Chen et al. 2021",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     weight: Weight { usual: 5.0, source: "the authors' for CIFAR", forms: &[] },
@@ -27,6 +28,7 @@ pub static METHOD: Method = Method {
         Where the student's maps are larger or smaller than the teacher's, the larger ones are averaged; the authors' code \
         repeats the smaller ones.",
     source: "Chen, Liu, Zhao, Jia 2021 (arXiv 2104.09044) §3.2, 3.3; their code's `hcl`",
+    recipe: "terms = [{ method = \"review\", schedule = { kind = \"constant\", warmup_epochs = 3.0, warmup_start = 0.0 } }]\n",
     options: OPTIONS,
     build,
 };

@@ -12,7 +12,8 @@ use crate::options::{Kind, Options, Spec};
 /// The row of `rkd_a`.
 pub static METHOD: Method = Method {
     name: "rkd_a",
-    about: "relational: angles of samples (Park et al. 2019)",
+    about: "relational: angles of samples",
+    cite: "Park et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
     weight: Weight {
@@ -29,6 +30,7 @@ pub static METHOD: Method = Method {
         different places alone. Cosines come from squared distances of differences in f64 (law of cosines): time \
         O(batch² · features + batch³), memory O(batch² + batch · features).",
     source: "Park et al. 2019 (arXiv 1904.05068) eq. 9-11",
+    recipe: "terms = [{ method = \"rkd_a\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -11,7 +11,8 @@ use crate::options::{Kind, Options, Spec};
 /// The row of `rkd_d`.
 pub static METHOD: Method = Method {
     name: "rkd_d",
-    about: "relational: distances of samples (Park et al. 2019)",
+    about: "relational: distances of samples",
+    cite: "Park et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
     weight: Weight {
@@ -29,6 +30,7 @@ pub static METHOD: Method = Method {
         different places. In all of them coincident samples get no gradient from each other. Distances are of \
         differences, in f64; the authors' Gram form is off by 1.4 for two equal samples 100 away from 0 in f32.",
     source: "Park et al. 2019 (arXiv 1904.05068) eq. 5-8",
+    recipe: "terms = [{ method = \"rkd_d\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -12,7 +12,8 @@ use crate::options::{Kind, Options, Spec};
 /// The row of `simkd`.
 pub static METHOD: Method = Method {
     name: "simkd",
-    about: "the teacher's classifier on the student's projected features (Chen et al. 2022)",
+    about: "the teacher's classifier on the student's projected features",
+    cite: "Chen et al. 2022",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     weight: Weight { usual: 1.0, source: "the authors', beside nothing", forms: &[] },
@@ -22,6 +23,7 @@ pub static METHOD: Method = Method {
         copy stay in the student, are exported, and count against its budget.\n\n\
         The authors use no other term: `task_weight = 0.0`.",
     source: "Chen et al. 2022 (arXiv 2203.14001) eq. 3 and Fig. 3",
+    recipe: "task_weight = 0.0\nterms = [{ method = \"simkd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -11,7 +11,8 @@ use crate::options::{Options, Spec};
 /// The row of `sp`.
 pub static METHOD: Method = Method {
     name: "sp",
-    about: "similarity-preserving: Gram matrices of samples (Tung, Mori 2019)",
+    about: "similarity-preserving: Gram matrices of samples",
+    cite: "Tung, Mori 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
     weight: Weight { usual: 3000.0, source: "RepDistiller", forms: &[] },
@@ -19,6 +20,7 @@ pub static METHOD: Method = Method {
         flattened, with each row divided by its Euclidean length. Published of the last map. \
         torchdistill passes p = 1 by position and has rows of L1 length 1, up to 0.34 off.",
     source: "Tung, Mori 2019 (arXiv 1907.09682) eq. 1-4",
+    recipe: "terms = [{ method = \"sp\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -15,7 +15,8 @@ use crate::zoo::layers::Conv;
 /// The row of `srrl`.
 pub static METHOD: Method = Method {
     name: "srrl",
-    about: "the teacher's classifier on the student's features (Yang et al. 2021)",
+    about: "the teacher's classifier on the student's features",
+    cite: "Yang et al. 2021",
     knowledge: Knowledge::Response,
     needs_labels: false,
     weight: Weight { usual: 1.0, source: "SimKD's repository", forms: &[] },
@@ -24,6 +25,7 @@ pub static METHOD: Method = Method {
         norm, ReLU; then the mean over places); W is the teacher's last linear layer, frozen. As published: 1 and 1 \
         (SimKD's repository), 1 and 5 (cls_KD); CE beside it.",
     source: "Yang, Martinez, Bulat, Tzimiropoulos 2021, Knowledge distillation via softmax regression representation learning (ICLR), eq. 2-5",
+    recipe: "terms = [{ method = \"srrl\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -12,6 +12,7 @@ use crate::options::{Options, Spec};
 pub static METHOD: Method = Method {
     name: "tat",
     about: "temporal attention: when a network looks (attention transfer over time)",
+    cite: "Zagoruyko, Komodakis 2017",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
     weight: Weight { usual: 1000.0, source: "as of `at`", forms: &[("form", "paper", 1.0)] },
@@ -19,6 +20,7 @@ pub static METHOD: Method = Method {
         length over time; summed over the pairs. The longer series is averaged to the shorter one's length (adaptive windows). No \
         adapter, any channels. `form = \"paper\"` as of `at`. Images are first averaged over their rows.",
     source: "Zagoruyko, Komodakis 2017 (arXiv 1612.03928) eq. 2, over time instead of places",
+    recipe: "terms = [{ method = \"tat\" }]\n",
     options: OPTIONS,
     build,
 };

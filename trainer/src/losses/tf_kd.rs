@@ -12,7 +12,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `tf_kd`.
 pub static METHOD: Method = Method {
     name: "tf_kd",
-    about: "teacher-free: a hand-made teacher (Yuan et al. 2020)",
+    about: "teacher-free: a hand-made teacher",
+    cite: "Yuan et al. 2020",
     knowledge: Knowledge::Own,
     needs_labels: true,
     weight: Weight::ONE,
@@ -21,6 +22,7 @@ pub static METHOD: Method = Method {
         classes, as the authors' `KLDivLoss()` has it: their `alpha` and `multiplier` are `task_weight = 1 - alpha`, \
         `weight = alpha · multiplier` (0.1 and 1 to 100).",
     source: "Yuan et al. 2020 (arXiv 1909.11723) eq. 9-11",
+    recipe: "task_weight = 0.9\nterms = [{ method = \"tf_kd\" }]\n",
     options: OPTIONS,
     build,
 };

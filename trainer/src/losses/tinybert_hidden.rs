@@ -11,7 +11,8 @@ use crate::options::{Options, Spec};
 /// The row of `tinybert_hidden`.
 pub static METHOD: Method = Method {
     name: "tinybert_hidden",
-    about: "hidden states through a linear layer (Jiao et al. 2020, TinyBERT)",
+    about: "hidden states through a linear layer (TinyBERT)",
+    cite: "Jiao et al. 2020",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
     weight: Weight { usual: 1.0, source: "TinyBERT", forms: &[] },
@@ -20,6 +21,7 @@ pub static METHOD: Method = Method {
         TinyBERT shares one linear layer among all pairs; here each has its own, since stages of other networks have other \
         widths. Its layer map `g(m) = m · L_t / L_s` is written by naming the teacher's taps.",
     source: "Jiao et al. 2020 (arXiv 1909.10351) eq. 8, 9",
+    recipe: "terms = [{ method = \"tinybert_hidden\", student = \"stage1, stage2\", teacher = \"stage2, stage4\" }]\n",
     options: OPTIONS,
     build,
 };

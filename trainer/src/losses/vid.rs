@@ -11,7 +11,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `vid`.
 pub static METHOD: Method = Method {
     name: "vid",
-    about: "variational information: a Gaussian with trained variances around the regressed feature (Ahn et al. 2019)",
+    about: "variational information: a Gaussian with trained variances around the regressed feature",
+    cite: "Ahn et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     weight: Weight { usual: 1.0, source: "RepDistiller", forms: &[] },
@@ -21,6 +22,7 @@ pub static METHOD: Method = Method {
         falls below 0 is no error.\n\n\
         mdistiller keeps `log_scale` in a list that its optimizer never sees, so that the variances stay what they were.",
     source: "Ahn, Hu, Damianou, Lawrence, Dai 2019 (arXiv 1904.05835) eq. 5, 6",
+    recipe: "terms = [{ method = \"vid\" }]\n",
     options: OPTIONS,
     build,
 };
