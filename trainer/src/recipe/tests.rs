@@ -294,15 +294,30 @@ fn the_fingerprint_changes_with_all_but_name_and_threads() {
 #[test]
 fn the_example_recipes_are_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
-    let mut found = 0;
+    let mut schemes = std::collections::BTreeSet::new();
     for file in std::fs::read_dir(root.join("recipes")).expect("recipes/") {
         let path = file.expect("an entry").path();
         let recipe = read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(Some(&*recipe.run.name), path.file_stem().and_then(|stem| stem.to_str()));
-        assert!(recipe.budget.is_none_or(|budget| root.join(budget).is_file()), "{}", path.display());
-        found += 1;
+        assert!(recipe.budget.as_ref().is_none_or(|budget| root.join(budget).is_file()), "{}", path.display());
+        // It begins by saying what it shows and how it is run.
+        let text = std::fs::read_to_string(&path).expect("a text");
+        let head: String = text.lines().take_while(|line| line.starts_with('#')).collect();
+        let how = format!("kd-train run recipes/{}.toml --output runs/", recipe.run.name);
+        assert!(head.contains(&how), "{}: {head}", path.display());
+        let own = recipe.distill.assistants.iter().all(|choice| *choice == recipe.student);
+        schemes.insert(match (recipe.distill.scheme, recipe.teachers.len()) {
+            (Scheme::Codistill(_), _) => "codistill",
+            _ if !recipe.distill.assistants.is_empty() => ["assistants", "born_again"][usize::from(own)],
+            (_, 0) if recipe.distills() => "self",
+            (_, 0) => "none",
+            (_, 1) => "offline",
+            _ => "ensemble",
+        });
     }
-    assert!(found >= 3, "{found} recipes");
+    let missing: Vec<&str> =
+        crate::schemes::table::SCHEMES.iter().map(|row| row.name).filter(|name| !schemes.contains(name)).collect();
+    assert!(missing.is_empty(), "no example of {missing:?}");
 }
 
 #[test]
