@@ -56,8 +56,9 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
     let first = session.first_student(seeds[0])?;
     let size = student.size.map_or_else(|| saved::size(&first), Ok)?;
     let about = if recipe.distills() { "distilled" } else { "alone" };
-    let insights = [student.insight.take(), baseline.insight.take()].into_iter().flatten().collect();
-    let softness = insight::soften(session, teachers)?;
+    let (of_teachers, softness) = insight::look_at_teachers(session, teachers)?;
+    let of_students = [student.insight.take(), baseline.insight.take()].into_iter().flatten();
+    let insights = of_students.chain(of_teachers).collect();
     let mut arms = vec![Arm::new(STUDENT, about, size, student.runs)];
     if compares {
         arms.push(Arm::new(BASELINE, "alone", saved::size(&first)?, baseline.runs));
@@ -66,6 +67,7 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
         schema: SCHEMA.into(),
         name: recipe.run.name.clone(),
         keep: recipe.train.keep.into(),
+        selected_on: if session.data.validation.is_empty() { "last" } else { "validation" }.into(),
         teachers: judged,
         arms,
         comparison: compares.then(|| Comparison::new(pairs)),
@@ -151,9 +153,10 @@ fn side_by_side(session: &Session<'_>, graphs: &[Graph], chosen: usize) -> Resul
     let n = session.data.test.len();
     let each = graphs.iter().map(|graph| Ok(Score::new(session.answers(graph, &session.data.test)?.right, n)));
     let each = each.collect::<Result<_>>()?;
+    let ece = graphs.iter().map(|graph| Ok(insight::look(session, STUDENT, graph)?.ece)).collect::<Result<_>>()?;
     let together = replicas::together(session, graphs, &session.data.test)?;
     let ensemble = Score::new(together.right, n);
-    Ok(Replicas { each, chosen: chosen + 1, ensemble, churn: together.churn, distance: together.distance })
+    Ok(Replicas { each, ece, chosen: chosen + 1, ensemble, churn: together.churn, distance: together.distance })
 }
 
 /// Which of several networks the validation samples like best; ties go to the lower loss, then to the first.
