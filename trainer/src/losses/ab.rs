@@ -16,7 +16,6 @@ pub static METHOD: Method = Method {
     cite: "Heo et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "RepDistiller; `scale` is the authors' 3/1000", forms: &[] },
     formula: "`scale · Σ_l weight_l · Σ ([t > 0]·max(margin - s, 0)² + [t ≤ 0]·max(margin + s, 0)²)` over the neurons of each pair \
         of taps, divided by the batch (`reduction`), with `s` the connected student's and `t` the teacher's value before the \
         activation; `weight_l = 2^-(L-1-l)`, the deepest of L pairs 1. A teacher's value of exactly 0 is off. The connector is a 1x1 \
@@ -29,6 +28,7 @@ pub static METHOD: Method = Method {
         here it never is. Their `criterion_alternative_L2` is this function. RepDistiller's connectors are 3x3 or 4x4 with bias; \
         its training prints a sum over the batch.",
     source: "Heo, Lee, Yun, Choi 2019 (arXiv 1811.03233) eq. 4 and 7",
+    weight: Weight { usual: 1.0, source: "RepDistiller; `scale` is the authors' 3/1000", forms: &[] },
     recipe: "init_epochs = 5\nterms = [{ method = \"ab\", stage = \"init\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,

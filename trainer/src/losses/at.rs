@@ -16,13 +16,13 @@ pub static METHOD: Method = Method {
     cite: "Zagoruyko, Komodakis 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
-    weight: Weight { usual: 1000.0, source: "RepDistiller", forms: &[("form", "paper", 1.0)] },
     formula: "Of each pair of taps `mean (q(s) - q(t))²` over batch and places, with `q` the mean over channels of `|x|^power` at each \
         place, divided by its length over the places; summed over the pairs. The larger map is averaged to the smaller one. \
         No adapter, any channels. This is the authors' code.\n\n\
         The paper's text has the length of the difference instead, and a sum over channels (`form = \"paper\"`, here the mean \
         over the batch, whose weight there is half their β). A vector has one place, whose attention is always 1: name maps.",
     source: "Zagoruyko, Komodakis 2017 (arXiv 1612.03928) eq. 2; their code `utils.py`",
+    weight: Weight { usual: 1000.0, source: "RepDistiller", forms: &[("form", "paper", 1.0)] },
     recipe: "terms = [{ method = \"at\" }]\n",
     options: OPTIONS,
     build,

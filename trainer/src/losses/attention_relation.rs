@@ -18,13 +18,13 @@ pub static METHOD: Method = Method {
     cite: "Wang et al. 2020",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "MiniLM", forms: &[] },
     formula: "`KL(R_t ‖ R_s)`, mean over batch, heads and positions, with `R = softmax(v·vᵀ / √d)` of each head's `d` channels: how \
         each position's values relate to all others'. MiniLM's last layer is `relation = \"attention_and_values\"` with the taps \
         `query, key, value` on each side, which adds the same of `softmax(q·kᵀ / √d)`. Heads must be equal, widths need not be; no \
         adapter.\n\n\
         Of maps each place is a position, the larger map averaged to the smaller one; series longer than `longest` are averaged.",
     source: "Wang et al. 2020 (arXiv 2002.10957) eq. 6 to 8",
+    weight: Weight { usual: 1.0, source: "MiniLM", forms: &[] },
     recipe: "terms = [{ method = \"attention_relation\", relation = \"attention_and_values\", heads = 4, tokens = true, \
         student = \"stage2.query, stage2.key, stage2.value\", \
         teacher = \"stage4.query, stage4.key, stage4.value\" }]\n",

@@ -15,7 +15,6 @@ pub static METHOD: Method = Method {
     cite: "Wightman et al. 2021",
     knowledge: Knowledge::Task,
     needs_labels: false,
-    weight: Weight::ONE,
     formula: "`-Σ_k [q_k log σ(z_k) + (1 - q_k) log (1 - σ(z_k))]` in nats, with `σ` the logistic function and `q = (1 - \
         label_smoothing)·[k = label] + label_smoothing / classes`; mean over batch and classes, or sum over the classes and \
         mean over the batch (`reduction = \"batchmean\"`). Each logit then says of its class alone how likely it is, and the \
@@ -23,6 +22,7 @@ pub static METHOD: Method = Method {
         (`share = \"whole\"`: 1 for both, the published recipe). Samples without a label add nothing and do not count. In the \
         place of the task's cross-entropy: `task_weight = 0`.",
     source: "Wightman, Touvron, Jégou 2021 (arXiv 2110.00476) §3; as torch's `binary_cross_entropy_with_logits`",
+    weight: Weight::ONE,
     recipe: "task_weight = 0.0\nterms = [{ method = \"bce\" }]\n",
     options: OPTIONS,
     build,

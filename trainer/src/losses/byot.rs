@@ -19,7 +19,6 @@ pub static METHOD: Method = Method {
     cite: "Zhang et al. 2019",
     knowledge: Knowledge::Own,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },
     formula: "sum over the exits of `(1 - alpha) · CE + alpha · temperature² · KL(p_deepest ‖ p_exit) + lambda · mean \
         (F_exit - F_deepest)²`. Nothing flows into the deepest logits and features: they learn from the task's loss \
         alone. An exit stands behind every stage but the last: bottleneck convolutions (1x1, strided to the last \
@@ -33,6 +32,7 @@ pub static METHOD: Method = Method {
         0.1, lambda 1e-6, `task_weight = 0.9`) has the soft cross-entropy and the sum of squares where either \
         feature is above 0.",
     source: "Zhang et al. 2019 (arXiv 1905.08094) eq. 4-8",
+    weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },
     recipe: "terms = [{ method = \"byot\" }]\n",
     options: OPTIONS,
     build,

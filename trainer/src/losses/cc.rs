@@ -16,11 +16,6 @@ pub static METHOD: Method = Method {
     cite: "Peng et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
-    weight: Weight {
-        usual: 1.0,
-        source: "none is known of the paper's kernel; 0.02, RepDistiller's, belongs to its own form",
-        forms: &[("form", "rep", 0.02)],
-    },
     formula: "`|K_student - K_teacher|² / batch²` (squared Frobenius norm) with the Gaussian kernel of the samples' \
         features divided by their lengths, as its Taylor series: `K = e^(-2 gamma) Σ_{p ≤ order} (2 gamma)^p / p! · \
         cos^p`.\n\n\
@@ -28,6 +23,11 @@ pub static METHOD: Method = Method {
         difference of both sides' linear embeddings of `embed` values, both trained (which lets them agree on 0). \
         torchdistill's returns the norm, not squared, of features as they are.",
     source: "Peng et al. 2019 (arXiv 1904.01802) eq. 6-9",
+    weight: Weight {
+        usual: 1.0,
+        source: "none is known of the paper's kernel; 0.02, RepDistiller's, belongs to its own form",
+        forms: &[("form", "rep", 0.02)],
+    },
     recipe: "terms = [{ method = \"cc\" }]\n",
     options: OPTIONS,
     build,

@@ -16,7 +16,6 @@ pub static METHOD: Method = Method {
     cite: "Szegedy et al. 2016",
     knowledge: Knowledge::Task,
     needs_labels: false,
-    weight: Weight::ONE,
     formula: "`-Σ_k q_k log p_k` with `p = softmax(logits)` and `q = (1 - label_smoothing)·[k = label] + label_smoothing / \
         classes`, in nats. With `spread = \"others\"` the other classes alone share label_smoothing \
         (Teacher-free-KD): the same at `label_smoothing · classes / (classes - 1)`. It is also the task's loss, \
@@ -24,6 +23,7 @@ pub static METHOD: Method = Method {
         second output. The task's loss alone weighs classes (`train.class_weights`). Samples without a label \
         (`data.labelled`) add nothing.",
     source: "smoothing: Szegedy et al. 2016 (arXiv 1512.00567) §7",
+    weight: Weight::ONE,
     recipe: "task_weight = 0.0\nterms = [{ method = \"ce\", label_smoothing = 0.1 }]\n",
     options: OPTIONS,
     build,

@@ -17,7 +17,6 @@ pub static METHOD: Method = Method {
     cite: "Anil et al. 2018",
     knowledge: Knowledge::Response,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },
     formula: "`ψ(mean of the others' predictions, own prediction)`, mean over the batch, temperature 1. ψ: `ce`, the \
         cross-entropy with the mean as soft label; `kl`, the same less the mean's entropy (same gradient); \
         `mse_probabilities`, the squared distance of the distributions; `mse_logits`, the mean squared difference of \
@@ -26,6 +25,7 @@ pub static METHOD: Method = Method {
         Mutual learning (Zhang et al. 2018) has the mean of the divergences from each other replica: `kl` has its \
         gradient.",
     source: "Anil et al. 2018 (arXiv 1804.03235) algorithm 1",
+    weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },
     recipe: "scheme = \"codistill\"\nreplicas = 2\nterms = [{ method = \"codistill\" }]\n",
     options: OPTIONS,
     build,

@@ -15,12 +15,12 @@ pub static METHOD: Method = Method {
     cite: "Sanh et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "DistilBERT", forms: &[] },
     formula: "`1 - s·t / (√(|s|² + 1e-16)·√(|t|² + 1e-16))`, mean over the batch and, of maps and tokens, over places; summed \
         over the pairs. Where the channels differ the student's go through a linear layer (a 1x1 convolution) with bias.\n\n\
         DistilBERT's is `tokens = true` on the last hidden states, its weight 1 beside 5 of `kd` at temperature 2. A row of \
         zeros has the value 1 and no gradient; torch's `CosineEmbeddingLoss` gives it one of 1e8.",
     source: "Sanh et al. 2019 (arXiv 1910.01108) §2; torch's `CosineEmbeddingLoss`",
+    weight: Weight { usual: 1.0, source: "DistilBERT", forms: &[] },
     recipe: "terms = [{ method = \"cosine\" }]\n",
     options: OPTIONS,
     build,

@@ -18,7 +18,6 @@ pub static METHOD: Method = Method {
     cite: "Tian et al. 2020",
     knowledge: Knowledge::Relation,
     needs_labels: true,
-    weight: Weight { usual: 0.8, source: "RepDistiller", forms: &[] },
     formula: "`-mean_b [ln(P / (P + c)) + Σ_{negatives} ln(c / (P + c))]` with `P = exp(<v, m> / temperature) / Z` and `c \
         = negatives / samples + 1e-7` (without 1e-7 above the line), once with v the student's embedding and m the \
         teacher's memory, once the other way round. v is a trained linear embedding of length 1; m the memory's row \
@@ -28,6 +27,7 @@ pub static METHOD: Method = Method {
         differs as far as classes were seen yet (RepDistiller's sampler for CIFAR; without a seen class, from all \
         others). The memories (samples · embed · 2 floats), Z and the classes lie in checkpoints.",
     source: "Tian, Krishnan, Isola 2020 (arXiv 1910.10699) eq. 17-19; memory: RepDistiller",
+    weight: Weight { usual: 0.8, source: "RepDistiller", forms: &[] },
     recipe: "terms = [{ method = \"crd\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,

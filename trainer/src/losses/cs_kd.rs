@@ -16,12 +16,12 @@ pub static METHOD: Method = Method {
     cite: "Yun et al. 2020",
     knowledge: Knowledge::Own,
     needs_labels: true,
-    weight: Weight { usual: 1.0, source: "the authors'; 3 for fine classes", forms: &[] },
     formula: "`temperature² · KL(p_partner ‖ p)` with `p = softmax(logits / temperature)`, mean over the batch: the \
         partner is the next sample of the same class in the batch, going round, and nothing flows through its \
         prediction. The authors' sampler draws a partner for each sample; here a sample without one in the batch \
         adds 0, so have batches of several times the classes.",
     source: "Yun et al. 2020 (arXiv 2003.13964) eq. 3",
+    weight: Weight { usual: 1.0, source: "the authors'; 3 for fine classes", forms: &[] },
     recipe: "terms = [{ method = \"cs_kd\" }]\n",
     options: OPTIONS,
     build,

@@ -15,7 +15,6 @@ pub static METHOD: Method = Method {
     cite: "Huang et al. 2022",
     knowledge: Knowledge::Response,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
     formula: "`temperature² · (beta · (1 - mean_b ρ(p_student[b, :], p_teacher[b, :])) + gamma · (1 - mean_k \
         ρ(p_student[:, k], p_teacher[:, k])))`: ρ is Pearson's correlation with 1e-8 added to the product of the \
         norms, `p = softmax(logits / temperature)`. A class that the whole batch gives one probability has \
@@ -24,6 +23,7 @@ pub static METHOD: Method = Method {
         authors' CIFAR code is known to use beta = gamma = 2 at temperature 4. With `tau2 = false` temperature² is \
         left out.",
     source: "Huang et al. 2022 (arXiv 2205.10536) eq. 8-11",
+    weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
     recipe: "terms = [{ method = \"dist\" }]\n",
     options: OPTIONS,
     build,

@@ -15,7 +15,6 @@ pub static METHOD: Method = Method {
     cite: "Zhao et al. 2022",
     knowledge: Knowledge::Response,
     needs_labels: true,
-    weight: Weight { usual: 1.0, source: "mdistiller", forms: &[] },
     formula: "`temperature² · (alpha · KL(b_teacher ‖ b_student) + beta · KL(r_teacher ‖ r_student))`: b is the \
         probability of the true class beside that of all others, r the distribution over the others alone, both at \
         the temperature. With two classes the second part is 0. As published: beta 8 on most pairs, 2 for resnet56 \
@@ -23,6 +22,7 @@ pub static METHOD: Method = Method {
         Official code masks with -1000 and takes the logarithm of a probability: at logits of 1e3 it is wrong or \
         infinite. Here the class is left out and all is in logarithms.",
     source: "Zhao et al. 2022 (arXiv 2203.08679) eq. 7",
+    weight: Weight { usual: 1.0, source: "mdistiller", forms: &[] },
     recipe: "terms = [{ method = \"dkd\", schedule = { kind = \"constant\", warmup_epochs = 3.0, warmup_start = 0.0 } }]\n",
     options: OPTIONS,
     build,

@@ -16,7 +16,6 @@ pub static METHOD: Method = Method {
     cite: "Romero et al. 2015",
     knowledge: Knowledge::Feature,
     needs_labels: false,
-    weight: Weight { usual: 100.0, source: "RepDistiller", forms: &[("reduction", "half_batch", 1.0)] },
     formula: "`mean (r(s) - t)²` over all elements, with `r` a trained regressor: a 1x1 convolution, a batch norm and a ReLU \
         (RepDistiller's; `regressor = \"conv_norm\"` for taps before an activation, `\"conv\"` as RKD's code). The paper has half \
         the squared norm of each sample (`reduction = \"half_batch\"`). Other distances than `(r(s) - t)²` with `x = r(s) - t`: \
@@ -24,6 +23,7 @@ pub static METHOD: Method = Method {
         In the paper the hint trains the lower half of the student first, then soft targets all of it: `stage = \"init\"` with \
         `init_epochs` above 0, then `kd`.",
     source: "Romero et al. 2015 (arXiv 1412.6550) eq. 3",
+    weight: Weight { usual: 100.0, source: "RepDistiller", forms: &[("reduction", "half_batch", 1.0)] },
     recipe: "init_epochs = 5\nterms = [{ method = \"fitnets\", stage = \"init\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,

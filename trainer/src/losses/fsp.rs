@@ -17,13 +17,13 @@ pub static METHOD: Method = Method {
     cite: "Yim et al. 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
-    weight: Weight { usual: 50.0, source: "RepDistiller", forms: &[("form", "paper", 1.0)] },
     formula: "Of each tap and the next `mean (G_s - G_t)²` over batch and both sets of channels, `G = Σ_places a_c · b_d / places`: \
         the features of one stage times those of the next, the larger map averaged to the smaller one. Summed over the \
         neighbors. The paper has the sum over channels instead (`form = \"paper\"`).\n\n\
         Both networks need the same channels; where they differ the student's go through a 1x1 convolution with bias. It \
         initializes: `stage = \"init\"` with `init_epochs` above 0, then the labels alone or `kd`.",
     source: "Yim, Joo, Bae, Kim 2017 (CVPR) eq. 1, 2",
+    weight: Weight { usual: 50.0, source: "RepDistiller", forms: &[("form", "paper", 1.0)] },
     recipe: "init_epochs = 5\nterms = [{ method = \"fsp\", stage = \"init\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,

@@ -19,7 +19,6 @@ pub static METHOD: Method = Method {
     cite: "Kim et al. 2018",
     knowledge: Knowledge::Feature,
     needs_labels: false,
-    weight: Weight { usual: 200.0, source: "RepDistiller", forms: &[] },
     formula: "`mean |q(s) - q(f(t))|^power` over batch and places, with `q` the mean over channels of the squares at each place, \
         divided by its length. `f` is the paraphraser: it makes `rate` times the teacher's channels of them, and is trained to \
         give them back, `mean (g(f(t)) - t)²`, in the first `paraphrase` share of the training, in which the student gets nothing \
@@ -28,6 +27,7 @@ pub static METHOD: Method = Method {
         before; here it is one 1x1 convolution each way, of which only the span matters to `q`. Its arrays lie in checkpoints and \
         are never exported.",
     source: "Kim, Park, Kwak 2018 (arXiv 1802.04977) eq. 1 to 3",
+    weight: Weight { usual: 200.0, source: "RepDistiller", forms: &[] },
     recipe: "terms = [{ method = \"ft\" }]\n",
     options: OPTIONS,
     build,

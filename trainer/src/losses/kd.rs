@@ -15,11 +15,6 @@ pub static METHOD: Method = Method {
     cite: "Hinton et al. 2015",
     knowledge: Knowledge::Response,
     needs_labels: false,
-    weight: Weight {
-        usual: 1.0,
-        source: "Hinton et al. with temperature², beside the labels at 1; RepDistiller has 0.9 beside 0.1",
-        forms: &[],
-    },
     formula: "`temperature² · KL(p_teacher ‖ p_student)` with `p = softmax(logits / temperature)`, in nats. Gradient by \
         the student's logits: `temperature · (p_student - p_teacher) / batch`. With several teachers, `p_teacher` is \
         the weighted mean of their probabilities at that temperature, or the softmax of the weighted mean of their \
@@ -32,6 +27,11 @@ pub static METHOD: Method = Method {
         classes with the unbiased deviation (logit standardization: Sun et al. 2024, arXiv 2403.01427; there \
         temperature 2, weight 9 beside 0.1 CE). A row of equal logits gets no gradient.",
     source: "Hinton, Vinyals, Dean 2015 (arXiv 1503.02531) §2",
+    weight: Weight {
+        usual: 1.0,
+        source: "Hinton et al. with temperature², beside the labels at 1; RepDistiller has 0.9 beside 0.1",
+        forms: &[],
+    },
     recipe: "terms = [{ method = \"kd\" }]\n",
     options: OPTIONS,
     build,

@@ -18,7 +18,6 @@ pub static METHOD: Method = Method {
     cite: "Jin et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: false,
-    weight: Weight::ONE,
     formula: "`Σ_τ τ² · KL(p_teacher ‖ p_student) + |P_t P_tᵀ - P_s P_sᵀ|² / batch + |P_tᵀ P_t - P_sᵀ P_s|² / classes` \
         over `temperature` and `others`, with `P = softmax(logits / τ)` as a matrix `[batch, classes]` and squared \
         Frobenius norms.\n\n\
@@ -26,6 +25,7 @@ pub static METHOD: Method = Method {
         that the teacher is surer of than the median; both are left out here. Several teachers: the mean of their \
         probabilities at `temperature`.",
     source: "Jin, Wang, Lin 2023, Multi-level logit distillation (CVPR), eq. 4-8",
+    weight: Weight::ONE,
     recipe: "terms = [{ method = \"mlkd\" }]\n",
     options: OPTIONS,
     build,

@@ -129,12 +129,12 @@ pub struct Method {
     pub knowledge: Knowledge,
     /// Whether it cannot do with samples whose class is not known.
     pub needs_labels: bool,
-    /// Its factor where a term does not say one.
-    pub weight: Weight,
     /// Its equation and what it means, with where official code differs: lines of Markdown for `docs/methods.md`.
     pub formula: &'static str,
     /// Paper, equation.
     pub source: &'static str,
+    /// Its factor where a term does not say one.
+    pub weight: Weight,
     /// What the recipe that `kd-train methods NAME` prints, a whole one, has below `[distill]`: as it is published, with the
     /// task's weight, the stage and the terms beside it.
     pub recipe: &'static str,

@@ -15,12 +15,12 @@ pub static METHOD: Method = Method {
     cite: "Ba, Caruana 2014",
     knowledge: Knowledge::Response,
     needs_labels: false,
-    weight: Weight::ONE,
     formula: "`mean (z_student - z_teacher)²` over batch and classes; `reduction = \"batchmean\"` sums over the classes, \
         `\"half_batchmean\"` halves that (Ba and Caruana's). With `center` each row's mean is subtracted first: \
         `half_batchmean` of that, divided by the classes, is what `kd` tends to at high temperatures. Several \
         teachers: the mean of their logits.",
     source: "Ba, Caruana 2014 (arXiv 1312.6184) eq. 1; Kim et al. 2021 (arXiv 2105.08919)",
+    weight: Weight::ONE,
     recipe: "terms = [{ method = \"mse_logits\" }]\n",
     options: OPTIONS,
     build,

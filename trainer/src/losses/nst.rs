@@ -18,12 +18,12 @@ pub static METHOD: Method = Method {
     cite: "Huang, Wang 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
-    weight: Weight { usual: 50.0, source: "RepDistiller", forms: &[] },
     formula: "`k(t, t) + k(s, s) - 2·k(s, t)` with `k(a, b)` the mean over batch and both sets of channels of `(a_c · b_d)²`, each \
         channel divided by its length over the places: the maximum mean discrepancy under a polynomial kernel. No adapter, any \
         channels; the larger map is averaged to the smaller one; summed over the pairs.\n\n\
         It is computed by products of matrices; RepDistiller makes a tensor of batch · C · C' · H · W.",
     source: "Huang, Wang 2017 (arXiv 1707.01219) eq. 6, 8",
+    weight: Weight { usual: 50.0, source: "RepDistiller", forms: &[] },
     recipe: "terms = [{ method = \"nst\" }]\n",
     options: OPTIONS,
     build,

@@ -17,13 +17,13 @@ pub static METHOD: Method = Method {
     cite: "Hao et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: true,
-    weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
     formula: "sum over the student's logits and those of a projector behind each stage of `-mean_b Σ_k ((p_teacher + \
         y)^exponent - y) · ln p_student`, with y 1 at the label, else 0, and `p = softmax(logits / temperature)` of \
         both. An exponent above 1 leans on the true class. A projector is a 3x3 convolution, batch norm and ReLU, \
         the mean over places and a linear layer; of a vector, a linear layer. As published: exponent 1 to 1.5, \
         stages 1 to 4.",
     source: "Hao et al. 2023 (arXiv 2310.19444) eq. 6-8",
+    weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
     recipe: "terms = [{ method = \"ofa\" }]\n",
     options: OPTIONS,
     build,

@@ -19,7 +19,6 @@ pub static METHOD: Method = Method {
     cite: "Heo et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "`scale` is the authors' 1/1000", forms: &[] },
     formula: "`scale · Σ_l weight_l / batch · Σ (s - m(t))²` over the elements where `s > m(t)` or `m(t) > 0`, with `m(t) = max(t, \
         margin)` and `s` the student's tap behind a 1x1 convolution and a batch norm. A channel's margin is the mean of the \
         negative part of the normal distribution that its batch norm makes, `E[x | x < 0]` of `N(bias, scale²)`, or `-3·|scale|` \
@@ -28,6 +27,7 @@ pub static METHOD: Method = Method {
         teacher without one there is refused. Authors' scale: 1e-3 for CIFAR, 1e-4 for ImageNet. Their code and mdistiller's keep \
         the teacher in train mode; here it never is.",
     source: "Heo, Kim, Yun, Park, Kwak, Choi 2019 (arXiv 1904.01866) eq. 2 to 5",
+    weight: Weight { usual: 1.0, source: "`scale` is the authors' 1/1000", forms: &[] },
     recipe: "terms = [{ method = \"ofd\" }]\n",
     options: OPTIONS,
     build,

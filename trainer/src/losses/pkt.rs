@@ -15,12 +15,12 @@ pub static METHOD: Method = Method {
     cite: "Passalis, Tefas 2018",
     knowledge: Knowledge::Relation,
     needs_labels: false,
-    weight: Weight { usual: 30000.0, source: "RepDistiller", forms: &[] },
     formula: "mean over `batch²` of `P_teacher · ln((P_teacher + ε) / (P_student + ε))`, ε = 1e-7: `P[i, j]` is `(cos + 1) \
         / 2` of two samples' features, divided by its row's sum, the diagonal included; lengths have ε added.\n\n\
         Nothing flows through the length of a row of zeros (the copies in RepDistiller and mdistiller give NaN \
         there), but its gradient is still divided by ε: take features that a ReLU cannot make all zero.",
     source: "Passalis, Tefas 2018 (arXiv 1803.10837) eq. 4-8",
+    weight: Weight { usual: 30000.0, source: "RepDistiller", forms: &[] },
     recipe: "terms = [{ method = \"pkt\" }]\n",
     options: OPTIONS,
     build,

@@ -15,12 +15,12 @@ pub static METHOD: Method = Method {
     cite: "Kim et al. 2021",
     knowledge: Knowledge::Own,
     needs_labels: true,
-    weight: Weight { usual: 1.0, source: "the paper's, beside nothing", forms: &[] },
     formula: "`-Σ_k ((1 - a) · [k = label] + a · p_before[k]) · ln p[k]`: p_before is the distribution that the network \
         gave the sample when it was last trained on, and a grows from 0 to `alpha` with the progress of the training \
         (in the paper by epochs: `a = 0.8 · t / T`). A sample that was not seen yet has its label alone. This is the \
         whole loss: set `task_weight = 0`. The stored predictions (samples · classes floats) lie in checkpoints.",
     source: "Kim, Ji, Yoon, Hwang 2021 (arXiv 2006.12000) eq. 4-5",
+    weight: Weight { usual: 1.0, source: "the paper's, beside nothing", forms: &[] },
     recipe: "task_weight = 0.0\nterms = [{ method = \"ps_kd\" }]\n",
     options: OPTIONS,
     build,

@@ -18,7 +18,6 @@ pub static METHOD: Method = Method {
     cite: "Chen et al. 2021",
     knowledge: Knowledge::Feature,
     needs_labels: false,
-    weight: Weight { usual: 5.0, source: "the authors' for CIFAR", forms: &[] },
     formula: "Of each pair `(mse(s, t) + ½·mse₄ + ¼·mse₂ + ⅛·mse₁) / (1 + ½ + ¼ + ⅛)`, with `mseₙ` after averaging both to n places \
         along each axis; sizes that the maps do not exceed are left out, in the divisor too. Summed over the pairs.\n\n\
         `s` is made from the deepest stage up: a 1x1 convolution with batch norm to as many channels as the student's deepest \
@@ -28,6 +27,7 @@ pub static METHOD: Method = Method {
         Where the student's maps are larger or smaller than the teacher's, the larger ones are averaged; the authors' code \
         repeats the smaller ones.",
     source: "Chen, Liu, Zhao, Jia 2021 (arXiv 2104.09044) §3.2, 3.3; their code's `hcl`",
+    weight: Weight { usual: 5.0, source: "the authors' for CIFAR", forms: &[] },
     recipe: "terms = [{ method = \"review\", schedule = { kind = \"constant\", warmup_epochs = 3.0, warmup_start = 0.0 } }]\n",
     options: OPTIONS,
     build,

@@ -16,11 +16,6 @@ pub static METHOD: Method = Method {
     cite: "Park et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
-    weight: Weight {
-        usual: 50.0,
-        source: "RepDistiller, beside the labels at 1; the paper has 2 without them",
-        forms: &[("reduction", "sum", 2.0)],
-    },
     formula: "mean over all `batch³` triples of `huber(cos_student[i, j, k] - cos_teacher[i, j, k])`: `cos = <e_ij, e_kj>` \
         with `e_ij = (x_i - x_j) / |x_i - x_j|` is the cosine of the angle at sample j; Huber's delta is 1. A batch \
         of 2 has no angle.\n\n\
@@ -30,6 +25,11 @@ pub static METHOD: Method = Method {
         different places alone. Cosines come from squared distances of differences in f64 (law of cosines): time \
         O(batch² · features + batch³), memory O(batch² + batch · features).",
     source: "Park et al. 2019 (arXiv 1904.05068) eq. 9-11",
+    weight: Weight {
+        usual: 50.0,
+        source: "RepDistiller, beside the labels at 1; the paper has 2 without them",
+        forms: &[("reduction", "sum", 2.0)],
+    },
     recipe: "terms = [{ method = \"rkd_a\" }]\n",
     options: OPTIONS,
     build,

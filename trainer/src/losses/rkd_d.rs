@@ -15,11 +15,6 @@ pub static METHOD: Method = Method {
     cite: "Park et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
-    weight: Weight {
-        usual: 25.0,
-        source: "RepDistiller, beside the labels at 1; the paper has 1 without them",
-        forms: &[("reduction", "sum", 1.0)],
-    },
     formula: "mean over all `batch²` pairs of `huber(d_student[i, j] / μ_student - d_teacher[i, j] / μ_teacher)`: d is the \
         Euclidean distance of two samples' features, μ the mean distance of this batch, Huber's delta is 1. The \
         student's μ is part of the gradient: a student times 7 has the same loss.\n\n\
@@ -30,6 +25,11 @@ pub static METHOD: Method = Method {
         different places. In all of them coincident samples get no gradient from each other. Distances are of \
         differences, in f64; the authors' Gram form is off by 1.4 for two equal samples 100 away from 0 in f32.",
     source: "Park et al. 2019 (arXiv 1904.05068) eq. 5-8",
+    weight: Weight {
+        usual: 25.0,
+        source: "RepDistiller, beside the labels at 1; the paper has 1 without them",
+        forms: &[("reduction", "sum", 1.0)],
+    },
     recipe: "terms = [{ method = \"rkd_d\" }]\n",
     options: OPTIONS,
     build,

@@ -16,13 +16,13 @@ pub static METHOD: Method = Method {
     cite: "Chen et al. 2022",
     knowledge: Knowledge::Feature,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "the authors', beside nothing", forms: &[] },
     formula: "`mean (P(s) - t)²` over all elements, with the projector `P`: 1x1, 3x3 and 1x1 convolutions (of vectors: linear \
         layers), each with batch norm and ReLU, the inner ones with the teacher's channels divided by `factor`. The student then answers \
         with a copy of the teacher's layers behind that tap, which is never trained; its own classifier is gone. Projector and \
         copy stay in the student, are exported, and count against its budget.\n\n\
-        The authors use no other term: `task_weight = 0.0`.",
+        The authors use no other term: `task_weight = 0.0`, weight 1.",
     source: "Chen et al. 2022 (arXiv 2203.14001) eq. 3 and Fig. 3",
+    weight: Weight { usual: 1.0, source: "the authors', beside nothing", forms: &[] },
     recipe: "task_weight = 0.0\nterms = [{ method = \"simkd\" }]\n",
     options: OPTIONS,
     build,

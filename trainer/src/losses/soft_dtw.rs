@@ -15,7 +15,6 @@ pub static METHOD: Method = Method {
     cite: "Cuturi, Blondel 2017",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
-    weight: Weight::ONE,
     formula: "`dtw(s, t) - ½·(dtw(s, s) + dtw(t, t))`, mean over the batch, divided by the sum of both lengths (`normalize`): the \
         divergence, at least 0 and 0 for equal series; `divergence = false` leaves out its second half. `dtw` is the soft minimum \
         `-gamma·ln Σ e^(-cost / gamma)` over all monotonic alignments of the sum of squared distances between aligned features.\n\n\
@@ -23,6 +22,7 @@ pub static METHOD: Method = Method {
         lengths. Where the channels differ the student's go through a linear layer (a 1x1 convolution) with bias. Images are \
         first averaged over their rows.",
     source: "Cuturi, Blondel 2017 (arXiv 1703.01541) Alg. 1, 2; divergence: Blondel, Mensch, Vert 2021 (arXiv 2010.08354)",
+    weight: Weight::ONE,
     recipe: "terms = [{ method = \"soft_dtw\" }]\n",
     options: OPTIONS,
     build,

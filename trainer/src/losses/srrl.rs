@@ -19,12 +19,12 @@ pub static METHOD: Method = Method {
     cite: "Yang et al. 2021",
     knowledge: Knowledge::Response,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "SimKD's repository", forms: &[] },
     formula: "`feature · mean (h_student - h_teacher)² + answer · mean (W h_student - W h_teacher)²`: h are pooled \
         features, the student's behind a connector (1x1 convolution or linear layer to the teacher's width, batch \
         norm, ReLU; then the mean over places); W is the teacher's last linear layer, frozen. As published: 1 and 1 \
         (SimKD's repository), 1 and 5 (cls_KD); CE beside it.",
     source: "Yang, Martinez, Bulat, Tzimiropoulos 2021, Knowledge distillation via softmax regression representation learning (ICLR), eq. 2-5",
+    weight: Weight { usual: 1.0, source: "SimKD's repository", forms: &[] },
     recipe: "terms = [{ method = \"srrl\" }]\n",
     options: OPTIONS,
     build,

@@ -16,12 +16,12 @@ pub static METHOD: Method = Method {
     cite: "Yuan et al. 2020",
     knowledge: Knowledge::Own,
     needs_labels: true,
-    weight: Weight::ONE,
     formula: "`KL(q ‖ softmax(z_student))` with `q = softmax(u / temperature)`, u `correct` at the label and the rest of 1 \
         spread evenly over the other classes. The student's logits are not divided. The mean is over batch · \
         classes, as the authors' `KLDivLoss()` has it: their `alpha` and `multiplier` are `task_weight = 1 - alpha`, \
         `weight = alpha · multiplier` (0.1 and 1 to 100).",
     source: "Yuan et al. 2020 (arXiv 1909.11723) eq. 9-11",
+    weight: Weight::ONE,
     recipe: "task_weight = 0.9\nterms = [{ method = \"tf_kd\" }]\n",
     options: OPTIONS,
     build,

@@ -14,11 +14,11 @@ pub static METHOD: Method = Method {
     cite: "Jiao et al. 2020",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "TinyBERT", forms: &[] },
     formula: "`mean (s - t)²` over all elements of scores `[heads, L, L]` before the softmax, elements of `floor` or below (those \
         that a mask put there) taken as 0 on both sides; summed over the pairs. No adapter: heads and lengths must be equal; \
         where they are not, `attention_relation` compares what each position attends to.",
     source: "Jiao et al. 2020 (arXiv 1909.10351) eq. 7; their code's `att_loss`",
+    weight: Weight { usual: 1.0, source: "TinyBERT", forms: &[] },
     recipe: "terms = [{ method = \"tinybert_attention\", \
         student = \"stage1.scores, stage2.scores\", teacher = \"stage2.scores, stage4.scores\" }]\n",
     options: OPTIONS,

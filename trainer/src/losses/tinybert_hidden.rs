@@ -15,12 +15,12 @@ pub static METHOD: Method = Method {
     cite: "Jiao et al. 2020",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
-    weight: Weight { usual: 1.0, source: "TinyBERT", forms: &[] },
     formula: "`mean (W·s + b - t)²` over all elements, summed over the pairs; the linear layer (of what is no tokens a 1x1 \
         convolution) is left out where the widths are equal. The larger map or longer series is averaged to the smaller one.\n\n\
         TinyBERT shares one linear layer among all pairs; here each has its own, since stages of other networks have other \
         widths. Its layer map `g(m) = m · L_t / L_s` is written by naming the teacher's taps.",
     source: "Jiao et al. 2020 (arXiv 1909.10351) eq. 8, 9",
+    weight: Weight { usual: 1.0, source: "TinyBERT", forms: &[] },
     recipe: "terms = [{ method = \"tinybert_hidden\", student = \"stage1, stage2\", teacher = \"stage2, stage4\" }]\n",
     options: OPTIONS,
     build,

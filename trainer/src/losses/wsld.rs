@@ -15,10 +15,10 @@ pub static METHOD: Method = Method {
     cite: "Zhou et al. 2021",
     knowledge: Knowledge::Response,
     needs_labels: true,
-    weight: Weight { usual: 2.5, source: "the authors' at temperature 2 (ImageNet); cls_KD has 2.25 at 4", forms: &[] },
     formula: "`temperature² · mean_b w_b · H(p_teacher, p_student)` at the temperature, with `w = 1 - exp(-CE_student / \
         (CE_teacher + 1e-7))` of the cross-entropies with the label at temperature 1. Nothing flows through w. CE beside it.",
     source: "Zhou et al. 2021 (arXiv 2102.00650) eq. 11",
+    weight: Weight { usual: 2.5, source: "the authors' at temperature 2 (ImageNet); cls_KD has 2.25 at 4", forms: &[] },
     recipe: "terms = [{ method = \"wsld\" }]\n",
     options: OPTIONS,
     build,

@@ -153,10 +153,17 @@ fn side_by_side(session: &Session<'_>, graphs: &[Graph], chosen: usize) -> Resul
     let n = session.data.test.len();
     let each = graphs.iter().map(|graph| Ok(Score::new(session.answers(graph, &session.data.test)?.right, n)));
     let each = each.collect::<Result<_>>()?;
-    let ece = graphs.iter().map(|graph| Ok(insight::look(session, STUDENT, graph)?.ece)).collect::<Result<_>>()?;
     let together = replicas::together(session, graphs, &session.data.test)?;
     let ensemble = Score::new(together.right, n);
-    Ok(Replicas { each, ece, chosen: chosen + 1, ensemble, churn: together.churn, distance: together.distance })
+    Ok(Replicas {
+        each,
+        chosen: chosen + 1,
+        ensemble,
+        churn: together.churn,
+        distance: together.distance,
+        ece: graphs.iter().map(|graph| Ok(insight::look(session, STUDENT, graph)?.ece)).collect::<Result<_>>()?,
+        sizes: graphs.iter().map(saved::size).collect::<Result<_>>()?,
+    })
 }
 
 /// Which of several networks the validation samples like best; ties go to the lower loss, then to the first.

@@ -192,9 +192,6 @@ pub struct SeedRun {
 pub struct Replicas {
     /// The kept network of each.
     pub each: Vec<Score>,
-    /// Expected calibration error of each.
-    #[serde(default)]
-    pub ece: Vec<f64>,
     /// Which one is the student, from 1.
     pub chosen: usize,
     /// By the mean of their probabilities.
@@ -203,6 +200,12 @@ pub struct Replicas {
     pub churn: f64,
     /// Mean absolute difference of two replicas' probabilities.
     pub distance: f64,
+    /// Expected calibration error of each.
+    #[serde(default)]
+    pub ece: Vec<f64>,
+    /// What each costs.
+    #[serde(default)]
+    pub sizes: Vec<Size>,
 }
 
 /// Exits side by side, on the test samples.

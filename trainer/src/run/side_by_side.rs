@@ -53,7 +53,7 @@ pub fn parts(html: &mut String, results: &Results) {
             arm.seeds.iter().filter_map(|run| Some((run, run.replicas.as_ref()?))).collect();
         if !replicas.is_empty() {
             html.push_str("<h2>Replicas side by side</h2>\n");
-            side_by_side(html, &of_replicas(arm, &replicas));
+            side_by_side(html, &of_replicas(&replicas));
             for (run, replicas) in replicas {
                 let (churn, distance) = (100.0 * replicas.churn, replicas.distance);
                 let _ = writeln!(
@@ -74,12 +74,13 @@ pub fn parts(html: &mut String, results: &Results) {
     }
 }
 
-fn of_replicas(arm: &Arm, runs: &[(&SeedRun, &Replicas)]) -> Vec<Part> {
+fn of_replicas(runs: &[(&SeedRun, &Replicas)]) -> Vec<Part> {
     let most = runs.iter().map(|(_, replicas)| replicas.each.len()).max().unwrap_or(0);
     let part = |i: usize| {
         let scores = runs.iter().filter_map(|(_, replicas)| replicas.each.get(i).copied()).collect();
         let ece = runs.iter().filter_map(|(_, replicas)| replicas.ece.get(i).copied()).collect();
-        Part { ece, size: Some(arm.size), ..Part::new(format!("replica {}", i + 1), scores) }
+        let size = runs.iter().find_map(|(_, replicas)| replicas.sizes.get(i).copied());
+        Part { ece, size, ..Part::new(format!("replica {}", i + 1), scores) }
     };
     let together = runs.iter().map(|(_, replicas)| replicas.ensemble).collect();
     (0..most).map(part).chain([Part::new("all together", together)]).collect()
@@ -260,17 +261,18 @@ mod tests {
     fn replicas_are_rows_and_bars() {
         let replicas = Replicas {
             each: vec![Score::new(90, 100), Score::new(92, 100)],
-            ece: vec![0.05, 0.06],
             chosen: 2,
             ensemble: Score::new(93, 100),
             churn: 0.0411,
             distance: 0.0123,
+            ece: vec![0.05, 0.06],
+            sizes: vec![Size { parameters: 2000, macs: 70_000, bytes: 8000 }; 2],
         };
         let mut html = String::new();
         parts(&mut html, &results(vec![run(None, Some(replicas))]));
         for part in [
             "<td>replica 2</td><td>92.00 % (",
-            "<td>6.00 %</td>",
+            "<td>6.00 %</td><td>2,000</td><td>70,000</td>",
             "<td>all together</td><td>93.00 % (",
             "the student is replica 2",
             "4.11 %",

@@ -6,7 +6,8 @@ use kd_runtime::graph::Graph;
 
 use super::At;
 use crate::losses::ce::Targets;
-use crate::losses::{Loss, Pair, Tap, ce, table as methods};
+use crate::losses::table::METHODS;
+use crate::losses::{Loss, Pair, Tap, ce};
 use crate::optim::schedule::SCHEDULES;
 use crate::optim::table::OPTIMIZERS;
 use crate::recipe::{self, Choice, Distill, Stage, Train};
@@ -105,7 +106,8 @@ pub fn only(teachers: &[Network]) -> Option<(&Graph, &Contract)> {
 impl Term {
     /// A term of a checked recipe.
     fn new(term: &recipe::Term, pair: &mut Pair<'_>) -> Result<Self> {
-        let method = methods::find(term.method.name).expect("a checked choice names a row");
+        let method = METHODS.iter().find(|method| method.name == term.method.name);
+        let method = method.expect("a checked choice names a row");
         let options = &term.method.options;
         let temperature = options.0.contains_key("temperature").then(|| options.number("temperature"));
         Ok(Self {
