@@ -1,9 +1,10 @@
-//! The names of every table stand in a document, so that no entry is added without a line on it.
+//! The names of every table stand in a document, so that no entry is added without a line on it; and every file of a method
+//! stands in the table of methods.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use crate::sources::read;
+use crate::sources::{self, read};
 
 /// Files that the tables of names must be found in: table, how a line of it names an entry, document.
 const DOCUMENTED: &[(&str, Naming, &str)] = &[
@@ -14,6 +15,7 @@ const DOCUMENTED: &[(&str, Naming, &str)] = &[
     ("runtime/src/data/table.rs", Naming::Field, "docs/measuring.md"),
     ("runtime/src/backend/table.rs", Naming::Field, "docs/measuring.md"),
     ("exporter/src/calibrate/table.rs", Naming::Field, "docs/architecture.md"),
+    ("trainer/src/losses/table.rs", Naming::File, "docs/methods.md"),
 ];
 
 enum Naming {
@@ -21,6 +23,8 @@ enum Naming {
     Operator,
     /// `name: "…"`
     Field,
+    /// `file,`
+    File,
 }
 
 /// Every name of a table stands in its document.
@@ -38,6 +42,14 @@ pub fn check() -> Result<Vec<String>, String> {
             }
         }
     }
+    let methods = Path::new("trainer/src/losses");
+    let listed = names(&read(&methods.join("table.rs"))?, &Naming::File);
+    for source in sources::all()?.iter().filter(|source| source.text.contains("pub static METHOD: Method")) {
+        let file = Path::new(&source.path);
+        if file.parent() == Some(methods) && file.file_stem().is_none_or(|name| !listed.contains(&*name.to_string_lossy())) {
+            complaints.push(format!("{}: expected a line in table.rs beside it, found none", source.path));
+        }
+    }
     Ok(complaints)
 }
 
@@ -47,6 +59,10 @@ fn names(table: &str, naming: &Naming) -> BTreeSet<String> {
             let (path, _) = line.trim().strip_suffix(';')?.split_once(", ")?;
             let (_, name) = path.split_once("::")?;
             name.chars().all(|c| c.is_ascii_alphanumeric()).then(|| name.to_string())
+        }
+        Naming::File => {
+            let name = line.trim().strip_suffix(',')?;
+            name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_').then(|| name.to_string())
         }
         Naming::Field => line.split_once("name: \"")?.1.split_once('"').map(|(name, _)| name.to_string()),
     };
@@ -58,10 +74,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_found_in_both_kinds_of_table() {
+    fn names_are_found_in_every_kind_of_table() {
         let operators = "    arith::Add, 2..=2, 1..=1;\n    macro::noise;\n";
-        let fields = "    Method { name: \"ce\", about: \"a\" },\n    about: \"name\",\n";
+        let fields = "    Arch { name: \"mlp\", about: \"a\" },\n    about: \"name\",\n";
+        let files = "    ($($file:ident,)+) => {\n    // Answers, and more,\n    mse_logits,\n}\n";
         assert_eq!(names(operators, &Naming::Operator), BTreeSet::from(["Add".to_string()]));
-        assert_eq!(names(fields, &Naming::Field), BTreeSet::from(["ce".to_string()]));
+        assert_eq!(names(fields, &Naming::Field), BTreeSet::from(["mlp".to_string()]));
+        assert_eq!(names(files, &Naming::File), BTreeSet::from(["mse_logits".to_string()]));
     }
 }

@@ -39,7 +39,8 @@ pub enum Task {
     Classification,
 }
 
-/// What goes in: `x = (raw * scale - mean) / std`, mean and std one number or one a channel (a table's are its columns).
+/// What goes in: `x = (raw * scale - mean) / std`, mean and std one number or one a channel (a table's are its columns). With
+/// `per_sample` the raw values of each channel are brought to mean 0 and deviation 1 before, by their own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InputContract {
@@ -51,6 +52,10 @@ pub struct InputContract {
     pub shape: Vec<usize>,
     /// Letters for the shape: `CHW`, `HWC`, `CT`, `F`.
     pub layout: String,
+    /// Whether each channel of a sample is first brought to mean 0 and deviation 1 over its own values, as series usually
+    /// are (z-normalization); one that hardly differs from its mean only has its mean taken away.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub per_sample: bool,
     /// Factor of the raw values.
     pub scale: f32,
     /// Subtracted after scaling; one number, or one a channel or column.
@@ -175,6 +180,9 @@ impl Contract {
         let (channels, _) = input.channels();
         let refuse =
             |at: &str, expected: String, found: String| Err(Refusal::new(at, expected, found, "correct the contract"));
+        if input.per_sample && input.layout == "F" {
+            return refuse("input.per_sample", "false where each column is one value".into(), "true".into());
+        }
         if !input.scale.is_finite() || input.scale == 0.0 {
             return refuse("input.scale", "a finite number that is not 0".into(), input.scale.to_string());
         }
@@ -290,7 +298,9 @@ impl Contract {
         for (c, plane) in raw.chunks_exact(inner.max(1)).enumerate().take(channels) {
             let mean = pick(&input.mean, c).unwrap_or(0.0);
             let std = pick(&input.std, c).unwrap_or(1.0);
-            for (i, &value) in plane.iter().enumerate() {
+            let (own_mean, own_std) = if input.per_sample { moments(plane) } else { (0.0, 1.0) };
+            for (i, &raw) in plane.iter().enumerate() {
+                let value = if input.per_sample { ((f64::from(raw) - own_mean) / own_std) as f32 } else { raw };
                 let place = if input.channels_last() { i * channels + c } else { c * inner + i };
                 if let Some(x) = x.get_mut(place) {
                     *x = (value * input.scale - mean) / std;
@@ -327,6 +337,7 @@ impl Contract {
                 element: graph.inputs.first().map(|&id| graph.value(id).element.to_string()).unwrap_or_default(),
                 shape: input,
                 layout,
+                per_sample: false,
                 scale: 1.0,
                 mean: vec![0.0],
                 std: vec![1.0],
@@ -351,6 +362,7 @@ impl Contract {
                 element: "f32".into(),
                 shape: data.shape.clone(),
                 layout: data.layout.clone(),
+                per_sample: false,
                 scale: data.raw_max.map_or(1.0, |max| 1.0 / max),
                 mean: vec![0.0],
                 std: vec![1.0],
@@ -359,6 +371,15 @@ impl Contract {
             output: OutputContract { name: output.into(), meaning, classes: data.classes.clone() },
         }
     }
+}
+
+/// Mean and deviation of some values; a deviation that is less than a millionth of the mean's size, or less than f32 tells, is 1.
+fn moments(values: &[f32]) -> (f64, f64) {
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+    let std = (values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n).sqrt();
+    let differs = std > 1e-6 * mean.abs() && std > f64::from(f32::MIN_POSITIVE);
+    (mean, if differs { std } else { 1.0 })
 }
 
 /// Where a contract is needed and there is none: writes the template, filled with what the model tells, to `out` (a

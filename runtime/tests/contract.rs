@@ -93,8 +93,23 @@ fn raw_values_are_scaled_by_channel_and_moved_to_the_layout() {
     contract.check().unwrap();
     contract.prepare(&raw, &mut x);
     assert_eq!(x, [0.0, 2.0, 0.5, 4.5, 1.0, 7.0]);
-    contract.input.shape = vec![6];
+    // Each channel by its own values; one whose values are the same is left at 0.
+    contract.input.per_sample = true;
+    (contract.input.scale, contract.input.mean, contract.input.std) = (1.0, vec![0.0], vec![1.0]);
+    contract.check().unwrap();
+    contract.prepare(&[1.0, 3.0, 5.0, 0.7, 0.7, 0.7], &mut x);
+    let side = 1.5_f32.sqrt();
+    assert_eq!(x, [-side, 0.0, 0.0, 0.0, side, 0.0]);
+    assert_eq!(Contract::parse(&contract.to_json()).unwrap(), contract);
     contract.input.layout = "F".into();
+    contract.input.shape = vec![6];
+    let refusal = contract.check().unwrap_err().to_string();
+    assert!(
+        refusal.contains("input.per_sample: expected false where each column is one value, found true"),
+        "{refusal}"
+    );
+    contract.input.per_sample = false;
+    contract.input.scale = 0.5;
     contract.input.mean = vec![0.0];
     contract.input.std = vec![1.0];
     contract.prepare(&raw, &mut x);

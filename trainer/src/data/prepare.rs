@@ -37,7 +37,7 @@ pub(super) fn prepare_section(section: &Data, seed: u64) -> Result<Prepared> {
     let labelled = |n: usize| share(section.labelled, n).max(1);
     let (_, hidden) = draw(&train.labels, &places, seed, Purpose::Labelled, labelled);
     hidden.into_iter().for_each(|place| train.labels[place] = UNLABELLED);
-    let contract = contract(&description, &train, section.normalize);
+    let contract = contract(&description, &train, section.normalize)?;
     contract.check()?;
     Ok(Prepared { description, contract, train, validation, test })
 }
@@ -116,18 +116,24 @@ fn check_parts(section: &Data, [train, validation, test]: [usize; 3]) -> Result<
 }
 
 /// The contract of networks that are made for these samples.
-fn contract(description: &Description, train: &Samples, normalize: Normalize) -> Contract {
+fn contract(description: &Description, train: &Samples, normalize: Normalize) -> Result<Contract> {
     let mut contract = Contract::for_data(description, "x", "logits", Meaning::Logits);
-    if normalize == Normalize::None {
-        contract.input.scale = 1.0;
+    let input = &mut contract.input;
+    match normalize {
+        Normalize::None => input.scale = 1.0,
+        Normalize::Unit => {}
+        Normalize::Standard => {
+            // A table's columns are as unlike as channels.
+            let channels = if description.layout.starts_with(['C', 'F']) { description.shape[0] } else { 1 };
+            (input.mean, input.std) = statistics(train, channels, f64::from(input.scale));
+        }
+        Normalize::Sample if description.layout == "F" => {
+            let (expected, action) = ("series, sound or images", "say \"standard\": columns are as unlike as channels");
+            return Err(Refusal::new("data.normalize = \"sample\"", expected, "a table", action));
+        }
+        Normalize::Sample => (input.per_sample, input.scale) = (true, 1.0),
     }
-    if normalize == Normalize::Standard {
-        // A table's columns are as unlike as channels.
-        let channels = if description.layout.starts_with(['C', 'F']) { description.shape[0] } else { 1 };
-        let (mean, std) = statistics(train, channels, f64::from(contract.input.scale));
-        (contract.input.mean, contract.input.std) = (mean, std);
-    }
-    contract
+    Ok(contract)
 }
 
 /// Mean and deviation per channel of `scale` times the raw values, over all samples. A channel that hardly differs from

@@ -154,6 +154,20 @@ fn contracts_scale_as_the_recipe_says() {
 }
 
 #[test]
+fn a_sample_may_be_normalized_by_itself() {
+    let section = Data { normalize: Normalize::Sample, subset: 0.1, ..digits() };
+    let data = prepared(&section, 1);
+    let (mut batch, mut x) = (RawBatch::default(), Vec::new());
+    data.train.gather(&[0, 5], &mut batch);
+    scale(&data.contract, &batch.values, &mut x);
+    for sample in x.chunks(x.len() / 2) {
+        let mean = sample.iter().map(|&v| f64::from(v)).sum::<f64>() / sample.len() as f64;
+        let square = sample.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>() / sample.len() as f64;
+        assert!(mean.abs() < 1e-6 && (square - 1.0).abs() < 1e-6, "{mean} {square}");
+    }
+}
+
+#[test]
 fn statistics_are_those_of_each_channel_and_a_constant_one_is_not_stretched() {
     let mut samples = Samples::new(6);
     samples.push(&[1.0, 3.0, -10.0, 10.0, 0.7, 0.7], 0);
@@ -171,7 +185,13 @@ fn a_table_is_standardized_column_by_column() {
     ["train.csv", "test.csv"].iter().for_each(|name| std::fs::write(folder.join(name), table).unwrap());
     let section = Data { format: "csv".into(), path: folder.clone(), normalize: Normalize::Standard, ..digits() };
     let data = prepared(&section, 1);
+    let refused = prepare_section(&Data { normalize: Normalize::Sample, ..section }, 1).err();
+    let refusal = refused.map(|refusal| refusal.to_string()).unwrap_or_default();
     std::fs::remove_dir_all(folder).unwrap();
+    assert!(
+        refusal.starts_with("data.normalize = \"sample\": expected series, sound or images, found a table"),
+        "{refusal}"
+    );
     assert_eq!((&data.contract.input.mean, &data.contract.input.std), (&vec![2e5, 0.5], &vec![1e5, 0.25]));
     let (mut batch, mut x) = (RawBatch::default(), Vec::new());
     data.train.gather(&[0, 1], &mut batch);

@@ -2,6 +2,9 @@
 //!
 //! A method is a pure function over rows of floats ([`Real`](crate::exec::Real), so that tests compare it in f64), a
 //! [`Loss`] that calls it on the taps of a step, and a [`Method`], its row in the table.
+//!
+//! To start from: `mse_logits.rs` where both networks' answers are compared, `sp.rs` where relations are, `cosine.rs` where
+//! features are, `cs_kd.rs` where there is no teacher, `ps_kd.rs` where the loss has a memory, `simkd.rs` where layers stay.
 
 pub mod ab;
 pub mod adapters;

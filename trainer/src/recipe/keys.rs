@@ -183,8 +183,9 @@ static DATA: &[Key] = &[
     key(
         "normalize",
         "scaling of raw values: `none`; `unit`, to 0..1 where the format knows its range; `standard`, then to mean 0 and \
-         deviation 1 per channel of the training samples, of a table per column",
-        Kind::Choice { default: "standard", known: &["none", "unit", "standard"] },
+         deviation 1 per channel of the training samples, of a table per column; `sample`, each channel of a sample by its own \
+         mean and deviation (z-normalization of series)",
+        Kind::Choice { default: "standard", known: &["none", "unit", "standard", "sample"] },
     ),
     key(
         "subset",

@@ -107,6 +107,8 @@ pub enum Normalize {
     Unit,
     /// As `Unit`, then to mean 0 and deviation 1 per channel of the training samples, of a table per column.
     Standard,
+    /// Each channel of a sample to mean 0 and deviation 1 over its own values.
+    Sample,
 }
 
 /// One teacher.

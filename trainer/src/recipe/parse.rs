@@ -118,6 +118,7 @@ impl<'a> Sections<'a> {
         let normalize = match set.text("normalize") {
             "none" => Normalize::None,
             "unit" => Normalize::Unit,
+            "sample" => Normalize::Sample,
             _ => Normalize::Standard,
         };
         let path = keys.path_of("exclude_classes");

@@ -58,6 +58,7 @@ impl Recipe {
             Normalize::None => "none",
             Normalize::Unit => "unit",
             Normalize::Standard => "standard",
+            Normalize::Sample => "sample",
         };
         key(out, "normalize", Quoted(normalize))?;
         key(out, "subset", format_args!("{:?}", data.subset))?;
