@@ -40,6 +40,9 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
             // One that was trained for one epoch need not reach anything.
             command.args(["teacher.epochs=1", "teacher.must_reach=0.0"]);
         }
+        for i in 0..text.matches("[[teacher]]\n").count() {
+            command.args([format!("teacher.{i}.epochs=1"), format!("teacher.{i}.must_reach=0.0")]);
+        }
         if text.contains("init_epochs") {
             command.arg("distill.init_epochs=1");
         }

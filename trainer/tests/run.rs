@@ -64,6 +64,16 @@ fn a_run_leaves_a_folder_that_adds_up_and_that_eval_confirms() {
         let (right, n) = (score["right"].as_f64().unwrap(), score["n"].as_f64().unwrap());
         assert_eq!((score["accuracy"].as_f64(), n), (Some(right / n), 359.0));
     }
+    assert_eq!(results["selected_on"], "validation");
+    // The student, the one alone and the teacher as they answer: what is on the diagonal is right.
+    let of = |i: usize| &results["insights"][i];
+    let names: Vec<&str> = (0..3).map(|i| of(i)["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["student", "baseline", "teacher, arch mlp"]);
+    for (i, score) in [&student["selected"], &baseline["selected"], &results["teachers"][0]["test"]].iter().enumerate()
+    {
+        let diagonal: u64 = (0..10).map(|k| of(i)["confusion"][k][k].as_u64().unwrap()).sum();
+        assert_eq!(score["right"], diagonal, "{}", names[i]);
+    }
     let right = |run: &Value| run["selected"]["right"].as_i64().unwrap();
     let pair = &results["comparison"]["seeds"][0];
     let only = |who: &str| pair[who].as_i64().unwrap();
@@ -356,6 +366,7 @@ fn replicas_that_teach_each_other_are_the_same_after_kills() {
     let arm = &json(&whole.join("results.json"))["arms"][0];
     let replicas = &arm["seeds"][0]["replicas"];
     assert_eq!(replicas["each"].as_array().map(Vec::len), Some(3));
+    assert_eq!(replicas["ece"].as_array().map(Vec::len), Some(3));
     assert!(replicas["churn"].as_f64().unwrap() > 0.0, "replicas differ: {replicas}");
     // 345 samples are learned from: 11 steps an epoch, of all of them as of a share that is passed over three times.
     let baseline = &json(&whole.join("results.json"))["arms"][1];
@@ -404,6 +415,7 @@ fn exits_are_networks_of_their_own_and_samples_leave_early() {
     let arm = &json(&output.join("results.json"))["arms"][0];
     let (whole, exits) = (arm["macs"].as_f64().unwrap(), &arm["seeds"][0]["exits"]);
     assert_eq!(exits["each"].as_array().map(Vec::len), Some(2));
+    assert_eq!(exits["ece"].as_array().map(Vec::len), Some(3));
     let early = exits["early"].as_array().unwrap();
     let mut least = 0.0;
     for row in early {

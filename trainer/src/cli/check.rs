@@ -208,10 +208,13 @@ mod tests {
         for part in ["# student   cnn: ", "# teacher   cnn: ", "# budget    size_kib: ", "can be met"] {
             assert!(shown.contains(part), "{part} is missing in\n{shown}");
         }
-        check(&["mnist-mlp.toml", "--no-data"]).expect("mnist-mlp");
-        check(&["ucr-fcn.toml", "--no-data"]).expect("ucr-fcn");
-        check(&["ucr-inception.toml", "--no-data"]).expect("ucr-inception");
-        check(&["resnet8-cifar10.toml", "--no-data"]).expect("resnet8-cifar10");
+        let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
+        for file in std::fs::read_dir(root.join("recipes")).expect("recipes/") {
+            let name = file.expect("an entry").file_name().into_string().expect("a name");
+            let budget = (name == "digits.toml").then_some(DEMO);
+            let words: Vec<&str> = [&*name, "--no-data"].into_iter().chain(budget).collect();
+            check(&words).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub struct Row {
     /// Its key.
     pub name: &'static str,
     /// What it does.
-    pub about: &'static str,
+    pub about: String,
     /// What it may be.
     pub values: String,
     /// The value when it is left out, as a recipe writes it.
@@ -53,7 +53,7 @@ fn entry(name: &'static str, about: &'static str, options: &[Spec]) -> Entry {
 pub fn rows(options: &[Spec]) -> Vec<Row> {
     let row = |spec: &Spec| Row {
         name: spec.name,
-        about: spec.about,
+        about: spec.about.into(),
         values: spec.kind.words(),
         default: spec.kind.default().to_string(),
     };

@@ -5,14 +5,15 @@ use kd_runtime::Result;
 use super::adapters::{CONNECTOR, Connector, connect_all, student, teacher};
 use super::joint::{Joint, PairLoss};
 use super::maps::sum_pairs;
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `ab`.
 pub static METHOD: Method = Method {
     name: "ab",
-    about: "activation boundaries: which neurons are on (Heo et al. 2019)",
+    about: "activation boundaries: which neurons are on",
+    cite: "Heo et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "`scale · Σ_l weight_l · Σ ([t > 0]·max(margin - s, 0)² + [t ≤ 0]·max(margin + s, 0)²)` over the neurons of each pair \
@@ -27,6 +28,8 @@ pub static METHOD: Method = Method {
         here it never is. Their `criterion_alternative_L2` is this function. RepDistiller's connectors are 3x3 or 4x4 with bias; \
         its training prints a sum over the batch.",
     source: "Heo, Lee, Yun, Choi 2019 (arXiv 1811.03233) eq. 4 and 7",
+    weight: Weight { usual: 1.0, source: "RepDistiller; `scale` is the authors' 3/1000", forms: &[] },
+    recipe: "init_epochs = 5\nterms = [{ method = \"ab\", stage = \"init\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,
 };

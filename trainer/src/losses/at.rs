@@ -5,22 +5,25 @@ use kd_runtime::{Refusal, Result};
 use super::adapters::{student, teacher};
 use super::joint::{Joint, PairLoss};
 use super::maps::{to_unit, to_unit_back};
-use super::{Knowledge, Loss, Method, Pair, Tap};
+use super::{Knowledge, Loss, Method, Pair, Tap, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `at`.
 pub static METHOD: Method = Method {
     name: "at",
-    about: "attention maps over places (Zagoruyko, Komodakis 2017)",
+    about: "attention maps over places",
+    cite: "Zagoruyko, Komodakis 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "Of each pair of taps `mean (q(s) - q(t))²` over batch and places, with `q` the mean over channels of `|x|^power` at each \
         place, divided by its length over the places; summed over the pairs. The larger map is averaged to the smaller one. \
-        No adapter, any channels. This is the authors' code; usual weight 1000.\n\n\
+        No adapter, any channels. This is the authors' code.\n\n\
         The paper's text has the length of the difference instead, and a sum over channels (`form = \"paper\"`, here the mean \
         over the batch, whose weight there is half their β). A vector has one place, whose attention is always 1: name maps.",
     source: "Zagoruyko, Komodakis 2017 (arXiv 1612.03928) eq. 2; their code `utils.py`",
+    weight: Weight { usual: 1000.0, source: "RepDistiller", forms: &[("form", "paper", 1.0)] },
+    recipe: "terms = [{ method = \"at\" }]\n",
     options: OPTIONS,
     build,
 };

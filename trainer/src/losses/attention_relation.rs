@@ -6,7 +6,7 @@ use super::adapters::{TOKENS, student, teacher};
 use super::at::places;
 use super::joint::Joint;
 use super::rows::log_sum_exp;
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Kind, Options, Spec};
@@ -14,7 +14,8 @@ use crate::options::{Kind, Options, Spec};
 /// The row of `attention_relation`.
 pub static METHOD: Method = Method {
     name: "attention_relation",
-    about: "relations between positions, any width (Wang et al. 2020, MiniLM)",
+    about: "relations between positions, any width (MiniLM)",
+    cite: "Wang et al. 2020",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
     formula: "`KL(R_t ‖ R_s)`, mean over batch, heads and positions, with `R = softmax(v·vᵀ / √d)` of each head's `d` channels: how \
@@ -23,6 +24,10 @@ pub static METHOD: Method = Method {
         adapter.\n\n\
         Of maps each place is a position, the larger map averaged to the smaller one; series longer than `longest` are averaged.",
     source: "Wang et al. 2020 (arXiv 2002.10957) eq. 6 to 8",
+    weight: Weight { usual: 1.0, source: "MiniLM", forms: &[] },
+    recipe: "terms = [{ method = \"attention_relation\", relation = \"attention_and_values\", heads = 4, tokens = true, \
+        student = \"stage2.query, stage2.key, stage2.value\", \
+        teacher = \"stage4.query, stage4.key, stage4.value\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -4,14 +4,15 @@ use kd_runtime::Result;
 
 use super::ce::{LABEL_SMOOTHING, Labels};
 use super::taps::{STUDENT_LOGITS, logits};
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `bce`.
 pub static METHOD: Method = Method {
     name: "bce",
-    about: "binary cross-entropy of every class with the labels (Wightman et al. 2021)",
+    about: "binary cross-entropy of every class with the labels",
+    cite: "Wightman et al. 2021",
     knowledge: Knowledge::Task,
     needs_labels: false,
     formula: "`-Σ_k [q_k log σ(z_k) + (1 - q_k) log (1 - σ(z_k))]` in nats, with `σ` the logistic function and `q = (1 - \
@@ -21,6 +22,8 @@ pub static METHOD: Method = Method {
         (`share = \"whole\"`: 1 for both, the published recipe). Samples without a label add nothing and do not count. In the \
         place of the task's cross-entropy: `task_weight = 0`.",
     source: "Wightman, Touvron, Jégou 2021 (arXiv 2110.00476) §3; as torch's `binary_cross_entropy_with_logits`",
+    weight: Weight::ONE,
+    recipe: "task_weight = 0.0\nterms = [{ method = \"bce\" }]\n",
     options: OPTIONS,
     build,
 };

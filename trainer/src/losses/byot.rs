@@ -7,7 +7,7 @@ use super::kd::soft_targets;
 use super::pair::STAGES;
 use super::rows::{Reduction, log_softmax, weighted_cross_entropy};
 use super::taps::logits;
-use super::{Batch, Knowledge, Loss, Method, Pair, Tap, columns};
+use super::{Batch, Knowledge, Loss, Method, Pair, Tap, Weight, columns};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 use crate::zoo::layers::Conv;
@@ -15,7 +15,8 @@ use crate::zoo::layers::Conv;
 /// The row of `byot`.
 pub static METHOD: Method = Method {
     name: "byot",
-    about: "be your own teacher: exits learn from the deepest part (Zhang et al. 2019)",
+    about: "be your own teacher: exits learn from the deepest part",
+    cite: "Zhang et al. 2019",
     knowledge: Knowledge::Own,
     needs_labels: false,
     formula: "sum over the exits of `(1 - alpha) · CE + alpha · temperature² · KL(p_deepest ‖ p_exit) + lambda · mean \
@@ -31,6 +32,8 @@ pub static METHOD: Method = Method {
         0.1, lambda 1e-6, `task_weight = 0.9`) has the soft cross-entropy and the sum of squares where either \
         feature is above 0.",
     source: "Zhang et al. 2019 (arXiv 1905.08094) eq. 4-8",
+    weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },
+    recipe: "terms = [{ method = \"byot\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -5,23 +5,30 @@ use kd_runtime::Result;
 use super::embed::{self, Embedding};
 use super::relation::{Units, gram, gram_backward, to_f64, write};
 use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES, relations};
-use super::{Batch, Knowledge, Loss, Method, Pair, columns};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `cc`.
 pub static METHOD: Method = Method {
     name: "cc",
-    about: "correlation congruence (Peng et al. 2019)",
+    about: "correlation congruence",
+    cite: "Peng et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
     formula: "`|K_student - K_teacher|² / batch²` (squared Frobenius norm) with the Gaussian kernel of the samples' \
         features divided by their lengths, as its Taylor series: `K = e^(-2 gamma) Σ_{p ≤ order} (2 gamma)^p / p! · \
-        cos^p`. As published: `weight = 0.02`.\n\n\
+        cos^p`.\n\n\
         `form = \"rep\"` is what RepDistiller calls CC: `mean_b Σ_d |δ_b| |δ_{b+1}|` of consecutive samples, δ the \
         difference of both sides' linear embeddings of `embed` values, both trained (which lets them agree on 0). \
         torchdistill's returns the norm, not squared, of features as they are.",
     source: "Peng et al. 2019 (arXiv 1904.01802) eq. 6-9",
+    weight: Weight {
+        usual: 1.0,
+        source: "none is known of the paper's kernel; 0.02, RepDistiller's, belongs to its own form",
+        forms: &[("form", "rep", 0.02)],
+    },
+    recipe: "terms = [{ method = \"cc\" }]\n",
     options: OPTIONS,
     build,
 };

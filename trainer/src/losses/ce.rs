@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::rows::{Reduction, log_sum_exp};
 use super::taps::{STUDENT_LOGITS, logits};
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::data::UNLABELLED;
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
@@ -13,6 +13,7 @@ use crate::options::{Kind, Options, Range, Spec};
 pub static METHOD: Method = Method {
     name: "ce",
     about: "cross-entropy with the true classes",
+    cite: "Szegedy et al. 2016",
     knowledge: Knowledge::Task,
     needs_labels: false,
     formula: "`-Σ_k q_k log p_k` with `p = softmax(logits)` and `q = (1 - label_smoothing)·[k = label] + label_smoothing / \
@@ -22,6 +23,8 @@ pub static METHOD: Method = Method {
         second output. The task's loss alone weighs classes (`train.class_weights`). Samples without a label \
         (`data.labelled`) add nothing.",
     source: "smoothing: Szegedy et al. 2016 (arXiv 1512.00567) §7",
+    weight: Weight::ONE,
+    recipe: "task_weight = 0.0\nterms = [{ method = \"ce\", label_smoothing = 0.1 }]\n",
     options: OPTIONS,
     build,
 };

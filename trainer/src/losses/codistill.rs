@@ -6,24 +6,27 @@ use super::kd::soft_targets;
 use super::mse_logits::logit_regression;
 use super::rows::{AVERAGES, Average, Reduction, log_softmax, weighted_cross_entropy};
 use super::taps::{STUDENT_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `codistill`.
 pub static METHOD: Method = Method {
     name: "codistill",
-    about: "the mean prediction of the other replicas (Anil et al. 2018)",
+    about: "the mean prediction of the other replicas",
+    cite: "Anil et al. 2018",
     knowledge: Knowledge::Response,
     needs_labels: false,
     formula: "`ψ(mean of the others' predictions, own prediction)`, mean over the batch, temperature 1. ψ: `ce`, the \
         cross-entropy with the mean as soft label; `kl`, the same less the mean's entropy (same gradient); \
         `mse_probabilities`, the squared distance of the distributions; `mse_logits`, the mean squared difference of \
         the logits, whose average is then that of logits. The others are the term's teachers: stale copies, never \
-        itself. Burn-in and exchange are the scheme's. As published: `weight = 1`, on at once after the burn-in. \
+        itself. Burn-in and exchange are the scheme's. The term counts fully at once after the burn-in. \
         Mutual learning (Zhang et al. 2018) has the mean of the divergences from each other replica: `kl` has its \
         gradient.",
     source: "Anil et al. 2018 (arXiv 1804.03235) algorithm 1",
+    weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },
+    recipe: "scheme = \"codistill\"\nreplicas = 2\nterms = [{ method = \"codistill\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -4,14 +4,15 @@ use kd_runtime::Result;
 
 use super::adapters::{CONNECTOR, TOKENS, connect_widths, student, teacher};
 use super::joint::{Joint, PairLoss};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Options, Spec};
 
 /// The row of `cosine`.
 pub static METHOD: Method = Method {
     name: "cosine",
-    about: "the angle between features, as DistilBERT's hidden states (Sanh et al. 2019)",
+    about: "the angle between features, as DistilBERT's hidden states",
+    cite: "Sanh et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "`1 - s·t / (√(|s|² + 1e-16)·√(|t|² + 1e-16))`, mean over the batch and, of maps and tokens, over places; summed \
@@ -19,6 +20,8 @@ pub static METHOD: Method = Method {
         DistilBERT's is `tokens = true` on the last hidden states, its weight 1 beside 5 of `kd` at temperature 2. A row of \
         zeros has the value 1 and no gradient; torch's `CosineEmbeddingLoss` gives it one of 1e8.",
     source: "Sanh et al. 2019 (arXiv 1910.01108) §2; torch's `CosineEmbeddingLoss`",
+    weight: Weight { usual: 1.0, source: "DistilBERT", forms: &[] },
+    recipe: "terms = [{ method = \"cosine\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -5,7 +5,7 @@ use kd_runtime::{Refusal, Result};
 use super::embed::{self, Embedding};
 use super::relation::{Units, to_f64, write};
 use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES};
-use super::{Batch, Knowledge, Loss, Method, Pair, columns};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::random::{Stream, mix};
 use crate::exec::{Parameter, Real, Role};
 use crate::options::{Kind, Options, Range, Spec};
@@ -14,19 +14,21 @@ use crate::rng::{Purpose, Rng};
 /// The row of `crd`.
 pub static METHOD: Method = Method {
     name: "crd",
-    about: "contrastive representation distillation (Tian et al. 2020)",
+    about: "contrastive representation distillation",
+    cite: "Tian et al. 2020",
     knowledge: Knowledge::Relation,
     needs_labels: true,
     formula: "`-mean_b [ln(P / (P + c)) + Σ_{negatives} ln(c / (P + c))]` with `P = exp(<v, m> / temperature) / Z` and `c \
         = negatives / samples + 1e-7` (without 1e-7 above the line), once with v the student's embedding and m the \
         teacher's memory, once the other way round. v is a trained linear embedding of length 1; m the memory's row \
         of the same sample, or of a negative. After the batch its rows become `momentum · m + (1 - momentum) · v`, \
-        of length 1. Z is set in the first batch to the mean of exp(·) times the samples. As published: `weight = \
-        0.8`, `kd` beside it.\n\n\
+        of length 1. Z is set in the first batch to the mean of exp(·) times the samples. Published beside `kd`.\n\n\
         Negatives are drawn anew for each sample and step, by seed and progress, from the samples whose class \
         differs as far as classes were seen yet (RepDistiller's sampler for CIFAR; without a seen class, from all \
         others). The memories (samples · embed · 2 floats), Z and the classes lie in checkpoints.",
     source: "Tian, Krishnan, Isola 2020 (arXiv 1910.10699) eq. 17-19; memory: RepDistiller",
+    weight: Weight { usual: 0.8, source: "RepDistiller", forms: &[] },
+    recipe: "terms = [{ method = \"crd\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,
 };

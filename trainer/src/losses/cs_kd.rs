@@ -5,22 +5,24 @@ use kd_runtime::Result;
 use super::kd::soft_targets;
 use super::rows::Reduction;
 use super::taps::{STUDENT_LOGITS, logits};
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `cs_kd`.
 pub static METHOD: Method = Method {
     name: "cs_kd",
-    about: "class-wise: its own prediction of another sample of the class (Yun et al. 2020)",
+    about: "class-wise: its own prediction of another sample of the class",
+    cite: "Yun et al. 2020",
     knowledge: Knowledge::Own,
     needs_labels: true,
     formula: "`temperature² · KL(p_partner ‖ p)` with `p = softmax(logits / temperature)`, mean over the batch: the \
         partner is the next sample of the same class in the batch, going round, and nothing flows through its \
         prediction. The authors' sampler draws a partner for each sample; here a sample without one in the batch \
-        adds 0, so have batches of several times the classes. As published: `weight = 1` beside CE, 3 for fine \
-        classes.",
+        adds 0, so have batches of several times the classes.",
     source: "Yun et al. 2020 (arXiv 2003.13964) eq. 3",
+    weight: Weight { usual: 1.0, source: "the authors'; 3 for fine classes", forms: &[] },
+    recipe: "terms = [{ method = \"cs_kd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -4,14 +4,15 @@ use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `dist`.
 pub static METHOD: Method = Method {
     name: "dist",
-    about: "correlation of predictions (DIST, Huang et al. 2022)",
+    about: "correlation of predictions (DIST)",
+    cite: "Huang et al. 2022",
     knowledge: Knowledge::Response,
     needs_labels: false,
     formula: "`temperature² · (beta · (1 - mean_b ρ(p_student[b, :], p_teacher[b, :])) + gamma · (1 - mean_k \
@@ -22,6 +23,8 @@ pub static METHOD: Method = Method {
         authors' CIFAR code is known to use beta = gamma = 2 at temperature 4. With `tau2 = false` temperature² is \
         left out.",
     source: "Huang et al. 2022 (arXiv 2205.10536) eq. 8-11",
+    weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
+    recipe: "terms = [{ method = \"dist\" }]\n",
     options: OPTIONS,
     build,
 };

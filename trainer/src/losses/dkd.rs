@@ -4,14 +4,15 @@ use kd_runtime::Result;
 
 use super::rows::{Average, divergence, log_softmax, log_sum_exp};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `dkd`.
 pub static METHOD: Method = Method {
     name: "dkd",
-    about: "decoupled soft targets (Zhao et al. 2022)",
+    about: "decoupled soft targets",
+    cite: "Zhao et al. 2022",
     knowledge: Knowledge::Response,
     needs_labels: true,
     formula: "`temperature² · (alpha · KL(b_teacher ‖ b_student) + beta · KL(r_teacher ‖ r_student))`: b is the \
@@ -21,6 +22,8 @@ pub static METHOD: Method = Method {
         Official code masks with -1000 and takes the logarithm of a probability: at logits of 1e3 it is wrong or \
         infinite. Here the class is left out and all is in logarithms.",
     source: "Zhao et al. 2022 (arXiv 2203.08679) eq. 7",
+    weight: Weight { usual: 1.0, source: "mdistiller", forms: &[] },
+    recipe: "terms = [{ method = \"dkd\", schedule = { kind = \"constant\", warmup_epochs = 3.0, warmup_start = 0.0 } }]\n",
     options: OPTIONS,
     build,
 };

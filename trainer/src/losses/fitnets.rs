@@ -5,14 +5,15 @@ use kd_runtime::Result;
 use super::adapters::{Connector, connect, student, teacher};
 use super::joint::{Joint, PairLoss};
 use super::maps::sum_pairs;
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `fitnets`.
 pub static METHOD: Method = Method {
     name: "fitnets",
-    about: "hints: the student regresses a middle value of the teacher (Romero et al. 2015)",
+    about: "hints: the student regresses a middle value of the teacher",
+    cite: "Romero et al. 2015",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "`mean (r(s) - t)²` over all elements, with `r` a trained regressor: a 1x1 convolution, a batch norm and a ReLU \
@@ -20,8 +21,10 @@ pub static METHOD: Method = Method {
         the squared norm of each sample (`reduction = \"half_batch\"`). Other distances than `(r(s) - t)²` with `x = r(s) - t`: \
         `absolute` |x|; `huber` x² / 2 up to delta, delta·(|x| - delta / 2) beyond; `smooth_l1` that divided by delta.\n\n\
         In the paper the hint trains the lower half of the student first, then soft targets all of it: `stage = \"init\"` with \
-        `init_epochs` above 0, then `kd`. Usual weight: 100.",
+        `init_epochs` above 0, then `kd`.",
     source: "Romero et al. 2015 (arXiv 1412.6550) eq. 3",
+    weight: Weight { usual: 100.0, source: "RepDistiller", forms: &[("reduction", "half_batch", 1.0)] },
+    recipe: "init_epochs = 5\nterms = [{ method = \"fitnets\", stage = \"init\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,
 };

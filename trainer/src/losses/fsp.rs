@@ -5,7 +5,7 @@ use kd_runtime::{Refusal, Result};
 use super::adapters::{CONNECTOR, Connector, connect_all, student, teacher};
 use super::joint::{check, map};
 use super::maps::{Map, average_pool, average_pool_back};
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Kind, Options, Spec};
@@ -13,15 +13,18 @@ use crate::options::{Kind, Options, Spec};
 /// The row of `fsp`.
 pub static METHOD: Method = Method {
     name: "fsp",
-    about: "flow between stages: products of features (Yim et al. 2017)",
+    about: "flow between stages: products of features",
+    cite: "Yim et al. 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "Of each tap and the next `mean (G_s - G_t)²` over batch and both sets of channels, `G = Σ_places a_c · b_d / places`: \
         the features of one stage times those of the next, the larger map averaged to the smaller one. Summed over the \
         neighbors. The paper has the sum over channels instead (`form = \"paper\"`).\n\n\
         Both networks need the same channels; where they differ the student's go through a 1x1 convolution with bias. It \
-        initializes: `stage = \"init\"` with `init_epochs` above 0, then the labels alone or `kd`. Usual weight 50.",
+        initializes: `stage = \"init\"` with `init_epochs` above 0, then the labels alone or `kd`.",
     source: "Yim, Joo, Bae, Kim 2017 (CVPR) eq. 1, 2",
+    weight: Weight { usual: 50.0, source: "RepDistiller", forms: &[("form", "paper", 1.0)] },
+    recipe: "init_epochs = 5\nterms = [{ method = \"fsp\", stage = \"init\" }, { method = \"kd\" }]\n",
     options: OPTIONS,
     build,
 };

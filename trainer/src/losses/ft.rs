@@ -6,7 +6,7 @@ use super::adapters::{Connector, layer, meet, student, teacher};
 use super::at::places;
 use super::joint::Joint;
 use super::maps::{to_unit, to_unit_back};
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real, Role};
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Kind, Options, Range, Spec};
@@ -15,17 +15,20 @@ use crate::rng::{Purpose, Rng};
 /// The row of `ft`.
 pub static METHOD: Method = Method {
     name: "ft",
-    about: "factor transfer: a paraphraser of the teacher, a translator of the student (Kim et al. 2018)",
+    about: "factor transfer: a paraphraser of the teacher, a translator of the student",
+    cite: "Kim et al. 2018",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "`mean |q(s) - q(f(t))|^power` over batch and places, with `q` the mean over channels of the squares at each place, \
         divided by its length. `f` is the paraphraser: it makes `rate` times the teacher's channels of them, and is trained to \
         give them back, `mean (g(f(t)) - t)²`, in the first `paraphrase` share of the training, in which the student gets nothing \
-        from this term; then it is frozen. The student's translator is a 3x3 convolution with batch norm. Usual weight 200.\n\n\
+        from this term; then it is frozen. The student's translator is a 3x3 convolution with batch norm.\n\n\
         The authors' paraphraser has three 3x3 convolutions with batch norm and leaky ReLU each way, trained for 30 epochs \
         before; here it is one 1x1 convolution each way, of which only the span matters to `q`. Its arrays lie in checkpoints and \
         are never exported.",
     source: "Kim, Park, Kwak 2018 (arXiv 1802.04977) eq. 1 to 3",
+    weight: Weight { usual: 200.0, source: "RepDistiller", forms: &[] },
+    recipe: "terms = [{ method = \"ft\" }]\n",
     options: OPTIONS,
     build,
 };

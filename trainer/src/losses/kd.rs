@@ -4,14 +4,15 @@ use kd_runtime::Result;
 
 use super::rows::{AVERAGES, Average, REDUCTIONS, Reduction, divergence, log_softmax};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `kd`.
 pub static METHOD: Method = Method {
     name: "kd",
-    about: "soft targets (Hinton et al. 2015)",
+    about: "soft targets",
+    cite: "Hinton et al. 2015",
     knowledge: Knowledge::Response,
     needs_labels: false,
     formula: "`temperature² · KL(p_teacher ‖ p_student)` with `p = softmax(logits / temperature)`, in nats. Gradient by \
@@ -26,6 +27,12 @@ pub static METHOD: Method = Method {
         classes with the unbiased deviation (logit standardization: Sun et al. 2024, arXiv 2403.01427; there \
         temperature 2, weight 9 beside 0.1 CE). A row of equal logits gets no gradient.",
     source: "Hinton, Vinyals, Dean 2015 (arXiv 1503.02531) §2",
+    weight: Weight {
+        usual: 1.0,
+        source: "Hinton et al. with temperature², beside the labels at 1; RepDistiller has 0.9 beside 0.1",
+        forms: &[],
+    },
+    recipe: "terms = [{ method = \"kd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -6,7 +6,7 @@ use super::dist::{probabilities, through_softmax};
 use super::kd::soft_targets;
 use super::rows::{Average, Reduction};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Kind, Options, Range, Spec};
@@ -14,7 +14,8 @@ use crate::options::{Kind, Options, Range, Spec};
 /// The row of `mlkd`.
 pub static METHOD: Method = Method {
     name: "mlkd",
-    about: "multi-level alignment of predictions (Jin et al. 2023)",
+    about: "multi-level alignment of predictions",
+    cite: "Jin et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: false,
     formula: "`Σ_τ τ² · KL(p_teacher ‖ p_student) + |P_t P_tᵀ - P_s P_sᵀ|² / batch + |P_tᵀ P_t - P_sᵀ P_s|² / classes` \
@@ -24,6 +25,8 @@ pub static METHOD: Method = Method {
         that the teacher is surer of than the median; both are left out here. Several teachers: the mean of their \
         probabilities at `temperature`.",
     source: "Jin, Wang, Lin 2023, Multi-level logit distillation (CVPR), eq. 4-8",
+    weight: Weight::ONE,
+    recipe: "terms = [{ method = \"mlkd\" }]\n",
     options: OPTIONS,
     build,
 };

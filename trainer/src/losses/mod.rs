@@ -124,8 +124,10 @@ pub trait Loss {
 pub struct Method {
     /// Its name in a recipe.
     pub name: &'static str,
-    /// What it is, and whose, on one line.
+    /// What it is, on one line.
     pub about: &'static str,
+    /// Who published it, on few columns: authors and year.
+    pub cite: &'static str,
     /// What is handed over.
     pub knowledge: Knowledge,
     /// Whether it cannot do with samples whose class is not known.
@@ -134,6 +136,11 @@ pub struct Method {
     pub formula: &'static str,
     /// Paper, equation.
     pub source: &'static str,
+    /// Its factor where a term does not say one.
+    pub weight: Weight,
+    /// What the recipe that `kd-train methods NAME` prints, a whole one, has below `[distill]`: as it is published, with the
+    /// task's weight, the stage and the terms beside it.
+    pub recipe: &'static str,
     /// Its options, without `method`, `weight`, `stage` and `schedule`, which every term has.
     pub options: &'static [Spec],
     /// Makes the loss from checked options; adds its adapters to the pair. Refuses a pair that it cannot work for.
@@ -144,6 +151,39 @@ impl Method {
     /// Whether it reads values of a teacher: it then has the option `teacher`.
     pub fn needs_teacher(&self) -> bool {
         self.options.iter().any(|spec| spec.name == "teacher")
+    }
+
+    /// The scheme that it is published for, a name of [`SCHEMES`](crate::schemes::table::SCHEMES); `any` for what is of the
+    /// labels alone.
+    pub fn scheme(&self) -> &'static str {
+        match (self.knowledge, self.needs_teacher()) {
+            (_, true) if self.recipe.contains("scheme = \"codistill\"") => "codistill",
+            (_, true) => "offline",
+            (Knowledge::Task, false) => "any",
+            (_, false) => "self",
+        }
+    }
+}
+
+/// The factor of a term that does not say its own: the published one, so that a copied recipe teaches.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Weight {
+    /// With the method's options as they are when left out.
+    pub usual: f64,
+    /// Whose it is and beside what, on one line; empty where none is published.
+    pub source: &'static str,
+    /// Others: where an option has this value, another factor.
+    pub forms: &'static [(&'static str, &'static str, f64)],
+}
+
+impl Weight {
+    /// Of a method without a published one.
+    pub const ONE: Self = Self { usual: 1.0, source: "", forms: &[] };
+
+    /// With these options of the method.
+    pub fn of(&self, options: &Options) -> f64 {
+        let form = self.forms.iter().find(|(option, value, _)| options.text(option) == *value);
+        form.map_or(self.usual, |&(_, _, weight)| weight)
     }
 }
 

@@ -4,14 +4,15 @@ use kd_runtime::Result;
 
 use super::rows::{AVERAGES, Average};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `mse_logits`.
 pub static METHOD: Method = Method {
     name: "mse_logits",
-    about: "squared error of the logits (Ba, Caruana 2014)",
+    about: "squared error of the logits",
+    cite: "Ba, Caruana 2014",
     knowledge: Knowledge::Response,
     needs_labels: false,
     formula: "`mean (z_student - z_teacher)²` over batch and classes; `reduction = \"batchmean\"` sums over the classes, \
@@ -19,6 +20,8 @@ pub static METHOD: Method = Method {
         `half_batchmean` of that, divided by the classes, is what `kd` tends to at high temperatures. Several \
         teachers: the mean of their logits.",
     source: "Ba, Caruana 2014 (arXiv 1312.6184) eq. 1; Kim et al. 2021 (arXiv 2105.08919)",
+    weight: Weight::ONE,
+    recipe: "terms = [{ method = \"mse_logits\" }]\n",
     options: OPTIONS,
     build,
 };

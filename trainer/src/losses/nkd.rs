@@ -4,20 +4,23 @@ use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `nkd`.
 pub static METHOD: Method = Method {
     name: "nkd",
-    about: "normalised soft targets (Yang et al. 2023)",
+    about: "normalised soft targets",
+    cite: "Yang et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: true,
     formula: "`-p_teacher[y] · ln p_student[y] - gamma · temperature² · Σ_{k ≠ y} r_teacher[k] · ln r_student[k]`: p at \
         temperature 1, r the distribution over the classes other than the label y, at the temperature. With two \
         classes the second part is 0. CE beside it.",
     source: "Yang et al. 2023 (arXiv 2303.13005) eq. 5",
+    weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
+    recipe: "terms = [{ method = \"nkd\" }]\n",
     options: OPTIONS,
     build,
 };

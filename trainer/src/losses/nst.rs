@@ -6,7 +6,7 @@ use super::adapters::{student, teacher};
 use super::at::places;
 use super::joint::{Joint, PairLoss};
 use super::maps::{to_unit, to_unit_back};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Options, Spec};
@@ -14,14 +14,17 @@ use crate::options::{Options, Spec};
 /// The row of `nst`.
 pub static METHOD: Method = Method {
     name: "nst",
-    about: "neuron selectivity: distribution of the channels over places (Huang, Wang 2017)",
+    about: "neuron selectivity: distribution of the channels over places",
+    cite: "Huang, Wang 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "`k(t, t) + k(s, s) - 2·k(s, t)` with `k(a, b)` the mean over batch and both sets of channels of `(a_c · b_d)²`, each \
         channel divided by its length over the places: the maximum mean discrepancy under a polynomial kernel. No adapter, any \
-        channels; the larger map is averaged to the smaller one; summed over the pairs. Usual weight 50.\n\n\
+        channels; the larger map is averaged to the smaller one; summed over the pairs.\n\n\
         It is computed by products of matrices; RepDistiller makes a tensor of batch · C · C' · H · W.",
     source: "Huang, Wang 2017 (arXiv 1707.01219) eq. 6, 8",
+    weight: Weight { usual: 50.0, source: "RepDistiller", forms: &[] },
+    recipe: "terms = [{ method = \"nst\" }]\n",
     options: OPTIONS,
     build,
 };

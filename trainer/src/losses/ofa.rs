@@ -5,7 +5,7 @@ use kd_runtime::{Refusal, Result};
 use super::pair::STAGES;
 use super::rows::{log_softmax, weighted_cross_entropy};
 use super::taps::{TEACHER_LOGITS, logits};
-use super::{Batch, Knowledge, Loss, Method, Pair, columns};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 use crate::zoo::layers::Conv;
@@ -13,7 +13,8 @@ use crate::zoo::layers::Conv;
 /// The row of `ofa`.
 pub static METHOD: Method = Method {
     name: "ofa",
-    about: "one for all: every stage answers, for unlike networks (Hao et al. 2023)",
+    about: "one for all: every stage answers, for unlike networks",
+    cite: "Hao et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: true,
     formula: "sum over the student's logits and those of a projector behind each stage of `-mean_b Σ_k ((p_teacher + \
@@ -22,6 +23,8 @@ pub static METHOD: Method = Method {
         the mean over places and a linear layer; of a vector, a linear layer. As published: exponent 1 to 1.5, \
         stages 1 to 4.",
     source: "Hao et al. 2023 (arXiv 2310.19444) eq. 6-8",
+    weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
+    recipe: "terms = [{ method = \"ofa\" }]\n",
     options: OPTIONS,
     build,
 };

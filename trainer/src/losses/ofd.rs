@@ -8,14 +8,15 @@ use super::ab::halved;
 use super::adapters::{Connector, connect, student, teacher};
 use super::joint::{Joint, PairLoss};
 use super::maps::sum_pairs;
-use super::{Knowledge, Loss, Method, Pair, Tap};
+use super::{Knowledge, Loss, Method, Pair, Tap, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `ofd`.
 pub static METHOD: Method = Method {
     name: "ofd",
-    about: "features before the activation, negative ones only up to a margin (Heo et al. 2019, overhaul)",
+    about: "features before the activation, negative ones only up to a margin",
+    cite: "Heo et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "`scale · Σ_l weight_l / batch · Σ (s - m(t))²` over the elements where `s > m(t)` or `m(t) > 0`, with `m(t) = max(t, \
@@ -26,6 +27,8 @@ pub static METHOD: Method = Method {
         teacher without one there is refused. Authors' scale: 1e-3 for CIFAR, 1e-4 for ImageNet. Their code and mdistiller's keep \
         the teacher in train mode; here it never is.",
     source: "Heo, Kim, Yun, Park, Kwak, Choi 2019 (arXiv 1904.01866) eq. 2 to 5",
+    weight: Weight { usual: 1.0, source: "`scale` is the authors' 1/1000", forms: &[] },
+    recipe: "terms = [{ method = \"ofd\" }]\n",
     options: OPTIONS,
     build,
 };

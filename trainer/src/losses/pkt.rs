@@ -4,22 +4,24 @@ use kd_runtime::Result;
 
 use super::relation::{Units, gram, gram_backward, to_f64, write};
 use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES, relations};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Options, Spec};
 
 /// The row of `pkt`.
 pub static METHOD: Method = Method {
     name: "pkt",
-    about: "probabilistic transfer of neighbourhoods (Passalis, Tefas 2018)",
+    about: "probabilistic transfer of neighbourhoods",
+    cite: "Passalis, Tefas 2018",
     knowledge: Knowledge::Relation,
     needs_labels: false,
     formula: "mean over `batch²` of `P_teacher · ln((P_teacher + ε) / (P_student + ε))`, ε = 1e-7: `P[i, j]` is `(cos + 1) \
-        / 2` of two samples' features, divided by its row's sum, the diagonal included; lengths have ε added. As \
-        published: `weight = 30000`.\n\n\
+        / 2` of two samples' features, divided by its row's sum, the diagonal included; lengths have ε added.\n\n\
         Nothing flows through the length of a row of zeros (the copies in RepDistiller and mdistiller give NaN \
         there), but its gradient is still divided by ε: take features that a ReLU cannot make all zero.",
     source: "Passalis, Tefas 2018 (arXiv 1803.10837) eq. 4-8",
+    weight: Weight { usual: 30000.0, source: "RepDistiller", forms: &[] },
+    recipe: "terms = [{ method = \"pkt\" }]\n",
     options: OPTIONS,
     build,
 };

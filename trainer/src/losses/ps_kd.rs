@@ -4,14 +4,15 @@ use kd_runtime::{Refusal, Result};
 
 use super::rows::{log_softmax, weighted_cross_entropy};
 use super::taps::{STUDENT_LOGITS, logits};
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real, Role};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `ps_kd`.
 pub static METHOD: Method = Method {
     name: "ps_kd",
-    about: "progressive: its own prediction of the last epoch (Kim et al. 2021)",
+    about: "progressive: its own prediction of the last epoch",
+    cite: "Kim et al. 2021",
     knowledge: Knowledge::Own,
     needs_labels: true,
     formula: "`-Σ_k ((1 - a) · [k = label] + a · p_before[k]) · ln p[k]`: p_before is the distribution that the network \
@@ -19,6 +20,8 @@ pub static METHOD: Method = Method {
         (in the paper by epochs: `a = 0.8 · t / T`). A sample that was not seen yet has its label alone. This is the \
         whole loss: set `task_weight = 0`. The stored predictions (samples · classes floats) lie in checkpoints.",
     source: "Kim, Ji, Yoon, Hwang 2021 (arXiv 2006.12000) eq. 4-5",
+    weight: Weight { usual: 1.0, source: "the paper's, beside nothing", forms: &[] },
+    recipe: "task_weight = 0.0\nterms = [{ method = \"ps_kd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -6,7 +6,7 @@ use kd_runtime::{Refusal, Result};
 use super::adapters::{Connector, indices, layer, meet, student, teacher};
 use super::joint::{Joint, PairLoss};
 use super::maps::{Map, average_pool, average_pool_back};
-use super::{Knowledge, Loss, Method, Pair, Tap};
+use super::{Knowledge, Loss, Method, Pair, Tap, Weight};
 use crate::exec::Real;
 use crate::options::{Options, Spec};
 use crate::zoo::layers::{Conv, Net, Tail};
@@ -14,7 +14,8 @@ use crate::zoo::layers::{Conv, Net, Tail};
 /// The row of `review`.
 pub static METHOD: Method = Method {
     name: "review",
-    about: "knowledge review: deeper stages fused into shallower ones, compared at several scales (Chen et al. 2021)",
+    about: "knowledge review: deeper stages fused into shallower ones, compared at several scales",
+    cite: "Chen et al. 2021",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "Of each pair `(mse(s, t) + ½·mse₄ + ¼·mse₂ + ⅛·mse₁) / (1 + ½ + ¼ + ⅛)`, with `mseₙ` after averaging both to n places \
@@ -22,10 +23,12 @@ pub static METHOD: Method = Method {
         `s` is made from the deepest stage up: a 1x1 convolution with batch norm to as many channels as the student's deepest \
         stage has (at most 512); from the second on, two attention maps (a 1x1 convolution with bias of both, sigmoid) mix it \
         with the deeper one, whose places are repeated to its size; a 3x3 convolution with batch norm gives the teacher's \
-        channels. Usual weight 5 for CIFAR, warmed up over 20 epochs (`schedule`).\n\n\
+        channels. The authors warm its weight up over 20 epochs (`schedule`).\n\n\
         Where the student's maps are larger or smaller than the teacher's, the larger ones are averaged; the authors' code \
         repeats the smaller ones.",
     source: "Chen, Liu, Zhao, Jia 2021 (arXiv 2104.09044) §3.2, 3.3; their code's `hcl`",
+    weight: Weight { usual: 5.0, source: "the authors' for CIFAR", forms: &[] },
+    recipe: "terms = [{ method = \"review\", schedule = { kind = \"constant\", warmup_epochs = 3.0, warmup_start = 0.0 } }]\n",
     options: OPTIONS,
     build,
 };

@@ -5,25 +5,32 @@ use kd_runtime::Result;
 use super::relation::{huber, pull, read, squared_distances, write};
 use super::rkd_d::{L2NORM, REDUCTIONS};
 use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES, relations};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `rkd_a`.
 pub static METHOD: Method = Method {
     name: "rkd_a",
-    about: "relational: angles of samples (Park et al. 2019)",
+    about: "relational: angles of samples",
+    cite: "Park et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
     formula: "mean over all `batch³` triples of `huber(cos_student[i, j, k] - cos_teacher[i, j, k])`: `cos = <e_ij, e_kj>` \
         with `e_ij = (x_i - x_j) / |x_i - x_j|` is the cosine of the angle at sample j; Huber's delta is 1. A batch \
-        of 2 has no angle. As published: `weight = 50` beside CE (RepDistiller), 2 without a task loss.\n\n\
+        of 2 has no angle.\n\n\
         Two samples that coincide have cosine 0 to all others and give each other no gradient. `zero = \"official\"` \
         has the authors' gradient instead, which divides by 1e-12: one duplicated sample, or two that a ReLU turned \
         into zeros, and it is of size 1e8 to 1e10. `reduction = \"sum\"` and `\"mean_distinct\"` are over triples of \
         different places alone. Cosines come from squared distances of differences in f64 (law of cosines): time \
         O(batch² · features + batch³), memory O(batch² + batch · features).",
     source: "Park et al. 2019 (arXiv 1904.05068) eq. 9-11",
+    weight: Weight {
+        usual: 50.0,
+        source: "RepDistiller, beside the labels at 1; the paper has 2 without them",
+        forms: &[("reduction", "sum", 2.0)],
+    },
+    recipe: "terms = [{ method = \"rkd_a\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -4,20 +4,20 @@ use kd_runtime::Result;
 
 use super::relation::{huber, pull, read, squared_distances, write};
 use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES, relations};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `rkd_d`.
 pub static METHOD: Method = Method {
     name: "rkd_d",
-    about: "relational: distances of samples (Park et al. 2019)",
+    about: "relational: distances of samples",
+    cite: "Park et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
     formula: "mean over all `batch²` pairs of `huber(d_student[i, j] / μ_student - d_teacher[i, j] / μ_teacher)`: d is the \
         Euclidean distance of two samples' features, μ the mean distance of this batch, Huber's delta is 1. The \
-        student's μ is part of the gradient: a student times 7 has the same loss. As published: `weight = 25` beside \
-        CE (RepDistiller), 1 without a task loss.\n\n\
+        student's μ is part of the gradient: a student times 7 has the same loss.\n\n\
         Options where code differs: `mu = \"distinct\"` averages over pairs of different places (the paper), \
         `\"nonzero\"` over distances above 0 (the authors), `\"all\"` over batch² (a seed paper's letter). `zero = \
         \"clamp\"` counts coincident samples at distance 1e-6 (the authors; μ is then the same for the first two), \
@@ -25,6 +25,12 @@ pub static METHOD: Method = Method {
         different places. In all of them coincident samples get no gradient from each other. Distances are of \
         differences, in f64; the authors' Gram form is off by 1.4 for two equal samples 100 away from 0 in f32.",
     source: "Park et al. 2019 (arXiv 1904.05068) eq. 5-8",
+    weight: Weight {
+        usual: 25.0,
+        source: "RepDistiller, beside the labels at 1; the paper has 1 without them",
+        forms: &[("reduction", "sum", 1.0)],
+    },
+    recipe: "terms = [{ method = \"rkd_d\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -5,14 +5,15 @@ use kd_runtime::{Refusal, Result};
 use super::adapters::{Connector, layer, meet, student, teacher};
 use super::fitnets::squared_distance;
 use super::joint::Joint;
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Parameter;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `simkd`.
 pub static METHOD: Method = Method {
     name: "simkd",
-    about: "the teacher's classifier on the student's projected features (Chen et al. 2022)",
+    about: "the teacher's classifier on the student's projected features",
+    cite: "Chen et al. 2022",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "`mean (P(s) - t)²` over all elements, with the projector `P`: 1x1, 3x3 and 1x1 convolutions (of vectors: linear \
@@ -21,6 +22,8 @@ pub static METHOD: Method = Method {
         copy stay in the student, are exported, and count against its budget.\n\n\
         The authors use no other term: `task_weight = 0.0`, weight 1.",
     source: "Chen et al. 2022 (arXiv 2203.14001) eq. 3 and Fig. 3",
+    weight: Weight { usual: 1.0, source: "the authors', beside nothing", forms: &[] },
+    recipe: "task_weight = 0.0\nterms = [{ method = \"simkd\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -4,14 +4,15 @@ use kd_runtime::Result;
 
 use super::adapters::{CONNECTOR, TOKENS, connect_widths, student, teacher};
 use super::joint::{Joint, PairLoss};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `soft_dtw`.
 pub static METHOD: Method = Method {
     name: "soft_dtw",
-    about: "features along time, aligned by soft dynamic time warping (Cuturi, Blondel 2017)",
+    about: "features along time, aligned by soft dynamic time warping",
+    cite: "Cuturi, Blondel 2017",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
     formula: "`dtw(s, t) - ½·(dtw(s, s) + dtw(t, t))`, mean over the batch, divided by the sum of both lengths (`normalize`): the \
@@ -21,6 +22,8 @@ pub static METHOD: Method = Method {
         lengths. Where the channels differ the student's go through a linear layer (a 1x1 convolution) with bias. Images are \
         first averaged over their rows.",
     source: "Cuturi, Blondel 2017 (arXiv 1703.01541) Alg. 1, 2; divergence: Blondel, Mensch, Vert 2021 (arXiv 2010.08354)",
+    weight: Weight::ONE,
+    recipe: "terms = [{ method = \"soft_dtw\" }]\n",
     options: OPTIONS,
     build,
 };

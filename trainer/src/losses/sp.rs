@@ -4,20 +4,23 @@ use kd_runtime::Result;
 
 use super::relation::{Units, gram, gram_backward, to_f64, write};
 use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES, relations};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Options, Spec};
 
 /// The row of `sp`.
 pub static METHOD: Method = Method {
     name: "sp",
-    about: "similarity-preserving: Gram matrices of samples (Tung, Mori 2019)",
+    about: "similarity-preserving: Gram matrices of samples",
+    cite: "Tung, Mori 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
     formula: "`|G_student - G_teacher|² / batch²` (squared Frobenius norm): `G = F Fᵀ` of the samples' features, \
-        flattened, with each row divided by its Euclidean length. As published: `weight = 3000`, the last map. \
+        flattened, with each row divided by its Euclidean length. Published of the last map. \
         torchdistill passes p = 1 by position and has rows of L1 length 1, up to 0.34 off.",
     source: "Tung, Mori 2019 (arXiv 1907.09682) eq. 1-4",
+    weight: Weight { usual: 3000.0, source: "RepDistiller", forms: &[] },
+    recipe: "terms = [{ method = \"sp\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -6,7 +6,7 @@ use kd_runtime::{Refusal, Result};
 
 use super::pair::LOGITS;
 use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES};
-use super::{Batch, Knowledge, Loss, Method, Pair, columns};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Kind, Options, Range, Spec};
@@ -15,7 +15,8 @@ use crate::zoo::layers::Conv;
 /// The row of `srrl`.
 pub static METHOD: Method = Method {
     name: "srrl",
-    about: "the teacher's classifier on the student's features (Yang et al. 2021)",
+    about: "the teacher's classifier on the student's features",
+    cite: "Yang et al. 2021",
     knowledge: Knowledge::Response,
     needs_labels: false,
     formula: "`feature · mean (h_student - h_teacher)² + answer · mean (W h_student - W h_teacher)²`: h are pooled \
@@ -23,6 +24,8 @@ pub static METHOD: Method = Method {
         norm, ReLU; then the mean over places); W is the teacher's last linear layer, frozen. As published: 1 and 1 \
         (SimKD's repository), 1 and 5 (cls_KD); CE beside it.",
     source: "Yang, Martinez, Bulat, Tzimiropoulos 2021, Knowledge distillation via softmax regression representation learning (ICLR), eq. 2-5",
+    weight: Weight { usual: 1.0, source: "SimKD's repository", forms: &[] },
+    recipe: "terms = [{ method = \"srrl\" }]\n",
     options: OPTIONS,
     build,
 };

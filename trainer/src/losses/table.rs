@@ -54,3 +54,8 @@ methods! {
     ps_kd,
     cs_kd,
 }
+
+/// The method of this name.
+pub fn find(name: &str) -> Option<&'static Method> {
+    METHODS.iter().copied().find(|method| method.name == name)
+}

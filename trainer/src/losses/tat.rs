@@ -5,19 +5,22 @@ use kd_runtime::Result;
 use super::adapters::{TOKENS, student, teacher};
 use super::at::{FORM, attention_distance};
 use super::joint::{Joint, PairLoss};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::options::{Options, Spec};
 
 /// The row of `tat`.
 pub static METHOD: Method = Method {
     name: "tat",
     about: "temporal attention: when a network looks (attention transfer over time)",
+    cite: "Zagoruyko, Komodakis 2017",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
     formula: "`mean (q(s) - q(t))²` over batch and time, with `q` the mean over channels of the squares at each time, divided by its \
         length over time; summed over the pairs. The longer series is averaged to the shorter one's length (adaptive windows). No \
         adapter, any channels. `form = \"paper\"` as of `at`. Images are first averaged over their rows.",
     source: "Zagoruyko, Komodakis 2017 (arXiv 1612.03928) eq. 2, over time instead of places",
+    weight: Weight { usual: 1000.0, source: "as of `at`", forms: &[("form", "paper", 1.0)] },
+    recipe: "terms = [{ method = \"tat\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -5,14 +5,15 @@ use kd_runtime::Result;
 use super::kd::soft_targets;
 use super::rows::{REDUCTIONS, Reduction};
 use super::taps::{STUDENT_LOGITS, logits};
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `tf_kd`.
 pub static METHOD: Method = Method {
     name: "tf_kd",
-    about: "teacher-free: a hand-made teacher (Yuan et al. 2020)",
+    about: "teacher-free: a hand-made teacher",
+    cite: "Yuan et al. 2020",
     knowledge: Knowledge::Own,
     needs_labels: true,
     formula: "`KL(q ‖ softmax(z_student))` with `q = softmax(u / temperature)`, u `correct` at the label and the rest of 1 \
@@ -20,6 +21,8 @@ pub static METHOD: Method = Method {
         classes, as the authors' `KLDivLoss()` has it: their `alpha` and `multiplier` are `task_weight = 1 - alpha`, \
         `weight = alpha · multiplier` (0.1 and 1 to 100).",
     source: "Yuan et al. 2020 (arXiv 1909.11723) eq. 9-11",
+    weight: Weight::ONE,
+    recipe: "task_weight = 0.9\nterms = [{ method = \"tf_kd\" }]\n",
     options: OPTIONS,
     build,
 };

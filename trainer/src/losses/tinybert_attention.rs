@@ -3,20 +3,24 @@
 use kd_runtime::{Refusal, Result};
 
 use super::adapters::{student, teacher};
-use super::{Batch, Knowledge, Loss, Method, Pair, maps};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight, maps};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `tinybert_attention`.
 pub static METHOD: Method = Method {
     name: "tinybert_attention",
-    about: "raw attention scores (Jiao et al. 2020, TinyBERT)",
+    about: "raw attention scores (TinyBERT)",
+    cite: "Jiao et al. 2020",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
     formula: "`mean (s - t)²` over all elements of scores `[heads, L, L]` before the softmax, elements of `floor` or below (those \
         that a mask put there) taken as 0 on both sides; summed over the pairs. No adapter: heads and lengths must be equal; \
         where they are not, `attention_relation` compares what each position attends to.",
     source: "Jiao et al. 2020 (arXiv 1909.10351) eq. 7; their code's `att_loss`",
+    weight: Weight { usual: 1.0, source: "TinyBERT", forms: &[] },
+    recipe: "terms = [{ method = \"tinybert_attention\", \
+        student = \"stage1.scores, stage2.scores\", teacher = \"stage2.scores, stage4.scores\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -5,13 +5,14 @@ use kd_runtime::Result;
 use super::adapters::{CONNECTOR, TOKENS, connect_widths, student, teacher};
 use super::fitnets::squared_distance;
 use super::joint::{Joint, PairLoss};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::options::{Options, Spec};
 
 /// The row of `tinybert_hidden`.
 pub static METHOD: Method = Method {
     name: "tinybert_hidden",
-    about: "hidden states through a linear layer (Jiao et al. 2020, TinyBERT)",
+    about: "hidden states through a linear layer (TinyBERT)",
+    cite: "Jiao et al. 2020",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
     formula: "`mean (W·s + b - t)²` over all elements, summed over the pairs; the linear layer (of what is no tokens a 1x1 \
@@ -19,6 +20,8 @@ pub static METHOD: Method = Method {
         TinyBERT shares one linear layer among all pairs; here each has its own, since stages of other networks have other \
         widths. Its layer map `g(m) = m · L_t / L_s` is written by naming the teacher's taps.",
     source: "Jiao et al. 2020 (arXiv 1909.10351) eq. 8, 9",
+    weight: Weight { usual: 1.0, source: "TinyBERT", forms: &[] },
+    recipe: "terms = [{ method = \"tinybert_hidden\", student = \"stage1, stage2\", teacher = \"stage2, stage4\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -4,22 +4,25 @@ use kd_runtime::Result;
 
 use super::adapters::{Connector, layer, meet, student, teacher};
 use super::joint::Joint;
-use super::{Batch, Knowledge, Loss, Method, Pair};
+use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real, Role};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `vid`.
 pub static METHOD: Method = Method {
     name: "vid",
-    about: "variational information: a Gaussian with trained variances around the regressed feature (Ahn et al. 2019)",
+    about: "variational information: a Gaussian with trained variances around the regressed feature",
+    cite: "Ahn et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
     formula: "`mean ½·((m(s) - t)² / v + ln v)` over all elements, with `v = softplus(log_scale) + 1e-5` of each of the teacher's \
         channels and `m` three 1x1 convolutions without bias, ReLU between them; summed over the pairs. `log_scale` is trained \
         beside the student from `v = variance`; it lies in checkpoints and is never exported. It may become negative: a term that \
-        falls below 0 is no error. Usual weight 1.\n\n\
+        falls below 0 is no error.\n\n\
         mdistiller keeps `log_scale` in a list that its optimizer never sees, so that the variances stay what they were.",
     source: "Ahn, Hu, Damianou, Lawrence, Dai 2019 (arXiv 1904.05835) eq. 5, 6",
+    weight: Weight { usual: 1.0, source: "RepDistiller", forms: &[] },
+    recipe: "terms = [{ method = \"vid\" }]\n",
     options: OPTIONS,
     build,
 };

@@ -4,20 +4,22 @@ use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
-use super::{Knowledge, Loss, Method, Pair};
+use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `wsld`.
 pub static METHOD: Method = Method {
     name: "wsld",
-    about: "soft labels weighted sample by sample (Zhou et al. 2021)",
+    about: "soft labels weighted sample by sample",
+    cite: "Zhou et al. 2021",
     knowledge: Knowledge::Response,
     needs_labels: true,
     formula: "`temperature² · mean_b w_b · H(p_teacher, p_student)` at the temperature, with `w = 1 - exp(-CE_student / \
-        (CE_teacher + 1e-7))` of the cross-entropies with the label at temperature 1. Nothing flows through w. As \
-        published: `weight = 2.5`, temperature 2 (ImageNet); 2.25 and 4 in cls_KD; CE beside it.",
+        (CE_teacher + 1e-7))` of the cross-entropies with the label at temperature 1. Nothing flows through w. CE beside it.",
     source: "Zhou et al. 2021 (arXiv 2102.00650) eq. 11",
+    weight: Weight { usual: 2.5, source: "the authors' at temperature 2 (ImageNet); cls_KD has 2.25 at 4", forms: &[] },
+    recipe: "terms = [{ method = \"wsld\" }]\n",
     options: OPTIONS,
     build,
 };

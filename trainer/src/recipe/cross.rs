@@ -5,7 +5,7 @@ use kd_runtime::{Refusal, Result};
 
 use super::{Recipe, Scheme, Stage, Term};
 use crate::data::reading;
-use crate::losses::table::METHODS;
+use crate::losses::{Method, table as methods};
 
 /// Refuses a recipe that contradicts itself; `locate` makes the begin of a message from a path.
 pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
@@ -44,8 +44,7 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
         let action = "set data.validation = 0.1 or leave patience out";
         return Err(Refusal::new(locate("train.patience"), expected, "`0.0`", action));
     }
-    let needs_labels =
-        |term: &Term| METHODS.iter().any(|method| method.name == term.method.name && method.needs_labels);
+    let needs_labels = |term: &Term| methods::find(term.method.name).is_some_and(|method| method.needs_labels);
     if let Some(i) = distill.terms.iter().position(needs_labels).filter(|_| data.labelled < 1.0) {
         let expected = format!("data.labelled = 1, since `{}` needs every label", distill.terms[i].method.name);
         let action = "set it, or choose a method that does without";
@@ -120,5 +119,5 @@ fn check_codistill(recipe: &Recipe, listens: bool, locate: &dyn Fn(&str) -> Stri
 
 /// Whether a term reads values of a teacher.
 pub fn needs_teacher(term: &Term) -> bool {
-    METHODS.iter().any(|method| method.name == term.method.name && method.needs_teacher())
+    methods::find(term.method.name).is_some_and(Method::needs_teacher)
 }

@@ -402,7 +402,7 @@ pub static GROUP: &[Key] = &[
 
 /// Keys of each term, besides `method` and its options.
 pub static TERM: &[Key] = &[
-    key("weight", "factor of the term", number(1.0, Range::NotNegative)),
+    optional("weight", "factor of the term", number(1.0, Range::NotNegative), "the method's"),
     key(
         "stage",
         "when the term counts: in the epochs of `[train]` (`main`), in the `init_epochs` before them (`init`), in `both`",

@@ -12,6 +12,7 @@ use super::{
     Choice, ClassWeights, Codistill, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Shards,
     Stage, Teacher, TeacherSource, Term, Train, cross,
 };
+use crate::losses::table as methods;
 use crate::optim::groups::Group;
 use crate::options::{Options, Setting};
 use crate::teacher::CacheWish;
@@ -382,7 +383,9 @@ fn term(keys: Keys<'_>) -> Result<Term> {
         "both" => Stage::Both,
         _ => Stage::Main,
     };
-    Ok(Term { method, weight: set.number("weight"), stage, schedule: entry(&keys, "schedule", TERM)? })
+    let usual = || methods::find(method.name).map_or(1.0, |row| row.weight.of(&method.options));
+    let weight = optional(&set, "weight", Options::number).unwrap_or_else(usual);
+    Ok(Term { method, weight, stage, schedule: entry(&keys, "schedule", TERM)? })
 }
 
 /// The table entry that a key holds, or its default.

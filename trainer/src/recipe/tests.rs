@@ -3,6 +3,7 @@ use std::path::Path;
 use super::keys::{self, Form, SECTIONS};
 use super::parse::{parse, read};
 use super::*;
+use crate::options::Kind;
 use crate::rng::{Purpose, Rng};
 
 const GOOD: &str = r#"[data]
@@ -85,7 +86,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("temperature = 2", "temperature = 0", "r.toml:18: distill.terms.0.temperature: expected a number above 0, found `0`; correct it, or leave it out for 4.0"),
         ("temperature = 2", "temperature = inf", "r.toml:18: distill.terms.0.temperature: expected a number above 0, found `inf`; correct it, or leave it out for 4.0"),
         ("weight = 0.5", "wieght = 0.5", "r.toml:18: distill.terms.0.wieght: expected a key of method `kd`, found `wieght`; did you mean `weight`?"),
-        ("weight = 0.5", "weight = -0.5", "r.toml:18: distill.terms.0.weight: expected a number of 0 or above, found `-0.5`; correct it, or leave it out for 1.0"),
+        ("weight = 0.5", "weight = -0.5", "r.toml:18: distill.terms.0.weight: expected a number of 0 or above, found `-0.5`; correct it, or leave it out (the method's)"),
         ("\"cosine\"", "\"cosin\"", "r.toml:18: distill.terms.0.schedule.kind: expected a schedule, found `\"cosin\"`; did you mean `cosine`?"),
         ("batch = 16", "batch = 0", "r.toml:14: train.batch: expected a whole number from 1 to 1048576, found `0`; correct it, or leave it out for 64"),
         ("batch = 16", "batch = 16.0", "r.toml:14: train.batch: expected a whole number from 1 to 1048576, found `16.0`; correct it, or leave it out for 64"),
@@ -329,15 +330,30 @@ fn the_fingerprint_changes_with_all_but_name_and_threads() {
 #[test]
 fn the_example_recipes_are_good() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("a workspace");
-    let mut found = 0;
+    let mut schemes = std::collections::BTreeSet::new();
     for file in std::fs::read_dir(root.join("recipes")).expect("recipes/") {
         let path = file.expect("an entry").path();
         let recipe = read(&path, &[]).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(Some(&*recipe.run.name), path.file_stem().and_then(|stem| stem.to_str()));
-        assert!(recipe.budget.is_none_or(|budget| root.join(budget).is_file()), "{}", path.display());
-        found += 1;
+        assert!(recipe.budget.as_ref().is_none_or(|budget| root.join(budget).is_file()), "{}", path.display());
+        // It begins by saying what it shows and how it is run.
+        let text = std::fs::read_to_string(&path).expect("a text");
+        let head: String = text.lines().take_while(|line| line.starts_with('#')).collect();
+        let how = format!("kd-train run recipes/{}.toml --output runs/", recipe.run.name);
+        assert!(head.contains(&how), "{}: {head}", path.display());
+        let own = recipe.distill.assistants.iter().all(|choice| *choice == recipe.student);
+        schemes.insert(match (recipe.distill.scheme, recipe.teachers.len()) {
+            (Scheme::Codistill(_), _) => "codistill",
+            _ if !recipe.distill.assistants.is_empty() => ["assistants", "born_again"][usize::from(own)],
+            (_, 0) if recipe.distills() => "self",
+            (_, 0) => "none",
+            (_, 1) => "offline",
+            _ => "ensemble",
+        });
     }
-    assert!(found >= 3, "{found} recipes");
+    let missing: Vec<&str> =
+        crate::schemes::table::SCHEMES.iter().map(|row| row.name).filter(|name| !schemes.contains(name)).collect();
+    assert!(missing.is_empty(), "no example of {missing:?}");
 }
 
 #[test]
@@ -416,4 +432,52 @@ fn every_key_is_documented() {
         }
     }
     assert!(missing.is_empty(), "missing:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn a_term_without_a_weight_has_the_published_one() {
+    let parsed = |term: &str| {
+        let text = format!(
+            "[data]\nformat = \"digits\"\n[teacher]\narch = \"cnn\"\n[student]\narch = \"cnn\"\n[distill]\nterms = [\n\
+             {{ method = \"kd\" }},\n{{ method = {term} }}]\n"
+        );
+        let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
+        let complete = parse(&recipe.to_toml(), "r.toml", &[]).expect("a complete recipe").distill.terms[1].weight;
+        assert_eq!(complete, recipe.distill.terms[1].weight, "{}", recipe.to_toml());
+        complete
+    };
+    let cases = [
+        ("\"rkd_d\"", 25.0),
+        ("\"rkd_a\"", 50.0),
+        ("\"rkd_d\", reduction = \"sum\"", 1.0),
+        ("\"pkt\"", 30000.0),
+        ("\"sp\"", 3000.0),
+        ("\"at\"", 1000.0),
+        ("\"at\", form = \"paper\"", 1.0),
+        ("\"nst\"", 50.0),
+        ("\"fsp\"", 50.0),
+        ("\"fitnets\"", 100.0),
+        ("\"fitnets\", reduction = \"half_batch\"", 1.0),
+        ("\"ft\"", 200.0),
+        ("\"cc\"", 1.0),
+        ("\"cc\", form = \"rep\"", 0.02),
+        ("\"crd\"", 0.8),
+        ("\"review\"", 5.0),
+        ("\"vid\"", 1.0),
+        ("\"ab\"", 1.0),
+        ("\"ofd\"", 1.0),
+        ("\"kd\"", 1.0),
+        ("\"pkt\", weight = 2", 2.0),
+    ];
+    for (term, weight) in cases {
+        assert_eq!(parsed(term), weight, "{term}");
+    }
+    // A form that has its own factor is one that the method knows.
+    for method in crate::losses::table::METHODS {
+        for (option, value, _) in method.weight.forms {
+            let known = method.options.iter().find(|spec| spec.name == *option).map(|spec| spec.kind);
+            let is_known = matches!(known, Some(Kind::Choice { known, .. }) if known.contains(value));
+            assert!(is_known, "{}: {option} = {value}", method.name);
+        }
+    }
 }

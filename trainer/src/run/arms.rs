@@ -57,8 +57,9 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
     let first = session.first_student(seeds[0])?;
     let size = student.size.map_or_else(|| saved::size(&first), Ok)?;
     let about = if recipe.distills() { "distilled" } else { "alone" };
-    let insights = [student.insight.take(), baseline.insight.take()].into_iter().flatten().collect();
-    let softness = insight::soften(session, teachers)?;
+    let (of_teachers, softness) = insight::look_at_teachers(session, teachers)?;
+    let of_students = [student.insight.take(), baseline.insight.take()].into_iter().flatten();
+    let insights = of_students.chain(of_teachers).collect();
     let mut arms = vec![Arm::new(STUDENT, about, size, student.runs)];
     if compares {
         arms.push(Arm::new(BASELINE, "alone", saved::size(&first)?, baseline.runs));
@@ -67,6 +68,7 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
         schema: SCHEMA.into(),
         name: recipe.run.name.clone(),
         keep: recipe.train.keep.into(),
+        selected_on: if session.data.validation.is_empty() { "last" } else { "validation" }.into(),
         teachers: judged,
         arms,
         comparison: compares.then(|| Comparison::new(pairs)),
@@ -174,6 +176,8 @@ fn side_by_side(
         ensemble: Score::new(together.right, n),
         churn: together.churn,
         distance: together.distance,
+        ece: graphs.iter().map(|graph| Ok(insight::look(session, STUDENT, graph)?.ece)).collect::<Result<_>>()?,
+        sizes: graphs.iter().map(saved::size).collect::<Result<_>>()?,
     })
 }
 

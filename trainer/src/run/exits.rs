@@ -5,8 +5,8 @@ use kd_runtime::Result;
 use kd_runtime::graph::Graph;
 
 use super::results::{Early, Exit, Exits, Score};
-use super::saved;
 use super::session::Session;
+use super::{insight, saved};
 use crate::data::Samples;
 use crate::losses::pair::cut;
 use crate::losses::rows::log_sum_exp;
@@ -119,8 +119,10 @@ pub(super) fn report(
         let mean_macs = mean_macs(&left, &macs);
         Early { confidence, score: Score::new(right, n), mean_macs, left }
     });
+    let ece = |exit: usize| insight::calibration_error(test.exits.iter().map(|exits| exits[exit]));
     Ok(Some(Exits {
         each,
+        ece: (0..names.len()).map(ece).collect(),
         together: Score::new(test.together, n),
         early: early.collect(),
         chosen: chosen.map(|(_, confidence)| confidence),

@@ -19,22 +19,55 @@ const MOST_CLASSES: usize = 32;
 pub(super) fn look(session: &Session<'_>, name: &str, graph: &Graph) -> Result<Insight> {
     let output = &session.data.contract.output;
     let classes = output.classes.len();
-    let mut sums = vec![(0.0, 0_u64, 0_u64); BINS];
-    let mut confusion = vec![vec![0; classes]; if classes > MOST_CLASSES { 0 } else { classes }];
+    let mut seen = Answers::new(classes);
     session.ask(graph, std::slice::from_ref(&output.name), &session.data.test, |values, labels| {
-        for (row, &label) in values[0].chunks_exact(classes.max(1)).zip(labels) {
-            let best = largest(row);
-            let sure = f64::from((row[best] - log_sum_exp(row, 1.0)).exp());
-            let (confidence, right, n) = &mut sums[((sure * BINS as f64) as usize).min(BINS - 1)];
-            (*confidence, *right, *n) = (*confidence + sure, *right + u64::from(best == label), *n + 1);
-            if let Some(count) = confusion.get_mut(label).and_then(|row| row.get_mut(best)) {
-                *count += 1;
-            }
-        }
+        let rows = values[0].chunks_exact(classes.max(1));
+        rows.zip(labels).for_each(|(row, &label)| seen.add(row, label));
         Ok(())
     })?;
-    let (bins, ece) = reliability(&sums);
-    Ok(Insight { name: name.into(), ece, bins, confusion })
+    Ok(seen.insight(name))
+}
+
+/// Answers of a network, counted.
+struct Answers {
+    /// Of each bin: the sum of confidences, right answers, samples.
+    sums: Vec<(f64, u64, u64)>,
+    confusion: Vec<Vec<u64>>,
+}
+
+impl Answers {
+    fn new(classes: usize) -> Self {
+        let confusion = vec![vec![0; classes]; if classes > MOST_CLASSES { 0 } else { classes }];
+        Self { sums: vec![(0.0, 0, 0); BINS], confusion }
+    }
+
+    /// The logits of a sample, and its class.
+    fn add(&mut self, row: &[f32], label: usize) {
+        let best = largest(row);
+        count(&mut self.sums, (row[best] - log_sum_exp(row, 1.0)).exp(), best == label);
+        if let Some(count) = self.confusion.get_mut(label).and_then(|row| row.get_mut(best)) {
+            *count += 1;
+        }
+    }
+
+    fn insight(self, name: &str) -> Insight {
+        let (bins, ece) = reliability(&self.sums);
+        Insight { name: name.into(), ece, bins, confusion: self.confusion }
+    }
+}
+
+/// Counts an answer in its bin.
+fn count(sums: &mut [(f64, u64, u64)], sure: f32, is_right: bool) {
+    let sure = f64::from(sure);
+    let (confidence, right, n) = &mut sums[((sure * BINS as f64) as usize).min(BINS - 1)];
+    (*confidence, *right, *n) = (*confidence + sure, *right + u64::from(is_right), *n + 1);
+}
+
+/// The expected calibration error of answers: of each the largest probability, and whether its class is right.
+pub(super) fn calibration_error(answers: impl Iterator<Item = (f32, bool)>) -> f64 {
+    let mut sums = vec![(0.0, 0, 0); BINS];
+    answers.for_each(|(sure, is_right)| count(&mut sums, sure, is_right));
+    reliability(&sums).1
 }
 
 /// Bins that hold samples, and the expected calibration error: the mean over samples of the gap between confidence and
@@ -49,20 +82,23 @@ fn reliability(sums: &[(f64, u64, u64)]) -> (Vec<Bin>, f64) {
     (bins, ece)
 }
 
-/// The mean entropy of what each teacher says of the test samples, at 1 and at the temperatures of the recipe's terms.
-pub(super) fn soften(session: &Session<'_>, teachers: &[Network]) -> Result<Vec<Softness>> {
+/// How sure each teacher is of the test samples, and the mean entropy of what it says of them, at 1 and at the temperatures of
+/// the recipe's terms.
+pub(super) fn look_at_teachers(session: &Session<'_>, teachers: &[Network]) -> Result<(Vec<Insight>, Vec<Softness>)> {
     let temperatures = temperatures(session.recipe);
-    let mut found = Vec::new();
+    let (mut insights, mut found) = (Vec::new(), Vec::new());
     for teacher in teachers {
         let output = &teacher.contract.output;
         let mut sums = vec![0.0; temperatures.len()];
         let (mut n, mut logits) = (0_usize, Vec::new());
+        let mut seen = Answers::new(output.classes.len());
         session.ask_teacher(teacher, &session.data.test, |values, labels| {
             let classes = values[0].len() / labels.len().max(1);
-            for row in values[0].chunks_exact(classes.max(1)) {
+            for (row, &label) in values[0].chunks_exact(classes.max(1)).zip(labels) {
                 logits.clear();
                 let is_probability = output.meaning == Meaning::Probabilities;
                 logits.extend(row.iter().map(|&x| if is_probability { log_probability(x) } else { x }));
+                seen.add(&logits, label);
                 n += 1;
                 for (sum, &temperature) in sums.iter_mut().zip(&temperatures) {
                     *sum += entropy(&logits, temperature as f32);
@@ -78,8 +114,9 @@ pub(super) fn soften(session: &Session<'_>, teachers: &[Network]) -> Result<Vec<
             most_nats: most,
         });
         found.extend(rows);
+        insights.push(seen.insight(&format!("teacher, {}", teacher.name)));
     }
-    Ok(found)
+    Ok((insights, found))
 }
 
 /// 1, and those of the terms, in ascending order.
@@ -121,6 +158,9 @@ mod tests {
         // Three samples at 0.9, two of them right; one at 0.5, wrong.
         let (bins, ece) = reliability(&[(0.0, 0, 0), (0.5, 0, 1), (2.7, 2, 3)]);
         assert_eq!(bins.len(), 2);
-        assert!((ece - (0.25 * 0.5 + 0.75 * (0.9 - 2.0 / 3.0))).abs() < 1e-12, "{ece}");
+        let expected = 0.25 * 0.5 + 0.75 * (0.9 - 2.0 / 3.0);
+        assert!((ece - expected).abs() < 1e-12, "{ece}");
+        let one_by_one = calibration_error([(0.9, true), (0.5, false), (0.9, false), (0.9, true)].into_iter());
+        assert!((one_by_one - expected).abs() < 1e-6, "{one_by_one}");
     }
 }

@@ -15,6 +15,7 @@ pub mod report;
 pub mod results;
 pub mod saved;
 pub mod session;
+mod side_by_side;
 pub mod signals;
 pub mod table;
 mod teachers;

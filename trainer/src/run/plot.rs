@@ -165,6 +165,29 @@ pub fn lines(about: &str, (x_name, least): (&str, f64), series: &[Series]) -> St
     format!("<div role=\"img\" aria-label=\"{}\">\n{svg}</div>\n", escape(about))
 }
 
+/// A picture of shares from 0 to 1 as bars below each other, each with its name and its number; `about` is what a screen reader
+/// says. Empty without a bar.
+pub fn bars(about: &str, bars: &[(String, f64)]) -> String {
+    if bars.is_empty() {
+        return String::new();
+    }
+    let unit = |n: u32| (n * SCALE) as i32;
+    let (left, right, high) = (unit(170), unit(330), 24);
+    let font = ("sans-serif", 16 * SCALE);
+    let svg = svg((SIZE.0, bars.len() as u32 * high * SCALE), |area| {
+        for (i, (name, share)) in (0..).zip(bars) {
+            let top = unit(i * high);
+            let end = left + (share.clamp(0.0, 1.0) * f64::from(right - left)).round() as i32;
+            area.draw(&Rectangle::new([(left, top + unit(3)), (right, top + unit(high - 3))], GRID.light.filled()))?;
+            area.draw(&Rectangle::new([(left, top + unit(3)), (end, top + unit(high - 3))], LOOKS[0].light.filled()))?;
+            area.draw(&Text::new(name.clone(), (0, top + unit(4)), font))?;
+            area.draw(&Text::new(format!("{:.2} %", 100.0 * share), (right + unit(6), top + unit(4)), font))?;
+        }
+        Ok(())
+    });
+    format!("<div role=\"img\" aria-label=\"{}\">\n{svg}</div>\n", escape(about))
+}
+
 /// The names of curves beside a piece of each.
 pub fn legend(series: &[Series]) -> String {
     let mut html = String::from("<ul class=\"legend\">\n");
@@ -256,6 +279,17 @@ mod tests {
     }
 
     #[test]
+    fn bars_are_as_long_as_their_shares() {
+        let svg = bars("right", &[("exit-1".into(), 0.5), ("<b>".into(), 1.0)]);
+        let widths: Vec<u32> =
+            svg.split(" width=\"").skip(1).filter_map(|s| s.split('"').next()?.parse().ok()).collect();
+        // The picture's width, then of each bar its room and its share.
+        assert_eq!((widths.len(), widths[1], widths[2] * 2, widths[3], widths[4]), (5, 640, 640, 640, 640), "{svg}");
+        assert!(svg.contains("50.00 %") && svg.contains("exit-1") && !svg.contains("<b>"), "{svg}");
+        assert_eq!(bars("nothing", &[]), "");
+    }
+
+    #[test]
     fn the_largest_and_smallest_numbers_are_drawn() {
         let extremes = [f64::MAX, -f64::MAX, 1e300, 1e20, 1e16 + 2.0, 1.0, 1.0 + f64::EPSILON, 5e-324, 0.0];
         for (a, b) in extremes.iter().flat_map(|&a| extremes.map(|b| (a, b))) {
@@ -269,7 +303,8 @@ mod tests {
     fn every_color_of_a_picture_is_one_of_the_page() {
         let curves: Vec<Series> =
             (0..8).map(|i| Series { name: String::new(), points: vec![(f64::from(i), 1.0)] }).collect();
-        let (svg, style) = (lines("", ("epoch", 1.0), &curves) + &legend(&curves), style());
+        let drawn = [lines("", ("epoch", 1.0), &curves), legend(&curves), bars("", &[("a".into(), 0.3)])];
+        let (svg, style) = (drawn.concat(), style());
         for attribute in ["stroke", "fill"] {
             for value in svg.split(&format!(" {attribute}=\"")).skip(1).filter_map(|s| s.split('"').next()) {
                 let is_text = attribute == "fill" && value == "#000000";

@@ -7,7 +7,7 @@ use super::fit::Epoch;
 use super::monitor;
 use super::plot::{self, Series, escape, legend, lines};
 use super::results::{Insight, Results};
-use super::table;
+use super::{side_by_side, table};
 
 /// `metrics.jsonl`: a line an epoch, network by network.
 pub fn metrics(curves: &[Curve]) -> String {
@@ -48,9 +48,7 @@ pub fn render(results: &Results, classes: &[String], curves: &[Curve], recipe: &
         plot::style()
     );
     results_table(&mut html, results);
-    for line in table::parts(results) {
-        let _ = writeln!(html, "<p>{}</p>", escape(&line));
-    }
+    side_by_side::parts(&mut html, results);
     html.push_str("<h2>Training</h2>\n");
     pictures(&mut html, curves);
     terms(&mut html, curves);
@@ -60,25 +58,15 @@ pub fn render(results: &Results, classes: &[String], curves: &[Curve], recipe: &
 }
 
 fn results_table(html: &mut String, results: &Results) {
-    html.push_str("<div class=\"wide\"><table>\n<tr>");
-    for head in table::HEAD {
-        let _ = write!(html, "<th>{}</th>", escape(head));
-    }
-    html.push_str("</tr>\n");
-    for row in table::rows(results) {
-        html.push_str("<tr>");
-        for cell in row {
-            let _ = write!(html, "<td>{}</td>", escape(&cell));
-        }
-        html.push_str("</tr>\n");
-    }
-    html.push_str("</table></div>\n");
+    side_by_side::rows_of(html, &table::HEAD, table::rows(results).into_iter());
     for sentence in results.comparison.iter().flat_map(table::sentences) {
         let _ = writeln!(html, "<p>{}</p>", escape(&sentence));
     }
-    html.push_str(
-        "<p class=\"soft\">Intervals are those of 95 % (Clopper and Pearson) on the test samples, which no choice was \
-         made by; ± is the sample standard deviation over seeds.</p>\n",
+    let _ = writeln!(
+        html,
+        "<p class=\"soft\">These are {}. Intervals are those of 95 % (Clopper and Pearson) on the test samples, which no choice \
+         was made by; ± is the sample standard deviation over seeds.</p>",
+        escape(&table::epochs(results))
     );
 }
 
@@ -132,7 +120,7 @@ fn terms(html: &mut String, curves: &[Curve]) {
     }
 }
 
-/// Reliability, softness and confusion.
+/// Reliability, softness and confusion: of the students and the teachers.
 fn sureness(html: &mut String, results: &Results, classes: &[String]) {
     if results.insights.is_empty() {
         return;
@@ -150,21 +138,23 @@ fn sureness(html: &mut String, results: &Results, classes: &[String]) {
         legend(&series),
         lines(about, ("confidence", 0.0), &series)
     );
-    for softness in &results.softness {
-        let (teacher, temperature) = (escape(&softness.teacher), softness.temperature);
-        let (entropy, most) = (softness.entropy_nats, softness.most_nats);
-        let _ = writeln!(
-            html,
-            "<p>Teacher {teacher} at temperature {temperature}: entropy {entropy:.3} nats, of at most {most:.3}.</p>"
-        );
+    side_by_side::softness(html, results);
+    // The student, and the first of its teachers.
+    let teacher = results.insights.iter().find(|insight| insight.name.starts_with("teacher"));
+    for (who, insight) in [("student", results.insights.first()), ("teacher", teacher)] {
+        confusion(html, who, insight, classes);
     }
-    let Some(student) = results.insights.first().filter(|student| !student.confusion.is_empty()) else { return };
-    html.push_str("<h2>What the student takes for what</h2>\n<div class=\"wide\"><table>\n<tr><th>class</th>");
+}
+
+/// What a network takes for what.
+fn confusion(html: &mut String, who: &str, insight: Option<&Insight>, classes: &[String]) {
+    let Some(insight) = insight.filter(|insight| !insight.confusion.is_empty()) else { return };
+    let _ = write!(html, "<h2>What the {who} takes for what</h2>\n<div class=\"wide\"><table>\n<tr><th>class</th>");
     for class in classes {
         let _ = write!(html, "<th>{}</th>", escape(class));
     }
     html.push_str("</tr>\n");
-    for (class, row) in classes.iter().zip(&student.confusion) {
+    for (class, row) in classes.iter().zip(&insight.confusion) {
         let all = row.iter().sum::<u64>().max(1);
         let _ = write!(html, "<tr><td>{}</td>", escape(class));
         for &n in row {
@@ -196,6 +186,7 @@ mod tests {
             schema: SCHEMA.into(),
             name: bad.into(),
             keep: Kept::Last,
+            selected_on: "last".into(),
             teachers: Vec::new(),
             arms: Vec::new(),
             comparison: None,

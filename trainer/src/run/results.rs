@@ -19,13 +19,16 @@ pub struct Results {
     pub name: String,
     /// The recipe's `train.keep`: which epoch's networks are in the run folder, and are compared.
     pub keep: Kept,
+    /// What selects an epoch: `validation` samples, or `last` where there are none.
+    #[serde(default)]
+    pub selected_on: String,
     /// Who taught.
     pub teachers: Vec<Teacher>,
     /// What was trained, the distilled student first.
     pub arms: Vec<Arm>,
     /// The distilled student against the same student alone, where both were trained.
     pub comparison: Option<Comparison>,
-    /// How sure the kept networks of the first seed are: the student, and the one alone.
+    /// How sure the kept networks of the first seed are: the student, the one alone, and the teachers.
     #[serde(default)]
     pub insights: Vec<Insight>,
     /// How soft what the teachers say is.
@@ -36,7 +39,7 @@ pub struct Results {
 /// How sure a network is of its answers to the test samples, and what it takes for what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Insight {
-    /// `student` or `baseline`.
+    /// `student`, `baseline`, or `teacher, ` and where it came from.
     pub name: String,
     /// Expected calibration error.
     pub ece: f64,
@@ -206,6 +209,12 @@ pub struct Replicas {
     pub churn: f64,
     /// Mean absolute difference of two replicas' probabilities.
     pub distance: f64,
+    /// Expected calibration error of each.
+    #[serde(default)]
+    pub ece: Vec<f64>,
+    /// What each costs.
+    #[serde(default)]
+    pub sizes: Vec<Size>,
 }
 
 /// Exits side by side, on the test samples.
@@ -213,6 +222,9 @@ pub struct Replicas {
 pub struct Exits {
     /// Each as a network of its own, from the shallowest; the network's own output is not among them.
     pub each: Vec<Exit>,
+    /// Expected calibration error of each, and last that of the network's own output.
+    #[serde(default)]
+    pub ece: Vec<f64>,
     /// By the mean of all logits, the network's own among them.
     pub together: Score,
     /// Samples leaving at the first exit that is sure, by how sure it must be.
@@ -245,6 +257,13 @@ pub struct Exit {
     pub size: Size,
     /// Of the kept network, on the test samples.
     pub score: Score,
+}
+
+impl Exits {
+    /// What leaving early gives as it was chosen.
+    pub fn chosen_early(&self) -> Option<&Early> {
+        self.early.iter().find(|early| Some(early.confidence) == self.chosen)
+    }
 }
 
 impl SeedRun {

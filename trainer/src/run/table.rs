@@ -33,9 +33,14 @@ fn one(score: Score) -> String {
 }
 
 fn of_arm(arm: &Arm, keep: Kept) -> String {
-    match (arm.kept(keep), &arm.seeds[..]) {
-        (_, [run]) => one(run.kept(keep)),
-        (summary, _) => over_seeds(summary),
+    accuracy(&arm.seeds.iter().map(|run| run.kept(keep)).collect::<Vec<_>>())
+}
+
+/// The accuracy of the same network of every seed: with its interval, or of several with its deviation.
+pub fn accuracy(scores: &[Score]) -> String {
+    match scores {
+        [score] => one(*score),
+        _ => over_seeds(Summary::of(&scores.iter().map(|score| score.accuracy).collect::<Vec<_>>())),
     }
 }
 
@@ -61,6 +66,21 @@ pub fn sentences(comparison: &Comparison) -> Vec<String> {
         lines.push(format!("seed {}: {counts} of {}; McNemar p = {p}", pair.seed, grouped(pair.n)));
     }
     lines
+}
+
+/// Which epoch's networks these are, and by which samples it was chosen.
+pub fn epochs(results: &Results) -> String {
+    let runs = results.arms.iter().flat_map(|arm| arm.seeds.iter().map(move |run| (arm, run)));
+    let chosen =
+        runs.map(|(arm, run)| format!("{} seed {}: {} of {}", arm.about, run.seed, run.selected_epoch, run.epochs));
+    match (results.keep, &*results.selected_on) {
+        (Kept::Last, _) => "networks of the last epoch, as the recipe says (keep)".into(),
+        (_, "validation") => {
+            let chosen: Vec<String> = chosen.collect();
+            format!("networks of the epoch that was best on the validation samples ({})", chosen.join(", "))
+        }
+        _ => "networks of the last epoch: there are no validation samples to choose one by".into(),
+    }
 }
 
 /// Replicas and exits of each seed, in lines.
@@ -97,7 +117,7 @@ pub fn parts(results: &Results) -> Vec<String> {
             lines.push(format!("seed {}: {} {accuracy}, {parameters} parameters, {macs} MACs", run.seed, exit.name));
         }
         let together = percent(&exits.together);
-        let early = exits.early.iter().find(|early| Some(early.confidence) == exits.chosen).map(|early| {
+        let early = exits.chosen_early().map(|early| {
             let (accuracy, macs) = (percent(&early.score), grouped(early.mean_macs.round() as u64));
             let sure = early.confidence;
             format!("; leaving at the first one that is {sure} sure (chosen on validation) {accuracy}, {macs} MACs on average")
@@ -125,7 +145,8 @@ pub fn render(results: &Results) -> String {
         }
         text.push('\n');
     }
-    for line in parts(results).into_iter().chain(results.comparison.iter().flat_map(sentences)) {
+    let lines = std::iter::once(epochs(results)).chain(parts(results));
+    for line in lines.chain(results.comparison.iter().flat_map(sentences)) {
         text.push_str(&line);
         text.push('\n');
     }

@@ -4,6 +4,7 @@
 pub mod exchange;
 pub mod learner;
 pub mod meeting;
+pub mod table;
 pub mod terms;
 
 mod teachers;

@@ -311,3 +311,24 @@ fn refuses_sites_and_sizes_that_cannot_be() {
         assert_eq!(kinds, expected, "{}", arch.name);
     }
 }
+
+/// An image of one channel is a series of its rows: the same weights say the same of the same numbers.
+#[test]
+fn a_transformer_reads_an_image_row_by_row() {
+    let graph = |input| build(&narrow("ts_transformer"), &Site { input, classes: 3 }, 1).unwrap();
+    let (image, mut series) = (graph(vec![1, 6, 4]), graph(vec![4, 6]));
+    for (&id, tensor) in &image.initializers {
+        if let Some(same) = series.find(&image.value(id).name) {
+            series.initializers.insert(same, tensor.clone());
+        }
+    }
+    let logits = |graph: &Graph, at: fn(usize) -> usize| {
+        let mut engine = Engine::new(graph, 1).unwrap();
+        engine.input_mut(0).get::<f32>().iter_mut().enumerate().for_each(|(i, x)| *x = at(i) as f32 % 7.0);
+        engine.run().unwrap();
+        engine.output(0).get::<f32>().to_vec()
+    };
+    // Six rows of four pixels; the series has the four channels one after the other.
+    assert_eq!(logits(&image, |i| i), logits(&series, |i| i % 6 * 4 + i / 6));
+    assert_ne!(logits(&image, |i| i), logits(&series, |i| i));
+}

@@ -89,14 +89,22 @@ fn attention(net: &mut Net, name: &str, heads: usize) -> Result<()> {
 /// Tokens of `patch` steps by a convolution, plus their places (learned, from sine and cosine on); blocks of attention
 /// and two linear layers, each behind a layer norm and added to what it was made of (Vaswani et al. 2017, arXiv
 /// 1706.03762, with the norms first as Xiong et al. 2020, arXiv 2002.04745); a last layer norm, the mean over tokens, and a
-/// linear layer. Taps `stage1`, … are `[C, T]`.
+/// linear layer. Taps `stage1`, … are `[C, T]`. An image `[1, H, W]` is a series of H steps with W channels.
 pub fn build(options: &Options, site: &Site) -> Result<Graph> {
-    series("ts_transformer", site)?;
+    // An image of one channel is read row by row.
+    let rows = match site.input[..] {
+        [1, height, width] => Some(vec![height, width]),
+        _ => series("ts_transformer", site).map(|()| None)?,
+    };
     let (width, heads) = (options.count("width"), options.count("heads"));
     if !width.is_multiple_of(heads) {
         return Err(refused("ts_transformer", format!("a width that {heads} heads divide"), width));
     }
     let mut net = Net::new("ts_transformer", site)?;
+    if let Some(rows) = rows {
+        net.reshape("rows", rows);
+        net.swap("series");
+    }
     let patch = options.count("patch");
     net.conv("tokens.conv", &Conv { bias: true, ..Conv::square(width, patch, patch) })?;
     net.swap("tokens.rows");
