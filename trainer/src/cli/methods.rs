@@ -32,6 +32,7 @@ struct Entry {
     knowledge: &'static str,
     needs_teacher: bool,
     needs_labels: bool,
+    needs_whole_batch: bool,
     source: &'static str,
     formula: String,
     options: Vec<Row>,
@@ -49,7 +50,8 @@ an option says otherwise; nothing flows into the teacher; teachers are in eval m
 network: `logits`, `features`, `stage1`, `stage1.pre` (before its activation); `stages` and `stages.pre` mean all stages,
 paired from the deepest up, `middle` and `last` one of them. Several taps are written with commas between. Where samples are
 mixed (mixup), `ce` and `bce` have both classes; other methods that read labels have that of the larger share. Methods that
-need labels are refused where some samples have none (`data.labelled` below 1).
+need labels are refused where some samples have none (`data.labelled` below 1), those that need the whole batch where several
+processes train together.
 
 Where two taps differ in shape, a method of features adds a connector behind the student's, which is trained beside it and cut
 off what is kept; maps, series and vectors meet by averaging the places that one has more of. A pair that cannot work is
@@ -88,6 +90,7 @@ fn entry(method: &Method) -> Entry {
         knowledge: method.knowledge.words(),
         needs_teacher: method.needs_teacher(),
         needs_labels: method.needs_labels,
+        needs_whole_batch: method.needs_whole_batch,
         source: method.source,
         formula: method.formula.to_string(),
         options: rows(method.options),
@@ -96,23 +99,23 @@ fn entry(method: &Method) -> Entry {
 }
 
 /// What a method cannot do without.
-fn needs(method: &Method) -> &'static str {
-    match (method.needs_teacher(), method.needs_labels) {
-        (true, true) => "teacher, labels",
-        (true, false) => "teacher",
-        (false, true) => "labels",
-        (false, false) => "",
-    }
+fn needs(method: &Method) -> String {
+    let words = [
+        (method.needs_teacher(), "teacher"),
+        (method.needs_labels, "labels"),
+        (method.needs_whole_batch, "whole batch"),
+    ];
+    words.into_iter().filter(|(needed, _)| *needed).map(|(_, word)| word).collect::<Vec<_>>().join(", ")
 }
 
 /// A line a method.
 fn summary(methods: &[&Method]) -> String {
     let mut out = String::new();
     let wide = methods.iter().map(|method| method.name.len()).max().unwrap_or(0);
-    let _ = writeln!(out, "{:wide$}  {:9}  {:15}  what it is, and whose", "method", "knowledge", "needs");
+    let _ = writeln!(out, "{:wide$}  {:9}  {:28}  what it is, and whose", "method", "knowledge", "needs");
     for method in methods {
         let (knowledge, needs) = (method.knowledge.words(), needs(method));
-        let _ = writeln!(out, "{:wide$}  {knowledge:9}  {needs:15}  {}", method.name, method.about);
+        let _ = writeln!(out, "{:wide$}  {knowledge:9}  {needs:28}  {}", method.name, method.about);
     }
     out.push_str("\n`kd-train methods NAME` prints its formula, options and a recipe.\n");
     out

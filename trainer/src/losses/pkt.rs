@@ -14,6 +14,7 @@ pub static METHOD: Method = Method {
     about: "probabilistic transfer of neighbourhoods (Passalis, Tefas 2018)",
     knowledge: Knowledge::Relation,
     needs_labels: false,
+    needs_whole_batch: true,
     formula: "mean over `batch²` of `P_teacher · ln((P_teacher + ε) / (P_student + ε))`, ε = 1e-7: `P[i, j]` is `(cos + 1) \
         / 2` of two samples' features, divided by its row's sum, the diagonal included; lengths have ε added. As \
         published: `weight = 30000`.\n\n\

@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     about: "relational: angles of samples (Park et al. 2019)",
     knowledge: Knowledge::Relation,
     needs_labels: false,
+    needs_whole_batch: true,
     formula: "mean over all `batch³` triples of `huber(cos_student[i, j, k] - cos_teacher[i, j, k])`: `cos = <e_ij, e_kj>` \
         with `e_ij = (x_i - x_j) / |x_i - x_j|` is the cosine of the angle at sample j; Huber's delta is 1. A batch \
         of 2 has no angle. As published: `weight = 50` beside CE (RepDistiller), 2 without a task loss.\n\n\

@@ -14,6 +14,7 @@ pub static METHOD: Method = Method {
     about: "soft labels weighted sample by sample (Zhou et al. 2021)",
     knowledge: Knowledge::Response,
     needs_labels: true,
+    needs_whole_batch: false,
     formula: "`temperature² · mean_b w_b · H(p_teacher, p_student)` at the temperature, with `w = 1 - exp(-CE_student / \
         (CE_teacher + 1e-7))` of the cross-entropies with the label at temperature 1. Nothing flows through w. As \
         published: `weight = 2.5`, temperature 2 (ImageNet); 2.25 and 4 in cls_KD; CE beside it.",
