@@ -322,9 +322,13 @@ fn who_does_not_fit_is_refused_and_a_stranger_disturbs_nobody() {
 fn what_cannot_be_done_in_parts_is_refused_before_anything_begins() {
     let scratch = Scratch::new("ranks-cannot");
     let (recipe, output) = (scratch.recipe(TINY), scratch.path("run"));
-    let alone = |set: &[(&str, &str)], more: &[&str]| {
+    let replicas = scratch.path("replicas.toml");
+    let text = "[data]\nformat = \"digits\"\n[student]\narch = \"mlp\"\n[distill]\nscheme = \"codistill\"\n\
+                terms = [{ method = \"codistill\" }]\n";
+    fs::write(&replicas, text).unwrap();
+    let of_recipe = |recipe: &Path, set: &[(&str, &str)], more: &[&str]| {
         let mut command = Command::new(support::PROGRAM);
-        command.arg("run").arg(&recipe).arg("--output").arg(&output).args(more);
+        command.arg("run").arg(recipe).arg("--output").arg(&output).args(more);
         let all = [
             ("RANK", "0"),
             ("WORLD_SIZE", "2"),
@@ -336,6 +340,9 @@ fn what_cannot_be_done_in_parts_is_refused_before_anything_begins() {
         assert!(!output.exists());
         (end.status.code().unwrap(), line(&end))
     };
+    let (code, said) = of_recipe(&replicas, &[], &[]);
+    assert!(code == 2 && said.starts_with("error: distill.scheme: expected `offline`, since 2 processes"), "{said}");
+    let alone = |set: &[(&str, &str)], more: &[&str]| of_recipe(&recipe, set, more);
     let (code, said) = alone(&[], &["distill.terms=[{ method = \"rkd_d\" }]"]);
     let expected = "error: distill.terms.0: expected a method that sees each sample by itself, since 2 processes (WORLD_SIZE) \
                     have parts of each batch, found `rkd_d`; choose another method, or unset WORLD_SIZE";

@@ -2,7 +2,7 @@
 //! anything else is read. Whoever is no `kd-train` is sent away; one that does not fit ends the start of all.
 
 use std::io::{Error, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -127,7 +127,12 @@ impl Join<'_> {
     }
 
     fn listen(&self) -> Result<TcpListener> {
-        let bound = self.addresses().and_then(|addresses| TcpListener::bind(&addresses[..]));
+        // A machine often calls itself 127.0.1.1, where no other one finds it: a name is not looked up here.
+        let is_name = self.launch.host != "localhost" && self.launch.host.parse::<IpAddr>().is_err();
+        let all = [IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::UNSPECIFIED)];
+        let all = || all.map(|address| SocketAddr::new(address, self.launch.port)).to_vec();
+        let addresses = if is_name { Ok(all()) } else { self.addresses() };
+        let bound = addresses.and_then(|addresses| TcpListener::bind(&addresses[..]));
         bound.map_err(|error| {
             let action = match error.kind() {
                 ErrorKind::AddrInUse => "choose another MASTER_PORT, or end who listens there",

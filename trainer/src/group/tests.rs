@@ -87,6 +87,29 @@ fn one_that_fails_or_goes_away_ends_all_with_its_reason() {
 }
 
 #[test]
+fn a_main_thread_that_does_not_look_up_is_ended() {
+    let (port, stop) = (free_port(), Stop::default());
+    let (send, ends) = std::sync::mpsc::channel();
+    let launch = |rank| Launch { rank, of: 2, host: "localhost".into(), port, wait: Duration::from_secs(20) };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            let (launch, same) = (launch(1), [(""); 3].map(|what| (what, String::new())));
+            let join = Join { launch: &launch, same, go_on: String::new(), stop: &stop, overdue: Box::new(|_| ()) };
+            drop(join.join(&mut |_| ()).expect("a group"));
+        });
+        let (launch, same) = (launch(0), [(""); 3].map(|what| (what, String::new())));
+        let overdue = move |why: &Refusal| send.send(why.clone()).expect("somebody waits");
+        let join = Join { launch: &launch, same, go_on: "go on".into(), stop: &stop, overdue: Box::new(overdue) };
+        let _group = join.join(&mut |_| ()).expect("a group");
+        let began = Instant::now();
+        let why = ends.recv_timeout(Duration::from_secs(30)).expect("ended");
+        assert!(began.elapsed() > Duration::from_secs(5), "it had time to notice by itself");
+        assert_eq!((why.at.as_str(), why.exit, why.action.as_str()), ("rank 1", Exit::Lacking, "go on"));
+        other.join().expect("no panic");
+    });
+}
+
+#[test]
 fn ranks_that_speak_of_different_things_end() {
     let found = each(2, |group| match group.rank() {
         0 => group.sum(&mut [0.0; 4]).map(drop),
