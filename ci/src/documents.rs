@@ -46,7 +46,9 @@ pub fn check() -> Result<Vec<String>, String> {
     let listed = names(&read(&methods.join("table.rs"))?, &Naming::File);
     for source in sources::all()?.iter().filter(|source| source.text.contains("pub static METHOD: Method")) {
         let file = Path::new(&source.path);
-        if file.parent() == Some(methods) && file.file_stem().is_none_or(|name| !listed.contains(&*name.to_string_lossy())) {
+        if file.parent() == Some(methods)
+            && file.file_stem().is_none_or(|name| !listed.contains(&*name.to_string_lossy()))
+        {
             complaints.push(format!("{}: expected a line in table.rs beside it, found none", source.path));
         }
     }

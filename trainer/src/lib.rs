@@ -4,6 +4,7 @@
 //! who learns what from whom, `optim` steps, `run` keeps it all in a folder that survives a kill.
 
 pub mod exec;
+pub mod group;
 pub mod losses;
 pub mod ops;
 pub mod optim;

@@ -55,6 +55,8 @@ pub enum Command {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 A run that was stopped or killed goes on with --resume; on the CPU the result is bit for bit the same.
+Several processes with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them, train
+together, each with a part of every batch; rank 0 writes the run folder.
 Example:     kd-train run recipes/digits.toml train.epochs=20 --output runs/digits")]
 pub struct Run {
     /// The recipe, a TOML file

@@ -44,6 +44,7 @@ struct Entry {
     needs_teacher: bool,
     needs_labels: bool,
     cite: &'static str,
+    needs_whole_batch: bool,
     source: &'static str,
     formula: String,
     options: Vec<Row>,
@@ -62,7 +63,8 @@ published one, which belongs to the other options as they are left out. A tap is
 `features`, `stage1`, `stage1.pre` (before its activation); `stages` and `stages.pre` mean all stages, paired from the deepest
 up, `middle` and `last` one of them. Several taps are written with commas between. Where samples are mixed (mixup), `ce` and
 `bce` have both classes; other methods that read labels have that of the larger share. Methods that need labels are refused
-where some samples have none (`data.labelled` below 1).
+where some samples have none (`data.labelled` below 1), those that need the whole batch where several processes train
+together.
 
 Where two taps differ in shape, a method of features adds a connector behind the student's, which is trained beside it and cut
 off what is kept; maps, series and vectors meet by averaging the places that one has more of. A pair that cannot work is
@@ -105,6 +107,7 @@ fn entry(method: &Method) -> Entry {
         needs_teacher: method.needs_teacher(),
         needs_labels: method.needs_labels,
         cite: method.cite,
+        needs_whole_batch: method.needs_whole_batch,
         source: method.source,
         formula: method.formula.to_string(),
         options: options(method),
@@ -133,24 +136,24 @@ fn options(method: &Method) -> Vec<Row> {
 }
 
 /// What a method cannot do without.
-fn needs(method: &Method) -> &'static str {
-    match (method.needs_teacher(), method.needs_labels) {
-        _ if method.scheme() == "codistill" => "replicas",
-        (true, true) => "teacher, labels",
-        (true, false) => "teacher",
-        (false, true) => "labels",
-        (false, false) => "",
-    }
+fn needs(method: &Method) -> String {
+    let words = [
+        (method.scheme() == "codistill", "replicas"),
+        (method.scheme() != "codistill" && method.needs_teacher(), "teacher"),
+        (method.needs_labels, "labels"),
+        (method.needs_whole_batch, "whole batch"),
+    ];
+    words.into_iter().filter(|(needed, _)| *needed).map(|(_, word)| word).collect::<Vec<_>>().join(", ")
 }
 
 /// A line a method, a line a scheme.
 fn summary(methods: &[&Method], schemes: &[&Scheme]) -> String {
     let mut out = String::new();
     let wide = methods.iter().map(|method| method.name.len()).max().unwrap_or(0);
-    let _ = writeln!(out, "{:wide$}  {:9}  {:9}  {:15}  source", "method", "knowledge", "scheme", "needs");
+    let _ = writeln!(out, "{:wide$}  {:9}  {:9}  {:28}  source", "method", "knowledge", "scheme", "needs");
     for method in methods {
         let (knowledge, scheme, needs) = (method.knowledge.words(), method.scheme(), needs(method));
-        let _ = writeln!(out, "{:wide$}  {knowledge:9}  {scheme:9}  {needs:15}  {}", method.name, method.cite);
+        let _ = writeln!(out, "{:wide$}  {knowledge:9}  {scheme:9}  {needs:28}  {}", method.name, method.cite);
     }
     let _ = writeln!(out, "\n{:wide$}  {:70}  source", "scheme", "who teaches");
     for Scheme { name, about, cite, .. } in schemes {
@@ -265,7 +268,7 @@ mod tests {
             }
             assert!(shown.contains(&recipe(method)) && shown.contains(method.cite), "{shown}");
             let line = summary.lines().find(|line| line.starts_with(&format!("{} ", method.name))).unwrap_or_default();
-            let columns = [method.knowledge.words(), method.scheme(), needs(method), method.cite];
+            let columns = [method.knowledge.words(), method.scheme(), &needs(method), method.cite];
             assert!(columns.iter().all(|column| line.contains(column)) && line.len() < 100, "{line}");
         }
         for scheme in SCHEMES {

@@ -2,16 +2,23 @@
 
 use std::io::Write;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
+use kd_runtime::cli::usage;
 use kd_runtime::error::Exit;
 use kd_runtime::report::json;
 use kd_runtime::{Refusal, Result};
 
 use super::args::{Format, Run};
-use crate::recipe::{Device, Recipe, Scheme, parse};
+use crate::group::Group;
+use crate::group::join::Join;
+use crate::group::launch::Launch;
+use crate::ops::kernels::rows;
+use crate::recipe::{Device, Recipe, Scheme, check_parts, parse};
 use crate::run::folder::Existing;
+use crate::run::monitor::Monitor;
 use crate::run::session::{self, Order};
-use crate::run::{monitor, signals, table};
+use crate::run::{evidence, monitor, signals, table};
 use crate::schemes::exchange::Place;
 
 pub(super) fn run(args: &Run, out: &mut dyn Write) -> Result<()> {
@@ -31,18 +38,59 @@ pub(super) fn run(args: &Run, out: &mut dyn Write) -> Result<()> {
         (false, false) => Existing::Refuse,
     };
     let command_line = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    let launch = Launch::from_environment()?;
+    launch.as_ref().map_or(Ok(()), |launch| check_parts(&recipe, launch.of))?;
     let stop = signals::Stop::install()?;
-    let mut monitor = monitor::Terminal::new(output.join("metrics.jsonl"));
-    let order = Order { recipe: &recipe, output: &output, existing, place, command_line };
-    let results = session::run(&order, &stop, &mut monitor).map_err(|refusal| match refusal.exit {
+    let mut monitor: Box<dyn Monitor> = match &launch {
+        Some(Launch { rank: 1.., .. }) => Box::new(monitor::Silent),
+        _ => Box::new(monitor::Terminal::new(output.join("metrics.jsonl"))),
+    };
+    let group = launch.map(|launch| join(&launch, args, &recipe, &output, &stop, &mut *monitor)).transpose()?;
+    let order = Order { recipe: &recipe, output: &output, existing, place, group: group.clone(), command_line };
+    let done = session::run(&order, &stop, &mut *monitor);
+    let done = match (done, group) {
+        (Ok(results), Some(group)) => group.finish().map(|()| results).map_err(|why| group.end(why)),
+        (Err(why), Some(group)) => Err(group.end(why)),
+        (done, None) => done,
+    };
+    let results = done.map_err(|refusal| match refusal.exit {
         Exit::Interrupted | Exit::Terminated => Refusal { action: how_to_go_on(args, &output), ..refusal },
         _ => refusal,
     })?;
+    // Of several processes the first one speaks.
+    let Some(results) = results else { return Ok(()) };
     let text = match args.format {
         Format::Text => format!("{}\n{}", output.display(), table::render(&results)),
         Format::Json => json::pretty(&results),
     };
     out.write_all(text.as_bytes()).map_err(|e| kd_runtime::files::refuse_write("standard output".as_ref(), &e))
+}
+
+/// Joins the other processes that train with this one.
+fn join(
+    launch: &Launch,
+    args: &Run,
+    recipe: &Recipe,
+    output: &Path,
+    stop: &signals::Stop,
+    monitor: &mut dyn Monitor,
+) -> Result<Arc<Group>> {
+    let json = args.format == Format::Json;
+    let join = Join {
+        launch,
+        same: [
+            ("version of kd-train", evidence::Program::this().version.into()),
+            ("recipe", recipe.fingerprint()),
+            ("instruction set (KD_CPU)", rows::chosen().into()),
+        ],
+        go_on: format!("start all ranks again and {}", how_to_go_on(args, output)),
+        stop,
+        overdue: Box::new(move |why| {
+            usage::finish(Err(why.clone()), json);
+            std::process::exit(why.exit as i32)
+        }),
+    };
+    join.join(&mut |text| monitor.note(text)).map(Arc::new)
 }
 
 /// Where the other replicas are met, if this is one of several.

@@ -18,6 +18,7 @@ mod frames;
 mod layout;
 mod real;
 mod run;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ use kd_runtime::{Refusal, Result};
 
 use crate::ops::kernels::threads::Threads;
 pub use real::Real;
+pub use share::Share;
 
 /// One trainable or running array of a network, named as its initializer.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,6 +165,12 @@ impl<T: Real> Executor<T> {
     /// Puts lent arrays back where they were.
     pub fn give_back(&mut self, first: usize, guests: Vec<Parameter<T>>) {
         self.state.parameters.splice(first..first, guests);
+    }
+
+    /// Says that the batches of the passes that follow are shares of one that several processes have: batch statistics and
+    /// dropout masks are those of the whole, and gradients of parameters are this share's part of a sum.
+    pub fn take_share(&mut self, share: Option<Share>) {
+        self.state.share = share;
     }
 
     /// Calls `f` with the parameters; its loops run on the threads of this executor.

@@ -9,7 +9,7 @@ use kd_runtime::{Refusal, Result};
 
 use super::layout::{self, Layout, NOWHERE};
 use super::program::{Origin, Program, Run, Step, constant};
-use super::{Mode, Parameter, Plan, Real, fallback};
+use super::{Mode, Parameter, Plan, Real, Share, fallback};
 use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::frame::Frame;
 use crate::ops::moments::Moments;
@@ -69,6 +69,8 @@ pub struct State<T: Real> {
     /// Of the backward pass: which roots' gradients are written, and the places for a step's gradients.
     written: Vec<bool>,
     targets: Vec<Vec<Gradient<T>>>,
+    /// Of the batch, where others have the rest of it.
+    pub share: Option<Share>,
 }
 
 impl<T: Real> Bindings<T> {
@@ -213,6 +215,7 @@ impl<T: Real> State<T> {
             program,
             parameters,
             layout,
+            share: None,
         }
     }
 
@@ -303,7 +306,8 @@ impl<T: Real> State<T> {
             let next = self.running.get(place + 1).map(|&next| &self.program.steps[next]);
             let is_norm = |next: &Step| matches!(next.run, Run::Norm { .. }) && next.inputs[0] == Some(step.output);
             self.scratch.moments.wanted = matches!(mode, Mode::Train { .. }) && next.is_some_and(is_norm);
-            let mut context = Context { mode, node: step.node, scratch: &mut self.scratch };
+            let share = self.share.as_ref();
+            let mut context = Context { mode, node: step.node, scratch: &mut self.scratch, share };
             let out = &mut y[..batch.lens[step.output]];
             if self.layout.in_place[i] {
                 kernel.forward_in_place(&inputs, out, &mut context);
@@ -423,7 +427,8 @@ impl<T: Real> State<T> {
         let len = batch.lens[step.output];
         let y = self.buffers[self.layout.value[step.output]].get(..len).unwrap_or(&[]);
         let mode = self.mode.unwrap_or(Mode::Eval);
-        let mut context = Context { mode, node: step.node, scratch: &mut self.scratch };
+        let share = self.share.as_ref();
+        let mut context = Context { mode, node: step.node, scratch: &mut self.scratch, share };
         if in_place {
             kernel.backward_in_place(&inputs, y, &mut d[..len], &mut targets, &mut context);
         } else {

@@ -16,6 +16,7 @@ pub static METHOD: Method = Method {
     cite: "Heo et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`scale · Σ_l weight_l · Σ ([t > 0]·max(margin - s, 0)² + [t ≤ 0]·max(margin + s, 0)²)` over the neurons of each pair \
         of taps, divided by the batch (`reduction`), with `s` the connected student's and `t` the teacher's value before the \
         activation; `weight_l = 2^-(L-1-l)`, the deepest of L pairs 1. A teacher's value of exactly 0 is off. The connector is a 1x1 \

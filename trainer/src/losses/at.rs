@@ -16,6 +16,7 @@ pub static METHOD: Method = Method {
     cite: "Zagoruyko, Komodakis 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "Of each pair of taps `mean (q(s) - q(t))²` over batch and places, with `q` the mean over channels of `|x|^power` at each \
         place, divided by its length over the places; summed over the pairs. The larger map is averaged to the smaller one. \
         No adapter, any channels. This is the authors' code.\n\n\

@@ -18,6 +18,7 @@ pub static METHOD: Method = Method {
     cite: "Wang et al. 2020",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`KL(R_t ‖ R_s)`, mean over batch, heads and positions, with `R = softmax(v·vᵀ / √d)` of each head's `d` channels: how \
         each position's values relate to all others'. MiniLM's last layer is `relation = \"attention_and_values\"` with the taps \
         `query, key, value` on each side, which adds the same of `softmax(q·kᵀ / √d)`. Heads must be equal, widths need not be; no \

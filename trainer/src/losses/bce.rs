@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Wightman et al. 2021",
     knowledge: Knowledge::Task,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`-Σ_k [q_k log σ(z_k) + (1 - q_k) log (1 - σ(z_k))]` in nats, with `σ` the logistic function and `q = (1 - \
         label_smoothing)·[k = label] + label_smoothing / classes`; mean over batch and classes, or sum over the classes and \
         mean over the batch (`reduction = \"batchmean\"`). Each logit then says of its class alone how likely it is, and the \
@@ -85,6 +86,11 @@ impl Loss for BinaryCrossEntropy {
         &self.student
     }
 
+    fn divisor(&self, batch: &Batch<'_>) -> f64 {
+        let labels = Labels { classes: batch.labels, mixed: batch.mixed };
+        (0..batch.size).filter(|&sample| labels.shares::<f32>(sample).is_some()).count() as f64
+    }
+
     fn value(
         &mut self,
         batch: &Batch<'_>,
@@ -95,8 +101,7 @@ impl Loss for BinaryCrossEntropy {
     ) -> Result<f32> {
         let classes = logits(&self.student[0], student[0], batch)?;
         let labels = Labels { classes: batch.labels, mixed: batch.mixed };
-        let labelled = (0..batch.size).filter(|&sample| labels.shares::<f32>(sample).is_some()).count();
-        let rows = labelled.max(1) as f32;
+        let rows = (self.divisor(batch) as f32).max(1.0);
         let factor = if self.is_mean { 1.0 / (rows * classes as f32) } else { 1.0 / rows };
         let mut total = 0.0;
         let each = student[0].chunks_exact(classes).zip(d_student[0].chunks_exact_mut(classes));

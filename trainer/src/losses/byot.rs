@@ -19,6 +19,7 @@ pub static METHOD: Method = Method {
     cite: "Zhang et al. 2019",
     knowledge: Knowledge::Own,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "sum over the exits of `(1 - alpha) · CE + alpha · temperature² · KL(p_deepest ‖ p_exit) + lambda · mean \
         (F_exit - F_deepest)²`. Nothing flows into the deepest logits and features: they learn from the task's loss \
         alone. An exit stands behind every stage but the last: bottleneck convolutions (1x1, strided to the last \

@@ -16,6 +16,7 @@ pub static METHOD: Method = Method {
     cite: "Peng et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
+    needs_whole_batch: true,
     formula: "`|K_student - K_teacher|² / batch²` (squared Frobenius norm) with the Gaussian kernel of the samples' \
         features divided by their lengths, as its Taylor series: `K = e^(-2 gamma) Σ_{p ≤ order} (2 gamma)^p / p! · \
         cos^p`.\n\n\

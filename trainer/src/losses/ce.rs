@@ -16,6 +16,7 @@ pub static METHOD: Method = Method {
     cite: "Szegedy et al. 2016",
     knowledge: Knowledge::Task,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`-Σ_k q_k log p_k` with `p = softmax(logits)` and `q = (1 - label_smoothing)·[k = label] + label_smoothing / \
         classes`, in nats. With `spread = \"others\"` the other classes alone share label_smoothing \
         (Teacher-free-KD): the same at `label_smoothing · classes / (classes - 1)`. It is also the task's loss, \
@@ -111,12 +112,7 @@ pub fn cross_entropy<T: Real>(
     reduction: Reduction,
     d_logits: &mut [T],
 ) -> T {
-    let samples = labels.classes.len();
-    let weight = |sample| {
-        let shares = labels.shares::<f64>(sample).into_iter().flatten();
-        shares.map(|(class, share)| share * targets.weight(class).to_f64()).sum::<f64>()
-    };
-    let labelled: f64 = (0..samples).map(weight).sum();
+    let labelled = labelled(labels, targets);
     let factor = match reduction {
         Reduction::Sum => 1.0,
         _ if labelled == 0.0 => 0.0,
@@ -159,6 +155,15 @@ pub fn cross_entropy<T: Real>(
     T::from_f64(total) * factor
 }
 
+/// The labelled samples, each counted as often as the weight of its class says.
+fn labelled<T: Real>(labels: Labels<'_>, targets: &Targets<T>) -> f64 {
+    let weight = |sample| {
+        let shares = labels.shares::<f64>(sample).into_iter().flatten();
+        shares.map(|(class, share)| share * targets.weight(class).to_f64()).sum::<f64>()
+    };
+    (0..labels.classes.len()).map(weight).sum()
+}
+
 /// The smoothing over all classes that is one over the others alone: `q = (1 - smoothing)` at the label and
 /// `smoothing / (classes - 1)` elsewhere.
 pub fn of_others<T: Real>(smoothing: T, classes: usize) -> T {
@@ -196,6 +201,10 @@ pub fn balanced(per_class: &[usize]) -> Vec<f32> {
 impl Loss for CrossEntropy {
     fn student_taps(&self) -> &[String] {
         &self.student
+    }
+
+    fn divisor(&self, batch: &Batch<'_>) -> f64 {
+        labelled(Labels { classes: batch.labels, mixed: batch.mixed }, &self.targets)
     }
 
     fn value(

@@ -17,6 +17,7 @@ pub static METHOD: Method = Method {
     cite: "Anil et al. 2018",
     knowledge: Knowledge::Response,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`ψ(mean of the others' predictions, own prediction)`, mean over the batch, temperature 1. ψ: `ce`, the \
         cross-entropy with the mean as soft label; `kl`, the same less the mean's entropy (same gradient); \
         `mse_probabilities`, the squared distance of the distributions; `mse_logits`, the mean squared difference of \

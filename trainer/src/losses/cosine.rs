@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Sanh et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`1 - s·t / (√(|s|² + 1e-16)·√(|t|² + 1e-16))`, mean over the batch and, of maps and tokens, over places; summed \
         over the pairs. Where the channels differ the student's go through a linear layer (a 1x1 convolution) with bias.\n\n\
         DistilBERT's is `tokens = true` on the last hidden states, its weight 1 beside 5 of `kd` at temperature 2. A row of \

@@ -18,6 +18,7 @@ pub static METHOD: Method = Method {
     cite: "Tian et al. 2020",
     knowledge: Knowledge::Relation,
     needs_labels: true,
+    needs_whole_batch: true,
     formula: "`-mean_b [ln(P / (P + c)) + Σ_{negatives} ln(c / (P + c))]` with `P = exp(<v, m> / temperature) / Z` and `c \
         = negatives / samples + 1e-7` (without 1e-7 above the line), once with v the student's embedding and m the \
         teacher's memory, once the other way round. v is a trained linear embedding of length 1; m the memory's row \

@@ -16,6 +16,7 @@ pub static METHOD: Method = Method {
     cite: "Yun et al. 2020",
     knowledge: Knowledge::Own,
     needs_labels: true,
+    needs_whole_batch: true,
     formula: "`temperature² · KL(p_partner ‖ p)` with `p = softmax(logits / temperature)`, mean over the batch: the \
         partner is the next sample of the same class in the batch, going round, and nothing flows through its \
         prediction. The authors' sampler draws a partner for each sample; here a sample without one in the batch \

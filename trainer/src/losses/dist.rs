@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Huang et al. 2022",
     knowledge: Knowledge::Response,
     needs_labels: false,
+    needs_whole_batch: true,
     formula: "`temperature² · (beta · (1 - mean_b ρ(p_student[b, :], p_teacher[b, :])) + gamma · (1 - mean_k \
         ρ(p_student[:, k], p_teacher[:, k])))`: ρ is Pearson's correlation with 1e-8 added to the product of the \
         norms, `p = softmax(logits / temperature)`. A class that the whole batch gives one probability has \

@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Zhao et al. 2022",
     knowledge: Knowledge::Response,
     needs_labels: true,
+    needs_whole_batch: false,
     formula: "`temperature² · (alpha · KL(b_teacher ‖ b_student) + beta · KL(r_teacher ‖ r_student))`: b is the \
         probability of the true class beside that of all others, r the distribution over the others alone, both at \
         the temperature. With two classes the second part is 0. As published: beta 8 on most pairs, 2 for resnet56 \

@@ -16,6 +16,7 @@ pub static METHOD: Method = Method {
     cite: "Romero et al. 2015",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`mean (r(s) - t)²` over all elements, with `r` a trained regressor: a 1x1 convolution, a batch norm and a ReLU \
         (RepDistiller's; `regressor = \"conv_norm\"` for taps before an activation, `\"conv\"` as RKD's code). The paper has half \
         the squared norm of each sample (`reduction = \"half_batch\"`). Other distances than `(r(s) - t)²` with `x = r(s) - t`: \

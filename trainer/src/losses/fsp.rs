@@ -17,6 +17,7 @@ pub static METHOD: Method = Method {
     cite: "Yim et al. 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "Of each tap and the next `mean (G_s - G_t)²` over batch and both sets of channels, `G = Σ_places a_c · b_d / places`: \
         the features of one stage times those of the next, the larger map averaged to the smaller one. Summed over the \
         neighbors. The paper has the sum over channels instead (`form = \"paper\"`).\n\n\

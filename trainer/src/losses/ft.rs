@@ -19,6 +19,7 @@ pub static METHOD: Method = Method {
     cite: "Kim et al. 2018",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`mean |q(s) - q(f(t))|^power` over batch and places, with `q` the mean over channels of the squares at each place, \
         divided by its length. `f` is the paraphraser: it makes `rate` times the teacher's channels of them, and is trained to \
         give them back, `mean (g(f(t)) - t)²`, in the first `paraphrase` share of the training, in which the student gets nothing \

@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Hinton et al. 2015",
     knowledge: Knowledge::Response,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`temperature² · KL(p_teacher ‖ p_student)` with `p = softmax(logits / temperature)`, in nats. Gradient by \
         the student's logits: `temperature · (p_student - p_teacher) / batch`. With several teachers, `p_teacher` is \
         the weighted mean of their probabilities at that temperature, or the softmax of the weighted mean of their \

@@ -18,6 +18,7 @@ pub static METHOD: Method = Method {
     cite: "Jin et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: false,
+    needs_whole_batch: true,
     formula: "`Σ_τ τ² · KL(p_teacher ‖ p_student) + |P_t P_tᵀ - P_s P_sᵀ|² / batch + |P_tᵀ P_t - P_sᵀ P_s|² / classes` \
         over `temperature` and `others`, with `P = softmax(logits / τ)` as a matrix `[batch, classes]` and squared \
         Frobenius norms.\n\n\

@@ -104,6 +104,10 @@ pub trait Loss {
     fn average(&self) -> Average {
         Average::default()
     }
+    /// What the value is divided by, of this batch: by it the values of shares of a batch become that of the whole.
+    fn divisor(&self, batch: &Batch<'_>) -> f64 {
+        batch.size as f64
+    }
     /// Parameters of the student's network that stay what they are: copied from the teacher.
     fn frozen(&self) -> &[String] {
         &[]
@@ -132,6 +136,9 @@ pub struct Method {
     pub knowledge: Knowledge,
     /// Whether it cannot do with samples whose class is not known.
     pub needs_labels: bool,
+    /// Whether it compares samples of a batch with each other, or remembers them: several processes that share a batch
+    /// cannot each do their part.
+    pub needs_whole_batch: bool,
     /// Its equation and what it means, with where official code differs: lines of Markdown for `docs/methods.md`.
     pub formula: &'static str,
     /// Paper, equation.

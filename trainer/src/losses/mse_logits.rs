@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Ba, Caruana 2014",
     knowledge: Knowledge::Response,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`mean (z_student - z_teacher)²` over batch and classes; `reduction = \"batchmean\"` sums over the classes, \
         `\"half_batchmean\"` halves that (Ba and Caruana's). With `center` each row's mean is subtracted first: \
         `half_batchmean` of that, divided by the classes, is what `kd` tends to at high temperatures. Several \

@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Yang et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: true,
+    needs_whole_batch: false,
     formula: "`-p_teacher[y] · ln p_student[y] - gamma · temperature² · Σ_{k ≠ y} r_teacher[k] · ln r_student[k]`: p at \
         temperature 1, r the distribution over the classes other than the label y, at the temperature. With two \
         classes the second part is 0. CE beside it.",

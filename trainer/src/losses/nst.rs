@@ -18,6 +18,7 @@ pub static METHOD: Method = Method {
     cite: "Huang, Wang 2017",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`k(t, t) + k(s, s) - 2·k(s, t)` with `k(a, b)` the mean over batch and both sets of channels of `(a_c · b_d)²`, each \
         channel divided by its length over the places: the maximum mean discrepancy under a polynomial kernel. No adapter, any \
         channels; the larger map is averaged to the smaller one; summed over the pairs.\n\n\

@@ -17,6 +17,7 @@ pub static METHOD: Method = Method {
     cite: "Hao et al. 2023",
     knowledge: Knowledge::Response,
     needs_labels: true,
+    needs_whole_batch: false,
     formula: "sum over the student's logits and those of a projector behind each stage of `-mean_b Σ_k ((p_teacher + \
         y)^exponent - y) · ln p_student`, with y 1 at the label, else 0, and `p = softmax(logits / temperature)` of \
         both. An exponent above 1 leans on the true class. A projector is a 3x3 convolution, batch norm and ReLU, \

@@ -19,6 +19,7 @@ pub static METHOD: Method = Method {
     cite: "Heo et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`scale · Σ_l weight_l / batch · Σ (s - m(t))²` over the elements where `s > m(t)` or `m(t) > 0`, with `m(t) = max(t, \
         margin)` and `s` the student's tap behind a 1x1 convolution and a batch norm. A channel's margin is the mean of the \
         negative part of the normal distribution that its batch norm makes, `E[x | x < 0]` of `N(bias, scale²)`, or `-3·|scale|` \

@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Passalis, Tefas 2018",
     knowledge: Knowledge::Relation,
     needs_labels: false,
+    needs_whole_batch: true,
     formula: "mean over `batch²` of `P_teacher · ln((P_teacher + ε) / (P_student + ε))`, ε = 1e-7: `P[i, j]` is `(cos + 1) \
         / 2` of two samples' features, divided by its row's sum, the diagonal included; lengths have ε added.\n\n\
         Nothing flows through the length of a row of zeros (the copies in RepDistiller and mdistiller give NaN \

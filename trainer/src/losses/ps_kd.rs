@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Kim et al. 2021",
     knowledge: Knowledge::Own,
     needs_labels: true,
+    needs_whole_batch: true,
     formula: "`-Σ_k ((1 - a) · [k = label] + a · p_before[k]) · ln p[k]`: p_before is the distribution that the network \
         gave the sample when it was last trained on, and a grows from 0 to `alpha` with the progress of the training \
         (in the paper by epochs: `a = 0.8 · t / T`). A sample that was not seen yet has its label alone. This is the \

@@ -18,6 +18,7 @@ pub static METHOD: Method = Method {
     cite: "Chen et al. 2021",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "Of each pair `(mse(s, t) + ½·mse₄ + ¼·mse₂ + ⅛·mse₁) / (1 + ½ + ¼ + ⅛)`, with `mseₙ` after averaging both to n places \
         along each axis; sizes that the maps do not exceed are left out, in the divisor too. Summed over the pairs.\n\n\
         `s` is made from the deepest stage up: a 1x1 convolution with batch norm to as many channels as the student's deepest \

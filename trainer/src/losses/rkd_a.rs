@@ -16,6 +16,7 @@ pub static METHOD: Method = Method {
     cite: "Park et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
+    needs_whole_batch: true,
     formula: "mean over all `batch³` triples of `huber(cos_student[i, j, k] - cos_teacher[i, j, k])`: `cos = <e_ij, e_kj>` \
         with `e_ij = (x_i - x_j) / |x_i - x_j|` is the cosine of the angle at sample j; Huber's delta is 1. A batch \
         of 2 has no angle.\n\n\

@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Park et al. 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
+    needs_whole_batch: true,
     formula: "mean over all `batch²` pairs of `huber(d_student[i, j] / μ_student - d_teacher[i, j] / μ_teacher)`: d is the \
         Euclidean distance of two samples' features, μ the mean distance of this batch, Huber's delta is 1. The \
         student's μ is part of the gradient: a student times 7 has the same loss.\n\n\

@@ -16,6 +16,7 @@ pub static METHOD: Method = Method {
     cite: "Chen et al. 2022",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`mean (P(s) - t)²` over all elements, with the projector `P`: 1x1, 3x3 and 1x1 convolutions (of vectors: linear \
         layers), each with batch norm and ReLU, the inner ones with the teacher's channels divided by `factor`. The student then answers \
         with a copy of the teacher's layers behind that tap, which is never trained; its own classifier is gone. Projector and \

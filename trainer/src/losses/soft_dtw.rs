@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Cuturi, Blondel 2017",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`dtw(s, t) - ½·(dtw(s, s) + dtw(t, t))`, mean over the batch, divided by the sum of both lengths (`normalize`): the \
         divergence, at least 0 and 0 for equal series; `divergence = false` leaves out its second half. `dtw` is the soft minimum \
         `-gamma·ln Σ e^(-cost / gamma)` over all monotonic alignments of the sum of squared distances between aligned features.\n\n\

@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Tung, Mori 2019",
     knowledge: Knowledge::Relation,
     needs_labels: false,
+    needs_whole_batch: true,
     formula: "`|G_student - G_teacher|² / batch²` (squared Frobenius norm): `G = F Fᵀ` of the samples' features, \
         flattened, with each row divided by its Euclidean length. Published of the last map. \
         torchdistill passes p = 1 by position and has rows of L1 length 1, up to 0.34 off.",

@@ -19,6 +19,7 @@ pub static METHOD: Method = Method {
     cite: "Yang et al. 2021",
     knowledge: Knowledge::Response,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`feature · mean (h_student - h_teacher)² + answer · mean (W h_student - W h_teacher)²`: h are pooled \
         features, the student's behind a connector (1x1 convolution or linear layer to the teacher's width, batch \
         norm, ReLU; then the mean over places); W is the teacher's last linear layer, frozen. As published: 1 and 1 \

@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Zagoruyko, Komodakis 2017",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`mean (q(s) - q(t))²` over batch and time, with `q` the mean over channels of the squares at each time, divided by its \
         length over time; summed over the pairs. The longer series is averaged to the shorter one's length (adaptive windows). No \
         adapter, any channels. `form = \"paper\"` as of `at`. Images are first averaged over their rows.",

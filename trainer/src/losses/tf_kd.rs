@@ -16,6 +16,7 @@ pub static METHOD: Method = Method {
     cite: "Yuan et al. 2020",
     knowledge: Knowledge::Own,
     needs_labels: true,
+    needs_whole_batch: false,
     formula: "`KL(q ‖ softmax(z_student))` with `q = softmax(u / temperature)`, u `correct` at the label and the rest of 1 \
         spread evenly over the other classes. The student's logits are not divided. The mean is over batch · \
         classes, as the authors' `KLDivLoss()` has it: their `alpha` and `multiplier` are `task_weight = 1 - alpha`, \

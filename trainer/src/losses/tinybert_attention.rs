@@ -14,6 +14,7 @@ pub static METHOD: Method = Method {
     cite: "Jiao et al. 2020",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`mean (s - t)²` over all elements of scores `[heads, L, L]` before the softmax, elements of `floor` or below (those \
         that a mask put there) taken as 0 on both sides; summed over the pairs. No adapter: heads and lengths must be equal; \
         where they are not, `attention_relation` compares what each position attends to.",

@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Jiao et al. 2020",
     knowledge: Knowledge::Sequence,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`mean (W·s + b - t)²` over all elements, summed over the pairs; the linear layer (of what is no tokens a 1x1 \
         convolution) is left out where the widths are equal. The larger map or longer series is averaged to the smaller one.\n\n\
         TinyBERT shares one linear layer among all pairs; here each has its own, since stages of other networks have other \

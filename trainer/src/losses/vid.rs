@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Ahn et al. 2019",
     knowledge: Knowledge::Feature,
     needs_labels: false,
+    needs_whole_batch: false,
     formula: "`mean ½·((m(s) - t)² / v + ln v)` over all elements, with `v = softplus(log_scale) + 1e-5` of each of the teacher's \
         channels and `m` three 1x1 convolutions without bias, ReLU between them; summed over the pairs. `log_scale` is trained \
         beside the student from `v = variance`; it lies in checkpoints and is never exported. It may become negative: a term that \

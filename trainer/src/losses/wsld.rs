@@ -15,6 +15,7 @@ pub static METHOD: Method = Method {
     cite: "Zhou et al. 2021",
     knowledge: Knowledge::Response,
     needs_labels: true,
+    needs_whole_batch: false,
     formula: "`temperature² · mean_b w_b · H(p_teacher, p_student)` at the temperature, with `w = 1 - exp(-CE_student / \
         (CE_teacher + 1e-7))` of the cross-entropies with the label at temperature 1. Nothing flows through w. CE beside it.",
     source: "Zhou et al. 2021 (arXiv 2102.00650) eq. 11",

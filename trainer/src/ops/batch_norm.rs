@@ -35,6 +35,8 @@ struct BatchNorm<T> {
     inverse: Vec<T>,
     /// Unbiased variance of the batch.
     unbiased: Vec<T>,
+    /// Values of a channel in the whole batch, where this process has a share of it.
+    count: f64,
     /// Numbers of channels, repeated over a block.
     repeated: [Vec<T>; 5],
 }
@@ -67,6 +69,7 @@ pub fn fused<T: Real>(op: &ops::batch_norm::BatchNormalization, site: &Site<'_>,
         mean: vec![T::ZERO; channels],
         inverse: vec![T::ZERO; channels],
         unbiased: vec![T::ZERO; channels],
+        count: 0.0,
         repeated: std::array::from_fn(|_| vec![T::ZERO; block]),
     }))
 }
@@ -135,9 +138,13 @@ impl<T: Real> BatchNorm<T> {
             });
             moments.there = false;
         }
-        let n = (self.batch * self.x.h * self.x.w) as f64;
-        for c in 0..self.x.c {
-            let [mean, squares] = moments.total(self.x.c, c);
+        self.count = (self.batch * self.x.h * self.x.w) as f64;
+        let mut totals: Vec<[f64; 2]> = (0..self.x.c).map(|c| moments.total(self.x.c, c)).collect();
+        if let Some(share) = context.share {
+            self.count = share.moments(self.count, &mut totals);
+        }
+        let n = self.count;
+        for (c, [mean, squares]) in totals.into_iter().enumerate() {
             self.mean[c] = T::from_f64(mean);
             self.inverse[c] = T::ONE / (T::from_f64(squares / n) + self.epsilon).sqrt();
             // As torch: a batch of one element has no unbiased variance; the biased one (0) stands in.
@@ -294,7 +301,7 @@ impl<T: Real> BatchNorm<T> {
         repeat(&mut self.repeated[1], &factors);
         repeat(&mut self.repeated[2], &shifts);
         let [means, factors, shifts, ..] = &self.repeated;
-        let sums = if self.masks_by_output() {
+        let mut sums = if self.masks_by_output() {
             self.sums(input, [d_y, y], context, |[x, d, y], [s, p]| {
                 for ((((s, p), (&x, &d)), &mean), &y) in s.iter_mut().zip(p).zip(x.iter().zip(d)).zip(means).zip(y) {
                     let d = if y > T::ZERO { d } else { T::ZERO };
@@ -327,6 +334,10 @@ impl<T: Real> BatchNorm<T> {
                 }
             }
         }
+        // Gradients of scale and bias are summed with those of all parameters.
+        if let Some(share) = context.share.filter(|_| self.trained) {
+            share.sums(&mut sums);
+        }
         sums
     }
 
@@ -339,7 +350,7 @@ impl<T: Real> BatchNorm<T> {
 
     /// Repeats over blocks what `d_x = factor d + slope (x - mean) + shift` needs beside mean and factor.
     fn prepare(&mut self, scale: &[T], sums: &[[f64; 2]]) {
-        let n = (self.batch * self.x.h * self.x.w) as f64;
+        let n = self.count;
         let (mut slopes, mut offsets) = (Vec::with_capacity(sums.len()), Vec::with_capacity(sums.len()));
         for ((&scale, &inverse), sums) in scale.iter().zip(&self.inverse).zip(sums) {
             let factor = scale * inverse;

@@ -10,6 +10,7 @@ use crate::exec::{Mode, Real};
 
 struct Dropout {
     ratio: f32,
+    batch: usize,
 }
 
 /// The kernel of a Dropout node; its ratio is a constant, and 0.5 if left out.
@@ -18,7 +19,7 @@ pub fn build<T: Real>(_op: &ops::dropout::Dropout, site: &Site<'_>) -> Built<T> 
     if !(0.0..1.0).contains(&ratio) {
         return Err(OpError::new("a dropout ratio of 0 to below 1", ratio));
     }
-    Ok(Box::new(Dropout { ratio }))
+    Ok(Box::new(Dropout { ratio, batch: site.output.first().copied().unwrap_or(1) }))
 }
 
 /// `y = y / (1 - ratio)` where element i of the stream is kept, else 0. The gradient is the same map.
@@ -32,12 +33,18 @@ pub fn apply<T: Real>(y: &mut [T], ratio: f32, kept: impl Fn(usize) -> bool + Sy
 }
 
 impl Dropout {
+    /// The number of the first element of a batch of so many: where this process has a share of a batch, that in the whole.
+    fn first<T>(&self, elements: usize, context: &Context<'_, T>) -> usize {
+        context.share.map_or(0, |share| share.first * (elements / self.batch.max(1)))
+    }
+
     fn run<T: Real>(&self, y: &mut [T], context: &Context<'_, T>) {
         if let Mode::Train { seed } = context.mode
             && self.ratio > 0.0
         {
             let stream = Stream::new(seed, context.node as u64);
-            apply(y, self.ratio, |i| stream.uniform(i) >= self.ratio);
+            let first = self.first(y.len(), context);
+            apply(y, self.ratio, |i| stream.uniform(first + i) >= self.ratio);
         }
     }
 }
@@ -65,8 +72,9 @@ impl<T: Real> Kernel<T> for Dropout {
             Mode::Train { seed } if self.ratio > 0.0 => {
                 let stream = Stream::new(seed, context.node as u64);
                 let factor = T::ONE / (T::ONE - T::from_f32(self.ratio));
+                let first = self.first(d.len(), context);
                 for (i, (d, &d_y)) in d.iter_mut().zip(d_y).enumerate() {
-                    if stream.uniform(i) >= self.ratio {
+                    if stream.uniform(first + i) >= self.ratio {
                         *d += d_y * factor;
                     }
                 }

@@ -44,7 +44,7 @@ use std::sync::Mutex;
 use kd_runtime::graph::Tensor;
 use kd_runtime::ops::OpError;
 
-use crate::exec::{Mode, Parameter, Real};
+use crate::exec::{Mode, Parameter, Real, Share};
 use kernels::buffer::Buffer;
 use kernels::frame::Frame;
 
@@ -176,6 +176,8 @@ pub struct Context<'a, T> {
     pub node: usize,
     /// Scratch memory.
     pub scratch: &'a mut Scratch<T>,
+    /// Where others have the rest of the batch: what is made of all samples is made with them.
+    pub share: Option<&'a Share>,
 }
 
 /// Where a value lies.

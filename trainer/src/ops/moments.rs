@@ -104,18 +104,27 @@ impl Moments {
     /// Of a channel the mean and the sum of squares of the differences from it; pieces are added in order (Chan, Golub,
     /// LeVeque 1979, eq. 2.1).
     pub fn total(&self, channels: usize, c: usize) -> [f64; 2] {
-        let (mut n, mut mean, mut squares) = (0.0, 0.0, 0.0);
-        for piece in self.pieces.chunks_exact(1 + 3 * channels) {
+        let pieces = self.pieces.chunks_exact(1 + 3 * channels).map(|piece| {
             let [count, first, sum, square] =
                 [piece[0], piece[1 + c], piece[1 + channels + c], piece[1 + 2 * channels + c]];
-            let off = first + sum / count - mean;
-            let total = n + count;
-            mean += off * (count / total);
-            squares += (square - sum * sum / count).max(0.0) + off * off * (n * count / total);
-            n = total;
-        }
-        [mean, squares]
+            [count, first + sum / count, (square - sum * sum / count).max(0.0)]
+        });
+        together(pieces)
     }
+}
+
+/// Mean and sum of squares of the differences from it, of pieces that each say how many values they have and the same two
+/// numbers of their own; added in order.
+pub fn together(pieces: impl Iterator<Item = [f64; 3]>) -> [f64; 2] {
+    let (mut n, mut mean, mut squares) = (0.0, 0.0, 0.0);
+    for [count, own_mean, own_squares] in pieces {
+        let off = own_mean - mean;
+        let total = n + count;
+        mean += off * (count / total);
+        squares += own_squares + off * off * (n * count / total);
+        n = total;
+    }
+    [mean, squares]
 }
 
 #[cfg(test)]

@@ -92,6 +92,21 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what several processes that have parts of each batch cannot do.
+pub fn check_parts(recipe: &Recipe, processes: usize) -> Result<()> {
+    let many = format!("since {processes} processes (WORLD_SIZE) have parts of each batch");
+    if let Scheme::Codistill(_) = recipe.distill.scheme {
+        let action = "unset WORLD_SIZE: replicas in processes are --replica and --exchange";
+        return Err(Refusal::new("distill.scheme", format!("`offline`, {many}"), "`codistill`", action));
+    }
+    let whole = |term: &Term| methods::find(term.method.name).is_some_and(|method| method.needs_whole_batch);
+    let Some(i) = recipe.distill.terms.iter().position(whole) else { return Ok(()) };
+    let expected = format!("a method that sees each sample by itself, {many}");
+    let found = format!("`{}`", recipe.distill.terms[i].method.name);
+    let action = "choose another method, or unset WORLD_SIZE";
+    Err(Refusal::new(format!("distill.terms.{i}"), expected, found, action))
+}
+
 /// Refuses what replicas that teach each other cannot do.
 fn check_codistill(recipe: &Recipe, listens: bool, locate: &dyn Fn(&str) -> String) -> Result<()> {
     if !recipe.teachers.is_empty() {

@@ -13,6 +13,7 @@ mod tree;
 mod values;
 mod write;
 
+pub use cross::check_parts;
 pub(crate) use values::suggest;
 
 use std::path::PathBuf;

@@ -107,6 +107,17 @@ pub fn write(
     stepper: &Stepper,
     progress: &Progress,
 ) -> Result<()> {
+    files::write_atomic(path, &encode(path, fingerprint, parameters, stepper, progress)?)
+}
+
+/// What [`write`] writes; `path` is what a refusal calls it.
+pub fn encode(
+    path: &Path,
+    fingerprint: &str,
+    parameters: &[Parameter<f32>],
+    stepper: &Stepper,
+    progress: &Progress,
+) -> Result<Vec<u8>> {
     let arrays = arrays(parameters, stepper, &progress.selected);
     let mut state = State {
         schema: SCHEMA.into(),
@@ -118,8 +129,7 @@ pub fn write(
     };
     state.sha256 = sha256(path, arrays.iter().map(|(name, floats)| (name.as_str(), floats.data())), &mut state)?;
     let bytes = serialize(arrays, Some(HashMap::from([("state".to_string(), text(path, &state)?)])));
-    let bytes = bytes.map_err(|error| refuse(path, "tensors that can be written", error))?;
-    files::write_atomic(path, &bytes)
+    bytes.map_err(|error| refuse(path, "tensors that can be written", error))
 }
 
 fn refuse(path: &Path, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Refusal {
@@ -134,10 +144,20 @@ pub fn read(
     parameters: &mut [Parameter<f32>],
     stepper: &mut Stepper,
 ) -> Result<Progress> {
-    let bytes = files::read(path)?;
+    decode(path, &files::read(path)?, fingerprint, parameters, stepper)
+}
+
+/// The same of a checkpoint's bytes; `path` is what a refusal calls them.
+pub fn decode(
+    path: &Path,
+    bytes: &[u8],
+    fingerprint: &str,
+    parameters: &mut [Parameter<f32>],
+    stepper: &mut Stepper,
+) -> Result<Progress> {
     let whole = "a whole checkpoint";
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| refuse(path, whole, error))?;
-    let (_, metadata) = SafeTensors::read_metadata(&bytes).map_err(|error| refuse(path, whole, error))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|error| refuse(path, whole, error))?;
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| refuse(path, whole, error))?;
     let stored = metadata.metadata().as_ref().and_then(|metadata| metadata.get("state"));
     let stored = stored.ok_or_else(|| refuse(path, whole, "no state"))?;
     let mut state: State = serde_json::from_str(stored).map_err(|error| refuse(path, whole, error))?;

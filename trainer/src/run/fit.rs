@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use kd_runtime::data::Description;
 use kd_runtime::error::Exit;
@@ -13,12 +14,14 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Progress};
 use super::monitor::Monitor;
+use super::ranks;
 use super::replicas::{self, Replica};
 use super::signals::Stop;
 use crate::data::augment::{self, Augment};
 use crate::data::feed::{self, Feed};
 use crate::data::{self, Counts, Prepared};
 use crate::exec::random::mix;
+use crate::group::Group;
 use crate::optim::schedule::SCHEDULES;
 use crate::optim::stepper::Stepper;
 use crate::recipe::{Data, Distill, Train};
@@ -48,6 +51,8 @@ pub struct Job<'a> {
     pub loaders: usize,
     /// Its part where it is one of several that teach each other.
     pub replica: Option<Replica<'a>>,
+    /// Who trains it with this process; none: it is alone.
+    pub group: Option<&'a Arc<Group>>,
     /// Folder of what its teachers said (made if needed).
     pub caches: &'a Path,
     /// Folder of its checkpoints (made if missing): `state.safetensors`
@@ -124,10 +129,11 @@ pub struct Fitted {
 /// A last batch of one sample is left out if there are others: a batch norm cannot learn from it. A loss or parameter
 /// that is not finite ends it with exit 1; the checkpoint before it stays.
 pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitted> {
+    let own = ranks::part(job);
     let mut learner = Learner::new(
         job.graph,
         &job.data.contract,
-        job.train,
+        &own,
         job.distill,
         job.threads,
         &Counts::of(&job.data.train, job.data.description.classes.len()),
@@ -138,23 +144,28 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
     let augment = augment::build(&job.data_section.augment, shape, *raw_max)?;
     let path = job.checkpoints.join("state.safetensors");
     let before = job.checkpoints.join("state.before.safetensors");
-    let mut read = |path: &Path, learner: &mut Learner| {
-        checkpoint::read(path, job.fingerprint, learner.executor.parameters_mut(), &mut stepper)
+    let read = |path: &Path, learner: &mut Learner, stepper: &mut Stepper| {
+        checkpoint::read(path, job.fingerprint, learner.executor.parameters_mut(), stepper)
     };
     let mut progress = Progress::default();
     let exists = |path: &Path| path.symlink_metadata().is_ok();
-    if exists(&path) {
-        progress = read(&path, &mut learner)?;
+    if !job.leads() {
+        // What rank 0 has comes from it.
+    } else if exists(&path) {
+        progress = read(&path, &mut learner, &mut stepper)?;
     } else if exists(&before) {
-        progress = read(&before, &mut learner)?;
+        progress = read(&before, &mut learner, &mut stepper)?;
     } else {
         fs::create_dir_all(job.checkpoints).map_err(|error| refuse_write(job.checkpoints, &error))?;
+    }
+    if let Some(group) = job.group {
+        ranks::begin_alike(group, job, &path, &mut learner, &mut stepper, &mut progress)?;
     }
     if let Some(replica) = &job.replica {
         let least = replica.agree(progress.history.len())?;
         if least < progress.history.len() {
             // A kill came between the checkpoints of two replicas.
-            progress = read(&before, &mut learner)?;
+            progress = read(&before, &mut learner, &mut stepper)?;
         }
         if least != progress.history.len() {
             let expected = format!("a checkpoint of {least} epochs, as another replica has");
@@ -178,8 +189,11 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
             augment: &augment,
             augment_text: &augment_text.join("; "),
             seed: job.seed,
+            makes: job.leads(),
         };
-        learner.keep_answers(job.caches, &feed, job.train.batch, &mut |text| monitor.note(text))?;
+        ranks::first_rank_first(job.group, || {
+            learner.keep_answers(job.caches, &feed, own.batch, &mut |text| monitor.note(text))
+        })?;
     }
     let mut run = Run { job, learner: &mut learner, stepper: &mut stepper, augment: &augment, stop, hears: false };
     while !progress.finished {
@@ -187,11 +201,16 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         run.swap_average();
         run.judge(&mut progress, epoch)?;
         run.swap_average();
+        if let Some(group) = job.group {
+            ranks::agree(group, job.name, run.learner.executor.parameters())?;
+        }
         if job.replica.as_ref().is_some_and(Replica::goes_on_together) && exists(&path) {
             // Kept until all replicas have written theirs of this epoch.
             fs::rename(&path, &before).map_err(|error| refuse_write(&before, &error))?;
         }
-        checkpoint::write(&path, job.fingerprint, run.learner.executor.parameters(), run.stepper, &progress)?;
+        if job.leads() {
+            checkpoint::write(&path, job.fingerprint, run.learner.executor.parameters(), run.stepper, &progress)?;
+        }
         if let Some(epoch) = progress.history.last() {
             monitor.epoch(job.name, epoch);
         }
@@ -219,6 +238,11 @@ impl Job<'_> {
     /// Epochs of the stage `init`.
     fn init_epochs(&self) -> usize {
         self.distill.map_or(0, |(distill, _)| distill.init_epochs)
+    }
+
+    /// Whether this process writes what is kept: it is alone, or the first of its group.
+    pub fn leads(&self) -> bool {
+        self.group.is_none_or(|group| group.leads())
     }
 
     /// Epochs of both stages.
@@ -261,6 +285,7 @@ impl Run<'_> {
     fn epoch(&mut self, done: usize, monitor: &mut dyn Monitor) -> Result<Epoch> {
         let (samples, seed, augment) = (&self.job.data.train, self.job.seed, self.augment);
         let batches = self.batches(done);
+        let own = self.job.group.map(|group| ranks::parts(group, &batches));
         let view = self.learner.begin_epoch(done);
         let is_replica = self.job.replica.is_some();
         let load = |places: &[usize], batch: &mut data::RawBatch| {
@@ -272,13 +297,20 @@ impl Run<'_> {
             }
             Ok(())
         };
-        feed::with(self.job.loaders, &batches, &load, |feed| self.steps(done, batches.len(), feed, monitor))
+        let sizes: Vec<usize> = batches.iter().map(Vec::len).collect();
+        let loaded = own.as_ref().unwrap_or(&batches);
+        feed::with(self.job.loaders, loaded, &load, |feed| self.steps(done, &sizes, feed, monitor))
     }
 
-    /// The steps of epoch number `done`, which has so many batches.
-    fn steps(&mut self, done: usize, batches: usize, feed: &mut Feed<'_>, monitor: &mut dyn Monitor) -> Result<Epoch> {
+    /// The steps of epoch number `done`, which has batches of so many samples.
+    fn steps(&mut self, done: usize, sizes: &[usize], feed: &mut Feed<'_>, monitor: &mut dyn Monitor) -> Result<Epoch> {
+        let batches = sizes.len();
         let train = self.job.train;
         let failed = |refusal: Refusal| {
+            if self.job.group.is_some() && refusal.exit != Exit::Refused {
+                // Of another rank, or a signal while it was waited for.
+                return refusal;
+            }
             refusal.within(format!("{}: epoch {}", self.job.name, done + 1)).with_exit(Exit::VerdictFailed)
         };
         let steps_per_epoch = batches.div_ceil(train.accumulate);
@@ -289,10 +321,9 @@ impl Run<'_> {
         let (mut loss, mut lr_factor, mut gradients) = (0.0, 0.0, Vec::new());
         let mut terms = vec![0.0; self.learner.term_names.len()];
         let mut ages = Vec::new();
-        for i in 0..batches {
+        for (i, &size) in sizes.iter().enumerate() {
             let (steps, in_stage) = (steps_per_epoch * epochs, before * steps_per_epoch + i / train.accumulate);
             let batch = feed.take().map_err(failed)?;
-            let size = batch.labels.len();
             let at = At { init, step: in_stage, steps, steps_per_epoch };
             let seed = mix(mix(self.job.seed) ^ (done * batches + i) as u64);
             if let Some(replica) = &self.job.replica {
@@ -305,6 +336,7 @@ impl Run<'_> {
                 let burns_in = step < replica.scheme.burn_in_steps.unwrap_or(steps_per_epoch);
                 self.learner.listens = self.hears && !burns_in;
             }
+            self.learner.share = self.job.group.map(|group| ranks::share(group, size));
             let values = self.learner.step(&batch, seed, at).map_err(failed)?;
             feed.recycle(batch);
             if i == 0 {
@@ -385,15 +417,20 @@ impl Run<'_> {
         let (job, validation) = (self.job, &self.job.data.validation);
         let mut better = true;
         if !validation.is_empty() {
-            let graph = self.learner.network()?;
-            let pace = Pace { batch: job.train.batch, threads: job.threads };
-            let answers = teacher::evaluate(&graph, &job.data.contract, validation, pace)?;
-            let accuracy = answers.right as f64 / validation.len() as f64;
-            (epoch.validation_accuracy, epoch.validation_loss) = (Some(accuracy), Some(answers.loss));
+            let mut judged = [0.0; 2];
+            if job.leads() {
+                let graph = self.learner.network()?;
+                let pace = Pace { batch: job.train.batch, threads: job.threads };
+                let answers = teacher::evaluate(&graph, &job.data.contract, validation, pace)?;
+                judged = [answers.right as f64 / validation.len() as f64, answers.loss];
+            }
+            job.group.map_or(Ok(()), |group| group.told(&mut judged))?;
+            let [accuracy, loss] = judged;
+            (epoch.validation_accuracy, epoch.validation_loss) = (Some(accuracy), Some(loss));
             let best = progress.history.get(progress.selected_epoch.wrapping_sub(1));
             better = best.is_none_or(|best| {
                 let (a, l) = (best.validation_accuracy.unwrap_or(0.0), best.validation_loss.unwrap_or(f64::INFINITY));
-                accuracy > a || (accuracy == a && answers.loss < l)
+                accuracy > a || (accuracy == a && loss < l)
             });
         }
         if better {

@@ -10,6 +10,7 @@ pub mod folder;
 mod insight;
 pub mod monitor;
 pub mod plot;
+mod ranks;
 pub mod replicas;
 pub mod report;
 pub mod results;

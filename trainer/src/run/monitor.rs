@@ -57,6 +57,16 @@ pub fn metrics_line(name: &str, epoch: &Epoch) -> String {
 /// Plain lines come at most so often (but for a network's first and last epoch).
 const BETWEEN_LINES: Duration = Duration::from_secs(2);
 
+/// Says and writes nothing: of a rank that another one speaks for.
+pub struct Silent;
+
+impl Monitor for Silent {
+    fn begin(&mut self, _name: &str, _epoch: usize, _epochs: usize, _samples: usize) {}
+    fn step(&mut self, _samples: usize, _terms: &[(&str, f64)], _accuracy: f64) {}
+    fn epoch(&mut self, _name: &str, _epoch: &Epoch) {}
+    fn note(&mut self, _text: &str) {}
+}
+
 /// Shows progress on standard error, appends to `metrics.jsonl` and writes the event files of TensorBoard beside it.
 pub struct Terminal {
     metrics: PathBuf,

@@ -4,6 +4,7 @@
 //! again, every network that is finished is read back from its checkpoints, and the rest goes on.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use kd_runtime::contract::Contract;
 use kd_runtime::graph::Graph;
@@ -19,10 +20,11 @@ use super::replicas::{self, Replica};
 use super::report::{self, Curve};
 use super::results::{Results, Teacher};
 use super::signals::Stop;
-use super::{arms, saved, teachers};
+use super::{arms, ranks, saved, teachers};
 use crate::data::{self, Prepared, Samples};
+use crate::group::Group;
 use crate::recipe::precheck::precheck;
-use crate::recipe::{Recipe, Train};
+use crate::recipe::{Recipe, TeacherSource, Train};
 use crate::schemes::exchange::Place;
 use crate::teacher::{self, Answers, Network, Pace};
 use crate::zoo::{self, Site};
@@ -37,6 +39,8 @@ pub struct Order<'a> {
     pub existing: Existing,
     /// Where the other replicas are met, where this process trains one of several.
     pub place: Option<Place>,
+    /// Who trains with this process; none: it is alone.
+    pub group: Option<Arc<Group>>,
     /// For the evidence.
     pub command_line: Vec<String>,
 }
@@ -48,40 +52,65 @@ pub(super) struct Session<'a> {
     pub data: Prepared,
     pub site: Site,
     pub place: Option<&'a Place>,
+    group: Option<&'a Arc<Group>>,
     pub curves: Vec<Curve>,
     stop: &'a Stop,
     monitor: &'a mut dyn Monitor,
 }
 
-/// Does what a recipe says. Continues a run that was stopped; gives the results of one that is finished.
-pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Results> {
-    let recipe = order.recipe;
-    let folder = Folder::claim(order.output, order.existing)?;
+/// Does what a recipe says. Continues a run that was stopped; gives the results of one that is finished. Of a group rank 0
+/// alone writes and has results.
+pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Option<Results>> {
+    let (recipe, group) = (order.recipe, order.group.as_ref());
+    let leads = group.is_none_or(|group| group.leads());
+    let folder = if leads { Folder::claim(order.output, order.existing)? } else { Folder::of_another(order.output) };
     if folder.state() != State::New {
         saved::check_same_recipe(folder.path(), &recipe.to_toml())?;
     }
-    if folder.state() == State::Finished {
+    let mut finished = [f64::from(u8::from(folder.state() == State::Finished))];
+    group.map_or(Ok(()), |group| group.told(&mut finished))?;
+    if finished != [0.0] {
         monitor.note(&format!("{} is finished: nothing is left to train", folder.path().display()));
-        return saved::read_results(folder.path());
+        return leads.then(|| saved::read_results(folder.path())).transpose();
     }
     let device = Device::read();
     let data = data::prepare(recipe)?;
+    group.map_or(Ok(()), |group| ranks::same_data(group, &data))?;
     let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
     let place = order.place.as_ref();
-    let mut session = Session { recipe, folder, data, site, place, curves: Vec::new(), stop, monitor };
+    let mut session = Session { recipe, folder, data, site, place, group, curves: Vec::new(), stop, monitor };
     let given = teachers::given(&session)?;
     let opened: Vec<&Network> = given.iter().flatten().map(|(network, _)| network).collect();
-    precheck(recipe, &session.site, Some(&session.data), &opened)?;
+    let own = group.map(|group| of_one_rank(recipe, group.of()));
+    precheck(own.as_ref().unwrap_or(recipe), &session.site, Some(&session.data), &opened)?;
     session.folder.begin(&recipe.to_toml())?;
-    let starts = evidence::add_start(&session.folder, order.command_line.clone())?;
+    let processes = group.map(|group| group.of());
+    let starts = match leads {
+        true => evidence::add_start(&session.folder, order.command_line.clone(), processes)?,
+        false => Vec::new(),
+    };
     let (networks, judged) = teachers::all(&mut session, given)?;
     let (networks, judged) = teachers::assist(&mut session, networks, judged)?;
     let before: Vec<String> = networks.iter().map(sha256_in_memory).collect();
     let results = arms::all(&mut session, &networks, judged)?;
     let teachers = identities(&networks, &results.teachers, before)?;
+    if !leads {
+        return Ok(None);
+    }
     let evidence = Evidence::new(recipe, &session.data, teachers, starts, device);
     session.finish(&results, evidence)?;
-    Ok(results)
+    Ok(Some(results))
+}
+
+/// The recipe as far as it says what one of so many processes needs: batches of its size.
+fn of_one_rank(recipe: &Recipe, of: usize) -> Recipe {
+    let mut own = recipe.clone();
+    let taught = own.teachers.iter_mut().filter_map(|teacher| match &mut teacher.source {
+        TeacherSource::Arch { train, .. } => Some(&mut **train),
+        _ => None,
+    });
+    [&mut own.train].into_iter().chain(taught).for_each(|train| train.batch = train.batch.div_ceil(of));
+    own
 }
 
 impl Session<'_> {
@@ -115,8 +144,8 @@ impl Session<'_> {
 
     /// What several networks that are trained at once share, and who is told of it.
     pub fn share(&mut self) -> (Jobs<'_>, &mut dyn Monitor) {
-        let Session { recipe, folder, data, stop, monitor, .. } = self;
-        (Jobs { recipe, folder: folder.path(), data, stop }, &mut **monitor)
+        let Session { recipe, folder, data, group, stop, monitor, .. } = self;
+        (Jobs { recipe, folder: folder.path(), data, group: *group, stop }, &mut **monitor)
     }
 
     /// What a network that is made for this data answers.
@@ -177,6 +206,7 @@ pub(super) struct Jobs<'a> {
     pub recipe: &'a Recipe,
     folder: &'a Path,
     data: &'a Prepared,
+    group: Option<&'a Arc<Group>>,
     stop: &'a Stop,
 }
 
@@ -224,6 +254,7 @@ impl Jobs<'_> {
             threads: self.recipe.run.threads,
             loaders: self.recipe.run.loaders,
             replica,
+            group: self.group,
             caches: &caches,
             checkpoints: &checkpoints,
             fingerprint: &files::sha256(parts.join(" ").as_bytes()),

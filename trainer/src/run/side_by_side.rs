@@ -59,8 +59,11 @@ pub fn parts(html: &mut String, results: &Results) {
                 let _ = writeln!(
                     html,
                     "<p>Seed {}: the student is replica {}. Two replicas answer {churn:.2} % of the samples differently; their \
-                     probabilities differ by {distance:.4} on average.</p>",
-                    run.seed, replicas.chosen
+                     probabilities differ by {distance:.4} on average. Training all takes {} times what the student alone \
+                     costs at as many steps.</p>",
+                    run.seed,
+                    replicas.chosen,
+                    number(replicas.compute)
                 );
             }
         }
@@ -80,7 +83,8 @@ fn of_replicas(runs: &[(&SeedRun, &Replicas)]) -> Vec<Part> {
         let scores = runs.iter().filter_map(|(_, replicas)| replicas.each.get(i).copied()).collect();
         let ece = runs.iter().filter_map(|(_, replicas)| replicas.ece.get(i).copied()).collect();
         let size = runs.iter().find_map(|(_, replicas)| replicas.sizes.get(i).copied());
-        Part { ece, size, ..Part::new(format!("replica {}", i + 1), scores) }
+        let arch = runs.iter().find_map(|(_, replicas)| replicas.archs.get(i)).map_or("", String::as_str);
+        Part { ece, size, ..Part::new(format!("replica {}, {arch}", i + 1), scores) }
     };
     let together = runs.iter().map(|(_, replicas)| replicas.ensemble).collect();
     (0..most).map(part).chain([Part::new("all together", together)]).collect()
@@ -194,7 +198,7 @@ mod tests {
 
     fn run(exits: Option<Exits>, replicas: Option<Replicas>) -> SeedRun {
         let score = Score::new(95, 100);
-        SeedRun { seed: 7, epochs: 3, selected_epoch: 2, last: score, selected: score, replicas, exits }
+        SeedRun { seed: 7, epochs: 3, steps: 9, selected_epoch: 2, last: score, selected: score, replicas, exits }
     }
 
     fn results(runs: Vec<SeedRun>) -> Results {
@@ -261,7 +265,9 @@ mod tests {
     fn replicas_are_rows_and_bars() {
         let replicas = Replicas {
             each: vec![Score::new(90, 100), Score::new(92, 100)],
+            archs: vec!["cnn".into(), "resnet8".into()],
             chosen: 2,
+            compute: 3.5,
             ensemble: Score::new(93, 100),
             churn: 0.0411,
             distance: 0.0123,
@@ -271,7 +277,8 @@ mod tests {
         let mut html = String::new();
         parts(&mut html, &results(vec![run(None, Some(replicas))]));
         for part in [
-            "<td>replica 2</td><td>92.00 % (",
+            "<td>replica 2, resnet8</td><td>92.00 % (",
+            "3.5 times what the student alone costs",
             "<td>6.00 %</td><td>2,000</td><td>70,000</td>",
             "<td>all together</td><td>93.00 % (",
             "the student is replica 2",

@@ -222,6 +222,7 @@ impl Setup {
             threads: self.threads,
             loaders: self.loaders,
             replica: None,
+            group: None,
             caches: folder,
             checkpoints: folder,
             fingerprint: self.fingerprint,

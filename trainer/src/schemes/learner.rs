@@ -13,7 +13,7 @@ use super::meeting::Snapshot;
 use super::teachers::{Feed, Taught, Teachers};
 use super::terms::{Extended, Passes, Term, extend, only};
 use crate::data::{Counts, RawBatch, UNLABELLED, scale};
-use crate::exec::{Executor, Mode, Parameter, Plan};
+use crate::exec::{Executor, Mode, Parameter, Plan, Share};
 use crate::losses::ce::{Targets, balanced};
 use crate::losses::pair::cut;
 use crate::losses::{Batch, Tap};
@@ -37,6 +37,9 @@ pub struct Learner {
     /// Where the optimizer wants it apart: for each parameter the gradient of the task's loss at the last step (empty where
     /// it has none); the executor's is then that of the other terms. Else empty.
     pub task_gradients: Vec<Vec<f32>>,
+    /// This process's share of the next batch, where several have one together: losses, gradients and batch statistics are
+    /// then those of the whole.
+    pub share: Option<Share>,
     passes: Passes,
     /// For each parameter whether it is the student's, and no adapter's or loss's.
     is_student: Vec<bool>,
@@ -47,6 +50,8 @@ pub struct Learner {
     taps: Vec<(ValueId, Vec<f32>)>,
     output: ValueId,
     x: Vec<f32>,
+    /// Gradients that are summed with those of other processes.
+    summed: Vec<f32>,
 }
 
 /// A term with the values that it reads.
@@ -58,6 +63,8 @@ struct Wired {
     teacher: Vec<Taught>,
     /// Its factor at the last step, where it took part.
     weight: Option<f64>,
+    /// What of the whole batch's value that of this process is a part of counts here; 1 of a process that is alone.
+    part: f32,
     /// Places of its own arrays among the executor's parameters.
     own: Range<usize>,
 }
@@ -126,7 +133,7 @@ impl Learner {
             let first = executor.adopt(term.loss.own());
             let own = first..executor.parameters().len();
             let d_student = vec![Vec::new(); student.len()];
-            wired.push(Wired { term, d_student, student, teacher, weight: None, own });
+            wired.push(Wired { term, d_student, student, teacher, weight: None, part: 1.0, own });
         }
         let output = executor.tap(&contract.output.name)?;
         let is_student = executor.parameters().iter().map(|p| student.contains(&*p.name)).collect();
@@ -138,6 +145,7 @@ impl Learner {
             exits,
             listens: true,
             task_gradients,
+            share: None,
             passes,
             is_student,
             contract,
@@ -146,6 +154,7 @@ impl Learner {
             taps,
             output,
             x,
+            summed: Vec::new(),
         })
     }
 
@@ -203,6 +212,7 @@ impl Learner {
             }
         }
         scale(contract, &batch.values, x);
+        executor.take_share(self.share.clone());
         executor.forward_to(&read, x, n, Mode::Train { seed })?;
         teachers.answer(batch, &taught)?;
         let progress = at.step as f64 / at.steps.max(1) as f64;
@@ -225,6 +235,9 @@ impl Learner {
         values.labelled = batch.labels.iter().filter(|label| **label != UNLABELLED).count();
         let rows = executor.value(*output).chunks_exact((executor.value(*output).len() / n.max(1)).max(1));
         values.right = rows.zip(&batch.labels).filter(|(row, label)| largest(row) == **label).count();
+        if let Some(share) = self.share.clone() {
+            self.make_whole(&share, &seen, &mut values)?;
+        }
         let all = 0..self.terms.len();
         let takes_part = |terms: &[Wired]| terms.iter().any(|wired| wired.weight.is_some());
         if self.passes.split && takes_part(&self.terms[TASK]) && takes_part(&self.terms[TASK.end..]) {
@@ -238,24 +251,76 @@ impl Learner {
         Ok(values)
     }
 
+    /// From the values of a share to those of the whole batch; what the terms' own arrays have of gradients, too. A value is
+    /// a mean: it counts by what it was divided by (or a sum).
+    fn make_whole(&mut self, share: &Share, seen: &Batch<'_>, values: &mut StepValues) -> Result<()> {
+        let divisor = |wired: &Wired| match share.samples {
+            0 => 0.0,
+            _ if wired.term.sums => 1.0,
+            _ => wired.term.loss.divisor(seen),
+        };
+        let divisors: Vec<f64> = self.terms.iter().map(divisor).collect();
+        let mut mine = divisors.clone();
+        mine.extend(values.terms.iter().zip(&divisors).map(|(value, divisor)| value * divisor));
+        let answers = [values.labelled as f64, values.right as f64];
+        mine.extend(if share.samples == 0 { [0.0; 2] } else { answers });
+        let all = share.group.gather(&mine)?;
+        let sum = |i: usize| all.chunks_exact(mine.len()).map(|rank| rank[i]).sum::<f64>();
+        let terms = self.terms.len();
+        values.loss = 0.0;
+        for (i, wired) in self.terms.iter_mut().enumerate() {
+            let whole = if wired.term.sums { 1.0 } else { sum(i) };
+            let over = |value: f64| if whole > 0.0 { value / whole } else { 0.0 };
+            (wired.part, values.terms[i]) = (over(divisors[i]) as f32, over(sum(terms + i)));
+            values.loss += wired.weight.unwrap_or(0.0) * values.terms[i];
+            let own = self.executor.parameters_mut()[wired.own.clone()].iter_mut();
+            own.flat_map(|own| &mut own.gradient).for_each(|d| *d *= wired.part);
+        }
+        (values.labelled, values.right) = (sum(2 * terms) as usize, sum(2 * terms + 1) as usize);
+        self.sum_gradients(self.executor.network_parameters()..self.executor.parameters().len())
+    }
+
+    /// From the gradients that a share has of some parameters to those of the whole batch.
+    fn sum_gradients(&mut self, of: Range<usize>) -> Result<()> {
+        let Self { executor, share, summed, .. } = self;
+        let Some(share) = share else { return Ok(()) };
+        let mut trained: Vec<&mut Vec<f32>> =
+            executor.parameters_mut()[of].iter_mut().filter(|p| p.role.is_trained()).map(|p| &mut p.gradient).collect();
+        summed.clear();
+        trained.iter().for_each(|gradient| summed.extend_from_slice(gradient));
+        if summed.is_empty() {
+            return share.group.check();
+        }
+        share.group.sum(summed)?;
+        let mut from = 0;
+        for gradient in &mut trained {
+            let len = gradient.len();
+            gradient.copy_from_slice(&summed[from..from + len]);
+            from += len;
+        }
+        Ok(())
+    }
+
     /// From the gradients of some terms, weighted, to those of the parameters; `again`: not the first time for a step.
     fn backward(&mut self, terms: Range<usize>, again: bool) -> Result<()> {
         let Self { executor, taps, .. } = self;
         let mut is_read = vec![false; taps.len()];
         for wired in &self.terms[terms] {
             let Some(weight) = wired.weight else { continue };
+            let factor = weight as f32 * wired.part;
             for (&place, d_term) in wired.student.iter().zip(&wired.d_student) {
                 let (tap, sum) = &mut taps[place];
                 if !std::mem::replace(&mut is_read[place], true) {
                     sum.clear();
                     sum.resize(executor.value(*tap).len(), 0.0);
                 }
-                sum.iter_mut().zip(d_term).for_each(|(sum, d)| *sum += weight as f32 * d);
+                sum.iter_mut().zip(d_term).for_each(|(sum, d)| *sum += factor * d);
             }
         }
         let read = taps.iter().zip(is_read).filter(|(_, is_read)| *is_read);
         let d_taps: Vec<(ValueId, &[f32])> = read.map(|((tap, d), _)| (*tap, &d[..])).collect();
-        if again { executor.backward_again(&d_taps) } else { executor.backward(&d_taps) }
+        if again { executor.backward_again(&d_taps) } else { executor.backward(&d_taps) }?;
+        self.sum_gradients(0..self.executor.network_parameters())
     }
 
     /// Sets the gradients of the last backward pass aside.

@@ -259,6 +259,8 @@ pub struct Feed<'a> {
     pub augment_text: &'a str,
     /// Of the augmentations.
     pub seed: u64,
+    /// Whether answers that are not kept yet are asked for; else they are refused: another process should have kept them.
+    pub makes: bool,
 }
 
 impl Member {
@@ -346,6 +348,10 @@ impl Member {
                 self.name
             ));
             return Ok(());
+        }
+        if !feed.makes && !path.exists() {
+            let action = "give all ranks one --output that they all see, or leave `cache` out";
+            return Err(Refusal::new(path.display(), "the answers that rank 0 has kept", "no such file", action));
         }
         let what = format!("{} samples, {views} views, {} KiB", key.samples, key.bytes() >> 10);
         let mut raw = RawBatch::default();
@@ -444,7 +450,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("kd-asked-{}", std::process::id()));
         let values = data::Values::F32(batch().values);
         let samples = Samples { values, labels: vec![0; 5], elements: 40 };
-        let feed = Feed { samples: &samples, augment: &[], augment_text: "", seed: 1 };
+        let feed = Feed { samples: &samples, augment: &[], augment_text: "", seed: 1, makes: true };
         teachers.members[0].cache = CacheWish { wanted: true, ..CacheWish::OFF };
         teachers.keep(&folder, &feed, 5, &mut |_| {}).unwrap();
         for (read, expected) in

@@ -21,6 +21,8 @@ pub struct Term {
     pub loss: Box<dyn Loss>,
     /// Of its soft targets; 1 for a method that has none.
     pub temperature: f64,
+    /// Whether its value is a sum over the samples, and no mean.
+    pub sums: bool,
     weight: f64,
     schedule: Option<Choice>,
     stage: Stage,
@@ -52,7 +54,7 @@ pub fn extend(
     if task_weight > 0.0 {
         let loss = ce::task(&contract.output.name, targets);
         let (name, schedule, stage) = ("ce".into(), None, Stage::Main);
-        terms.push(Term { name, loss, temperature: 1.0, weight: task_weight, schedule, stage });
+        terms.push(Term { name, loss, temperature: 1.0, sums: false, weight: task_weight, schedule, stage });
     }
     let mut pair = Pair::new(student, contract, teacher, samples, seed);
     pair.teacher_learns = distill.is_some_and(|distill| matches!(distill.scheme, Scheme::Codistill(_)));
@@ -115,6 +117,7 @@ impl Term {
             name: method.name.into(),
             loss: (method.build)(options, pair)?,
             temperature: temperature.unwrap_or(1.0),
+            sums: options.0.contains_key("reduction") && options.text("reduction") == "sum",
             weight: term.weight,
             schedule: term.schedule.clone(),
             stage: term.stage,

@@ -5,6 +5,7 @@ use kd_runtime::data::Description;
 use kd_runtime::graph::Graph;
 use kd_runtime::ops::softmax::Softmax;
 
+mod parts;
 mod stages;
 
 use std::path::Path;
@@ -422,7 +423,7 @@ fn epochs(kept: bool, augment: &[Box<dyn Augment>], views: usize, folder: &Path)
     let teachers = [teacher("mlp", 2, 0.25), teacher("cnn", 3, 0.75)].map(|t| Network { cache: wish, ..t });
     let distill = distill(1.0, vec![term("kd", 1.0, &[temperature(3.0)]), term("kd", 0.5, &[temperature(1.0)])]);
     let mut learner = learner(&network("mlp", 1), &distill, &teachers).unwrap();
-    let feed = Feed { samples: &samples, augment, augment_text: "jitter", seed: 5 };
+    let feed = Feed { samples: &samples, augment, augment_text: "jitter", seed: 5, makes: true };
     let mut notes = Vec::new();
     if kept {
         learner.keep_answers(folder, &feed, 4, &mut |note| notes.push(note.to_string())).unwrap();

@@ -91,6 +91,12 @@ fn isa() -> Isa {
     *FOUND.get_or_init(|| asked().unwrap_or(Isa::Scalar))
 }
 
+/// The instruction set of this process by its name.
+pub fn chosen() -> &'static str {
+    let isa = isa();
+    sets().into_iter().find(|(_, known)| *known == isa).map_or("scalar", |(name, _)| name)
+}
+
 macro_rules! row {
     ($const:ident, $name:literal, $isa:ident, $T:ty, $V:ty, [$($feature:literal)?],
      cost $cost:literal, $P:literal/$HALF:literal x $Q:literal, $R1:literal $R2:literal $R3:literal $R4:literal) => {
