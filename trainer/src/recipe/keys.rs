@@ -465,7 +465,7 @@ impl Key {
             (LeftOut::Required, _) => "required".into(),
             (LeftOut::Words(words), _) => words.into(),
             (LeftOut::Entry(name), Form::Entry(table)) => format!("`{{ {} = \"{name}\" }}`", table.key),
-            (_, Form::Setting(kind)) => format!("`{}`", kind.default()),
+            (_, Form::Setting(kind)) => format!("`{}`", kind.left_out()),
             _ => "`[]`".into(),
         }
     }
