@@ -12,7 +12,7 @@ use kd_runtime::{Refusal, Result};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Progress};
-use super::monitor::Monitor;
+use super::monitor::{Monitor, lopsided};
 use super::replicas::Replica;
 use super::signals::Stop;
 use crate::data::augment::{self, Augment};
@@ -297,6 +297,9 @@ impl Run<'_> {
                 }
                 if self.job.distill.is_some_and(|(distill, _)| distill.diagnose) {
                     gradients = self.learner.gradient_norms().map_err(failed)?;
+                    for line in lopsided(&gradients).iter().filter(|_| in_stage == 0) {
+                        monitor.note(&format!("{}: epoch {}: {line}", self.job.name, done + 1));
+                    }
                 }
             }
             let Learner { executor, task_gradients, .. } = &mut *self.learner;

@@ -71,7 +71,8 @@ pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<
     let mut session = Session { recipe, folder, data, site, place, curves: Vec::new(), stop, monitor };
     let given = teachers::given(&session)?;
     let opened: Vec<&Network> = given.iter().flatten().map(|(network, _)| network).collect();
-    precheck(recipe, &session.site, Some(&session.data), &opened)?;
+    let forecast = precheck(recipe, &session.site, Some(&session.data), &opened)?;
+    forecast.notes.iter().for_each(|note| session.note(note));
     session.folder.begin(&recipe.to_toml())?;
     let starts = evidence::add_start(&session.folder, order.command_line.clone())?;
     let (networks, judged) = teachers::all(&mut session, given)?;
