@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use kd_runtime::{Refusal, Result};
+
 /// The most elements of any list in a recipe.
 pub const MOST_ELEMENTS: usize = 256;
 
@@ -67,6 +69,13 @@ pub enum Kind {
     },
     /// A list of texts; none when left out.
     Texts,
+    /// What has no value of its own when left out: what another option decides, or what means nothing without it.
+    Optional {
+        /// What it may be; its default does not count.
+        kind: &'static Kind,
+        /// What holds when it is left out.
+        left_out: &'static str,
+    },
 }
 
 /// An interval of numbers.
@@ -126,15 +135,24 @@ pub enum Setting {
 }
 
 impl Kind {
-    /// The value when the option is left out.
-    pub fn default(&self) -> Setting {
-        match *self {
+    /// The value when the option is left out, if it then has one.
+    pub fn default(&self) -> Option<Setting> {
+        Some(match *self {
             Self::Number { default, .. } => Setting::Number(default),
             Self::Count { default, .. } => Setting::Count(default),
             Self::Counts { default, .. } => Setting::Counts(default.to_vec()),
             Self::Flag { default } => Setting::Flag(default),
             Self::Choice { default, .. } | Self::Text { default } => Setting::Text(default.to_string()),
             Self::Texts => Setting::Texts(Vec::new()),
+            Self::Optional { .. } => return None,
+        })
+    }
+
+    /// What holds when the option is left out: the value as a recipe writes it, or words.
+    pub fn left_out(&self) -> String {
+        match *self {
+            Self::Optional { left_out, .. } => left_out.into(),
+            _ => self.default().map_or_else(String::new, |default| default.to_string()),
         }
     }
 
@@ -151,6 +169,7 @@ impl Kind {
             Self::Choice { known, .. } => format!("one of {}", known.join(", ")),
             Self::Text { .. } => "a text".into(),
             Self::Texts => "a list of texts".into(),
+            Self::Optional { kind, .. } => kind.words(),
         }
     }
 }
@@ -201,7 +220,28 @@ pub struct Options(pub BTreeMap<&'static str, Setting>);
 impl Options {
     /// Every option as it is when left out.
     pub fn defaults(specs: &[Spec]) -> Self {
-        Self(specs.iter().map(|spec| (spec.name, spec.kind.default())).collect())
+        Self(specs.iter().filter_map(|spec| Some((spec.name, spec.kind.default()?))).collect())
+    }
+
+    /// Whether an option has a value: one of [`Kind::Optional`] has one only if it is set.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// What a getter reads of an option, if it has a value: `options.optional("delta", Options::number)`.
+    pub fn optional<'o, T>(&'o self, name: &str, get: fn(&'o Self, &str) -> T) -> Option<T> {
+        self.has(name).then(|| get(self, name))
+    }
+
+    /// Refuses the first of these options that is set: it means nothing with `found`; it goes with `expected`.
+    pub fn refuse_set(&self, names: &[&str], expected: &str, found: &str) -> Result<()> {
+        match names.iter().find(|name| self.has(name)) {
+            None => Ok(()),
+            Some(name) => {
+                let action = format!("set that, or leave `{name}` out");
+                Err(Refusal::new(format!("option `{name}`"), format!("{expected} with it"), found, action))
+            }
+        }
     }
 
     /// The same with one option set; for tests and callers that need no recipe.

@@ -92,7 +92,8 @@ fn run() -> Result<bool> {
 
 /// A ResNet-8 that learns from a ResNet-20 by `kd`, and by a method if one is given.
 fn learner(method: Option<&str>, threads: usize) -> Result<Learner> {
-    let more = method.map_or(String::new(), |name| format!(", {{ method = \"{name}\", weight = 1.0 }}"));
+    let more =
+        method.map_or(String::new(), |name| format!(", {{ method = \"{name}\", weight = 1.0, stage = \"main\" }}"));
     let text = format!(
         "[data]\nformat = \"digits\"\n[teacher]\narch = \"resnet20\"\n[student]\narch = \"resnet8\"\n\
          [train]\nbatch = {BATCH}\n[distill]\nterms = [{{ method = \"kd\" }}{more}]\n"

@@ -167,6 +167,9 @@ fn write_lines(out: &mut String, checked: &Checked) -> std::fmt::Result {
     if let Some(peak) = checked.forecast.peak_bytes {
         writeln!(out, "# memory    {} MiB at the peak, with the data", number(peak as f64 / (1 << 20) as f64))?;
     }
+    for note in &checked.forecast.notes {
+        writeln!(out, "# note      {}", kd_runtime::error::Shown(note))?;
+    }
     for line in &checked.forecast.budget {
         let measured = number(line.measured.unwrap_or(f64::NAN));
         writeln!(out, "# budget    {}: at least {measured}, limit {}: can be met", line.name, number(line.limit))?;

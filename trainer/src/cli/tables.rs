@@ -35,7 +35,7 @@ pub struct Row {
     pub about: String,
     /// What it may be.
     pub values: String,
-    /// The value when it is left out, as a recipe writes it.
+    /// What holds when it is left out: the value as a recipe writes it, or words.
     pub default: String,
 }
 
@@ -55,7 +55,7 @@ pub fn rows(options: &[Spec]) -> Vec<Row> {
         name: spec.name,
         about: spec.about.into(),
         values: spec.kind.words(),
-        default: spec.kind.default().to_string(),
+        default: spec.kind.left_out(),
     };
     options.iter().map(row).collect()
 }

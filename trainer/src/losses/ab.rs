@@ -8,6 +8,7 @@ use super::maps::sum_pairs;
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
+use crate::recipe::stages::{STAGE2, WORDS};
 
 /// The row of `ab`.
 pub static METHOD: Method = Method {
@@ -21,9 +22,10 @@ pub static METHOD: Method = Method {
         of taps, divided by the batch (`reduction`), with `s` the connected student's and `t` the teacher's value before the \
         activation; `weight_l = 2^-(L-1-l)`, the deepest of L pairs 1. A teacher's value of exactly 0 is off. The connector is a 1x1 \
         convolution without bias and a batch norm, first weights He-normal by fan-out; it is dropped with the stage.\n\n\
-        The method initializes: `stage = \"init\"` with `init_epochs` above 0, then another term. The authors' second stage is \
-        `{ method = \"kd\", temperature = 3.0, tau2 = false }` with `task_weight = 0.0` (CIFAR-10); RepDistiller's is nothing \
-        but the labels; `stage = \"both\"` or `\"main\"` keeps the term beside them. Authors' scale: 3/1000 for CIFAR, 1/1000 for \
+        The method initializes: it alone is trained in `init_epochs` (left out, an eighth of `[train] epochs`), before `[train]`, \
+        whose loss is then the task's and `kd`. `stage2 = \"kd_only\"` is the authors' second stage (CIFAR-10), `\"ce\"` \
+        RepDistiller's, `\"joint\"` keeps the term beside the task's loss instead. Other terms of the recipe count in `[train]`; \
+        a `stage` of the term says it all by hand. Authors' scale: 3/1000 for CIFAR, 1/1000 for \
         MIT scenes; a sum over neurons grows with the maps, so for series `reduction = \"mean\"` and a weight of 1 to 10.\n\n\
         Official code differs: the authors' teacher is in train mode in the first stage, so that its running statistics drift; \
         here it never is. Their `criterion_alternative_L2` is this function. RepDistiller's connectors are 3x3 or 4x4 with bias; \
@@ -60,6 +62,15 @@ pub static OPTIONS: &[Spec] = &[
         kind: Kind::Choice { default: "halved", known: &["halved", "flat"] },
     },
     CONNECTOR,
+    Spec {
+        name: STAGE2,
+        about: "what follows, where the term has no `stage`: the task and `kd` (`ce_kd`), `kd` alone at temperature 3 without \
+                temperature² and `task_weight = 0` (`kd_only`), the task alone (`ce`), or no stage of its own (`joint`)",
+        kind: Kind::Optional {
+            kind: &Kind::Choice { default: "ce_kd", known: WORDS },
+            left_out: "ce_kd; ce beside other terms; joint in a codistillation",
+        },
+    },
 ];
 
 /// `factor · Σ ([t > 0]·max(margin - s, 0)² + [t ≤ 0]·max(margin + s, 0)²)` over all neurons.

@@ -124,11 +124,9 @@ pub fn attention_distance<T: Real>(
 
 /// The method `at`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let taps = pair.taps(options.text("student"), options.text("teacher"))?;
+    let (student, teacher) = (options.text("student"), options.text("teacher"));
+    let taps = pair.taps_that(student, teacher, |s, t| places(s, t, false))?;
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
-    for ((s, t), joint) in taps.iter().zip(&joints) {
-        places(s, t, joint)?;
-    }
     let (power, paper) = (options.count("power"), options.text("form") == "paper");
     Ok(PairLoss::boxed(&taps, joints, move |compared, s, t, d| {
         let channels = [compared.student.channels, compared.teacher.channels];
@@ -137,11 +135,11 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
 }
 
 /// Refuses a pair that has a single place in common, whose attention says nothing.
-pub fn places(student: &Tap, teacher: &Tap, joint: &Joint) -> Result<()> {
-    if joint.maps().0.places() > 1 {
+pub fn places(student: &Tap, teacher: &Tap, tokens: bool) -> Result<()> {
+    if Joint::common(student, teacher, tokens)?.maps().0.places() > 1 {
         return Ok(());
     }
     let at = format!("taps `{}` and `{}`", student.name, teacher.name);
     let found = format!("{:?} and {:?}", student.shape, teacher.shape);
-    Err(Refusal::new(at, "at least 2 places in common", found, "name maps, or choose another method"))
+    Err(Refusal::new(at, "at least 2 places in common", found, "name larger maps of both, or choose another method"))
 }

@@ -125,7 +125,8 @@ struct Relations {
 /// The method `attention_relation`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (tokens, longest, heads) = (options.flag("tokens"), options.count("longest"), options.count("heads"));
-    let taps = pair.taps(options.text("student"), options.text("teacher"))?;
+    let (student, teacher) = (options.text("student"), options.text("teacher"));
+    let taps = pair.taps_that(student, teacher, |s, t| places(s, t, tokens))?;
     let related = if options.text("relation") == "values" {
         (0..taps.len()).map(|i| [i, i]).collect()
     } else if taps.len() == 3 {
@@ -138,7 +139,6 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     for (s, t) in &taps {
         let is_series = s.shape.len() == 2 && t.shape.len() == 2;
         let joint = if is_series { Joint::series(s, t, tokens, longest, true)? } else { Joint::common(s, t, tokens)? };
-        places(s, t, &joint)?;
         let (ours, theirs) = joint.maps();
         let at = format!("taps `{}` and `{}`", s.name, t.name);
         if !ours.channels.is_multiple_of(heads) || !theirs.channels.is_multiple_of(heads) {

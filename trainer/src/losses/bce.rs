@@ -73,7 +73,7 @@ struct BinaryCrossEntropy {
 /// The method `bce`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     Ok(Box::new(BinaryCrossEntropy {
-        student: [pair.student(options.text("student"))?.name],
+        student: [pair.student_answer(options.text("student"))?.name],
         smoothing: options.number("label_smoothing") as f32,
         is_mean: options.text("reduction") == "mean",
         is_whole: options.text("share") == "whole",

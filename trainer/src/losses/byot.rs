@@ -22,16 +22,16 @@ pub static METHOD: Method = Method {
     needs_whole_batch: false,
     formula: "sum over the exits of `(1 - alpha) · CE + alpha · temperature² · KL(p_deepest ‖ p_exit) + lambda · mean \
         (F_exit - F_deepest)²`. Nothing flows into the deepest logits and features: they learn from the task's loss \
-        alone. An exit stands behind every stage but the last: bottleneck convolutions (1x1, strided to the last \
+        alone (but see `seed_literal`). An exit stands behind every stage but the last: bottleneck convolutions (1x1, strided to the last \
         stage's size, 1x1; batch norm and ReLU each) to the width of the deepest features, the mean over places, a \
         linear layer; of a vector a linear layer with ReLU, and one to the classes. F are the features before an \
         exit's last layer. Each exit can be kept as a student of its own.\n\n\
-        `form` says what else differs: `paper` sums the squares over the features (mean over the batch; temperature \
-        1 there). `seed_literal` is `paper` with `(1 - alpha)` at the deepest CE too: set `task_weight = 1 - alpha`. \
-        `journal` (the authors' later code: 3, `tau2 = false`) has the soft cross-entropy and the length, not \
-        squared, of the whole batch's difference, for all exits but the last. `masked` (third-party code: alpha \
-        0.1, lambda 1e-6, `task_weight = 0.9`) has the soft cross-entropy and the sum of squares where either \
-        feature is above 0.",
+        `form` says what else differs, and what the other options are when left out. `paper`: the squares are summed over \
+        the features (mean over the batch), temperature 1. `seed_literal`: the same sum over all classifiers, the deepest \
+        included: its `(1 - alpha) · CE` is part of the term, which is the whole loss; `task_weight` above 0 is refused. \
+        `journal` (the authors' later code): no temperature², the soft cross-entropy and the length, not squared, of the \
+        whole batch's difference, for all exits but the last. `masked` (third-party code, `task_weight = 0.9`): alpha 0.1, \
+        lambda 1e-6, the soft cross-entropy and the sum of squares where either feature is above 0.",
     source: "Zhang et al. 2019 (arXiv 1905.08094) eq. 4-8",
     weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },
     recipe: "terms = [{ method = \"byot\" }]\n",
@@ -51,32 +51,44 @@ pub static OPTIONS: &[Spec] = &[
     Spec {
         name: "alpha",
         about: "share of the deepest answer, beside the label",
-        kind: Kind::Number { default: 0.3, range: Range::Share },
+        kind: Kind::Optional {
+            kind: &Kind::Number { default: 0.3, range: Range::Share },
+            left_out: "0.3; masked: 0.1",
+        },
     },
     Spec {
         name: "temperature",
         about: "what both logits are divided by",
-        kind: Kind::Number { default: 3.0, range: Range::Positive },
+        kind: Kind::Optional {
+            kind: &Kind::Number { default: 3.0, range: Range::Positive },
+            left_out: "3.0; paper, seed_literal: 1.0",
+        },
     },
     Spec {
         name: "tau2",
         about: "whether to multiply the soft part by temperature²",
-        kind: Kind::Flag { default: true },
+        kind: Kind::Optional { kind: &Kind::Flag { default: true }, left_out: "true; journal, seed_literal: false" },
     },
     Spec {
         name: "lambda",
         about: "factor of the features' part",
-        kind: Kind::Number { default: 0.03, range: Range::NotNegative },
+        kind: Kind::Optional {
+            kind: &Kind::Number { default: 0.03, range: Range::NotNegative },
+            left_out: "0.03; masked: 1e-6",
+        },
     },
     Spec {
         name: "form",
-        about: "the default, or what a paper or code has",
+        about: "the default, or what a paper or code has: it decides what the options above are when left out",
         kind: Kind::Choice { default: "mean", known: FORMS },
     },
 ];
 
 /// The words of the option `form`.
-pub const FORMS: &[&str] = &["mean", "paper", "seed_literal", "journal", "masked"];
+pub const FORMS: &[&str] = &["mean", "paper", SEED_LITERAL, "journal", "masked"];
+
+/// The form whose term holds the deepest cross-entropy too.
+pub const SEED_LITERAL: &str = "seed_literal";
 
 /// Factors of an exit's parts, and how they are made.
 #[derive(Clone, Debug)]
@@ -102,6 +114,28 @@ pub struct Exit<'a, T> {
     pub features: [&'a [T]; 2],
     /// Whether no other exit is deeper.
     pub is_last: bool,
+}
+
+impl Form<f32> {
+    /// As options say, and where they say nothing as their form has it.
+    fn of(options: &Options) -> Self {
+        let word = options.text("form").to_string();
+        let (alpha, temperature, tau2, lambda) = match &*word {
+            "paper" => (0.3, 1.0, true, 0.03),
+            SEED_LITERAL => (0.3, 1.0, false, 0.03),
+            "journal" => (0.3, 3.0, false, 0.03),
+            "masked" => (0.1, 3.0, true, 1e-6),
+            _ => (0.3, 3.0, true, 0.03),
+        };
+        let number = |name, left_out| options.optional(name, Options::number).unwrap_or(left_out) as f32;
+        Self {
+            alpha: number("alpha", alpha),
+            temperature: number("temperature", temperature),
+            tau2: options.optional("tau2", Options::flag).unwrap_or(tau2),
+            lambda: number("lambda", lambda),
+            word,
+        }
+    }
 }
 
 impl<T: Real> Exit<'_, T> {
@@ -172,7 +206,7 @@ struct Exits {
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let (logits, features) = (pair.student(options.text("student"))?, pair.student(options.text("features"))?);
+    let (logits, features) = (pair.student_answer(options.text("student"))?, pair.student(options.text("features"))?);
     let mut stages = pair.student_taps(options.text("at"))?;
     let is_stages = options.text("at") == STAGES;
     let deepest = if is_stages { stages.pop() } else { pair.student_taps(STAGES)?.pop() };
@@ -189,14 +223,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     }
     taps.extend(widths);
     taps.extend([logits.name, features.name]);
-    let form = Form {
-        alpha: options.number("alpha") as f32,
-        temperature: options.number("temperature") as f32,
-        tau2: options.flag("tau2"),
-        lambda: options.number("lambda") as f32,
-        word: options.text("form").to_string(),
-    };
-    Ok(Box::new(Exits { taps, form }))
+    Ok(Box::new(Exits { taps, form: Form::of(options) }))
 }
 
 /// Adds an exit behind a stage; its features, of the width of the deepest, and its logits.
@@ -205,6 +232,11 @@ fn exit(pair: &mut Pair<'_>, stage: &Tap, deepest: &Tap, width: usize, number: u
     let features = pair.adapt(stage, |net, prefix| {
         let name = format!("{prefix}.exit{number}");
         let [_, places @ ..] = &*stage.shape else { return Ok(()) };
+        if places.len() > 2 {
+            let (at, found) = (format!("tap `{}`", stage.name), format!("{:?}", stage.shape));
+            let action = "name another tap as `at`";
+            return Err(Refusal::new(at, "a map [C, H, W], a series [C, T] or a vector [F]", found, action));
+        }
         if places.is_empty() {
             net.linear(&format!("{name}.pre"), width)?;
             net.relu(&format!("{name}.features"));
@@ -247,11 +279,18 @@ impl Loss for Exits {
             columns(name, values, batch)?;
         }
         let exits = student.len() / 2 - 1;
-        logits(&self.taps[2 * exits], student[2 * exits], batch)?;
+        let classes = logits(&self.taps[2 * exits], student[2 * exits], batch)?;
         let (d_logits, rest) = d_student.split_at_mut(exits);
         let (d_features, d_deepest) = rest.split_at_mut(exits);
         d_deepest.iter_mut().for_each(|d| d.fill(0.0));
         let mut total = 0.0;
+        if self.form.word == SEED_LITERAL {
+            let (targets, weight) = (Targets::default(), 1.0 - self.form.alpha);
+            let deepest = student[2 * exits];
+            let labels = batch.labels.into();
+            total += weight * cross_entropy(deepest, labels, classes, &targets, Reduction::BatchMean, d_deepest[0]);
+            d_deepest[0].iter_mut().for_each(|d| *d *= weight);
+        }
         for (i, (d_logits, d_features)) in d_logits.iter_mut().zip(d_features).enumerate() {
             let exit = Exit {
                 logits: [student[i], student[2 * exits]],

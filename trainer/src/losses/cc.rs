@@ -46,17 +46,17 @@ pub static OPTIONS: &[Spec] = &[
     Spec {
         name: "gamma",
         about: "of the kernel; `paper` alone",
-        kind: Kind::Number { default: 0.4, range: Range::Positive },
+        kind: Kind::Optional { kind: &Kind::Number { default: 0.4, range: Range::Positive }, left_out: "0.4" },
     },
     Spec {
         name: "order",
         about: "last power of the series; `paper` alone",
-        kind: Kind::Count { default: 2, least: 1, most: 16 },
+        kind: Kind::Optional { kind: &Kind::Count { default: 2, least: 1, most: 16 }, left_out: "2" },
     },
     Spec {
         name: "embed",
         about: "values of the embeddings; `rep` alone",
-        kind: Kind::Count { default: 128, least: 1, most: 1 << 14 },
+        kind: Kind::Optional { kind: &Kind::Count { default: 128, least: 1, most: 1 << 14 }, left_out: "128" },
     },
 ];
 
@@ -137,13 +137,17 @@ struct Consecutive {
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     if options.text("form") == "paper" {
-        let (gamma, order) = (options.number("gamma"), options.count("order"));
-        return relations(options, pair, move |seen, d| {
+        options.refuse_set(&["embed"], "form = \"rep\"", "form = \"paper\"")?;
+        let gamma = options.optional("gamma", Options::number).unwrap_or(0.4);
+        let order = options.optional("order", Options::count).unwrap_or(2);
+        return relations(options, pair, 2, move |seen, d| {
             kernels([seen.student, seen.teacher], seen.columns, gamma, order, d) as f32
         });
     }
+    options.refuse_set(&["gamma", "order"], "form = \"paper\"", "form = \"rep\"")?;
     let (student, teacher) = (pair.student(options.text("student"))?, pair.teacher(options.text("teacher"))?);
-    let (student, embedding) = Embedding::both(pair, &student, &teacher, options.count("embed"))?;
+    let embed = options.optional("embed", Options::count).unwrap_or(128);
+    let (student, embedding) = Embedding::both(pair, &student, &teacher, embed)?;
     Ok(Box::new(Consecutive { student: [student.name], teacher: [teacher.name], embedding }))
 }
 

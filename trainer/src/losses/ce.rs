@@ -179,7 +179,7 @@ struct CrossEntropy {
 /// The method `ce`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     Ok(Box::new(CrossEntropy {
-        student: [pair.student(options.text("student"))?.name],
+        student: [pair.student_answer(options.text("student"))?.name],
         targets: Targets::smoothed(options.number("label_smoothing") as f32),
         others_alone: options.text("spread") == "others",
     }))

@@ -44,7 +44,10 @@ pub static OPTIONS: &[Spec] = &[
     Spec {
         name: "average",
         about: "what is averaged over several others",
-        kind: Kind::Choice { default: "probabilities", known: AVERAGES },
+        kind: Kind::Optional {
+            kind: &Kind::Choice { default: "probabilities", known: AVERAGES },
+            left_out: "\"probabilities\"; of mse_logits, logits",
+        },
     },
 ];
 
@@ -98,6 +101,11 @@ fn squared_distance<T: Real>(log_s: &[T], p_t: &[T], factor: T, d: &mut [T]) -> 
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let word = options.text("psi").to_string();
-    let average = if word == "mse_logits" { Average::Logits } else { Average::of(options.text("average")) };
+    let average = if word == "mse_logits" {
+        options.refuse_set(&["average"], "psi = \"ce\", \"kl\" or \"mse_probabilities\"", "psi = \"mse_logits\"")?;
+        Average::Logits
+    } else {
+        options.optional("average", Options::text).map_or(Average::default(), Average::of)
+    };
     answers(options, pair, average, move |seen, d| psi(&word, seen.student, seen.teacher, seen.columns[0], d))
 }

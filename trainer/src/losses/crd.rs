@@ -26,7 +26,8 @@ pub static METHOD: Method = Method {
         of length 1. Z is set in the first batch to the mean of exp(·) times the samples. Published beside `kd`.\n\n\
         Negatives are drawn anew for each sample and step, by seed and progress, from the samples whose class \
         differs as far as classes were seen yet (RepDistiller's sampler for CIFAR; without a seen class, from all \
-        others). The memories (samples · embed · 2 floats), Z and the classes lie in checkpoints.",
+        others), with replacement: more of them than there are other samples would say nothing new, so that left out they are no \
+        more. The memories (samples · embed · 2 floats), Z and the classes lie in checkpoints.",
     source: "Tian, Krishnan, Isola 2020 (arXiv 1910.10699) eq. 17-19; memory: RepDistiller",
     weight: Weight { usual: 0.8, source: "RepDistiller", forms: &[] },
     recipe: "terms = [{ method = \"crd\" }, { method = \"kd\" }]\n",
@@ -46,7 +47,10 @@ pub static OPTIONS: &[Spec] = &[
     Spec {
         name: "negatives",
         about: "negatives of each sample",
-        kind: Kind::Count { default: 16384, least: 1, most: 1 << 20 },
+        kind: Kind::Optional {
+            kind: &Kind::Count { default: MOST_NEGATIVES, least: 1, most: 1 << 20 },
+            left_out: "16384, but no more than other samples",
+        },
     },
     Spec {
         name: "temperature",
@@ -60,6 +64,8 @@ pub static OPTIONS: &[Spec] = &[
     },
 ];
 
+/// Negatives of each sample where nothing is said and there are as many samples.
+const MOST_NEGATIVES: usize = 16384;
 /// Added to the noise, so that no logarithm is of 0.
 const EPSILON: f64 = 1e-7;
 
@@ -156,11 +162,17 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         embedding,
         prefix: pair.prefix.clone(),
         samples: pair.samples,
-        negatives: options.count("negatives"),
+        negatives: negatives(options, pair.samples),
         temperature: options.number("temperature"),
         momentum: options.number("momentum"),
         seed: pair.seed,
     }))
+}
+
+/// How many negatives each sample has, of so many samples in all.
+pub fn negatives(options: &Options, samples: usize) -> usize {
+    let others = samples.saturating_sub(1).max(1);
+    options.optional("negatives", Options::count).unwrap_or(MOST_NEGATIVES.min(others))
 }
 
 /// A class that was not seen yet.

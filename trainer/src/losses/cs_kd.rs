@@ -63,7 +63,7 @@ struct ClassWise {
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let student = [pair.student(options.text("student"))?.name];
+    let student = [pair.student_answer(options.text("student"))?.name];
     Ok(Box::new(ClassWise { student, temperature: options.number("temperature") as f32 }))
 }
 

@@ -50,6 +50,14 @@ pub static OPTIONS: &[Spec] = &[
     },
 ];
 
+/// Says that of two classes one is no distribution over the others.
+pub fn note_two_classes(pair: &mut Pair<'_>) {
+    if pair.classes == 2 {
+        pair.notes
+            .push("has nothing of the classes that are not true: there is one, so that its second part is 0".into());
+    }
+}
+
 /// One side of a row: logarithms of the probabilities of the true class and of all others, and of the others among
 /// themselves.
 struct Split<T> {
@@ -106,6 +114,7 @@ pub fn decoupled<T: Real>(
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let temperature = options.number("temperature") as f32;
     let factors = [options.number("alpha") as f32, options.number("beta") as f32];
+    note_two_classes(pair);
     answers(options, pair, Average::default(), move |seen, d| {
         let parts = decoupled([seen.student, seen.teacher], seen.batch.labels, temperature, factors, d);
         factors[0] * parts[0] + factors[1] * parts[1]

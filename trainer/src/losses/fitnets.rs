@@ -52,7 +52,7 @@ pub static OPTIONS: &[Spec] = &[
     Spec {
         name: "delta",
         about: "of `huber` and `smooth_l1`: where the parabola ends",
-        kind: Kind::Number { default: 1.0, range: Range::Positive },
+        kind: Kind::Optional { kind: &Kind::Number { default: 1.0, range: Range::Positive }, left_out: "1.0" },
     },
 ];
 
@@ -145,7 +145,12 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     }
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
     let half = options.text("reduction") == "half_batch";
-    let distance = Distance::of(options.text("distance"), options.number("delta") as f32);
+    let word = options.text("distance");
+    if matches!(word, "squared" | "absolute") {
+        let expected = "distance = \"huber\" or \"smooth_l1\"";
+        options.refuse_set(&["delta"], expected, &format!("distance = \"{word}\""))?;
+    }
+    let distance = Distance::of(word, options.optional("delta", Options::number).unwrap_or(1.0) as f32);
     Ok(PairLoss::boxed(&taps, joints, move |compared, s, t, d| {
         let factor = if half { 0.5 / compared.batch as f64 } else { 1.0 / s.len() as f64 };
         total_distance(s, t, distance, factor as f32, d)

@@ -153,7 +153,8 @@ struct Transfer {
 
 /// The method `ft`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let taps = pair.taps(options.text("student"), options.text("teacher"))?;
+    let (student, teacher) = (options.text("student"), options.text("teacher"));
+    let taps = pair.taps_that(student, teacher, |s, t| places(s, t, false))?;
     let [(from, to)] = &taps[..] else {
         let action = "name one of the last maps of each network";
         return Err(Refusal::new("ft", "one tap of each network", taps.len(), action));
@@ -165,7 +166,6 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         layer(net, &format!("{prefix}.0"), factors, Connector { kernel: 3, ..Connector::NORM })
     })?;
     let joint = Joint::common(&tap, to, false)?;
-    places(&tap, to, &joint)?;
     let own = [("encode", 0, factors, channels), ("decode", 1, channels, factors)].map(|(part, i, outputs, inputs)| {
         let mut rng = Rng::new(pair.seed, Purpose::Initialize, u64::MAX, i);
         let bound = 1.0 / (inputs as f64).sqrt();

@@ -108,6 +108,10 @@ pub trait Loss {
     fn divisor(&self, batch: &Batch<'_>) -> f64 {
         batch.size as f64
     }
+    /// The fewest samples of a batch of which its value says anything.
+    fn least_batch(&self) -> usize {
+        1
+    }
     /// Parameters of the student's network that stay what they are: copied from the teacher.
     fn frozen(&self) -> &[String] {
         &[]

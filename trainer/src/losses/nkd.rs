@@ -2,6 +2,7 @@
 
 use kd_runtime::Result;
 
+use super::dkd::note_two_classes;
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
 use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
 use super::{Knowledge, Loss, Method, Pair, Weight};
@@ -79,6 +80,7 @@ pub fn normalized<T: Real>(
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (temperature, gamma) = (options.number("temperature") as f32, options.number("gamma") as f32);
+    note_two_classes(pair);
     answers(options, pair, Average::default(), move |seen, d| {
         let parts = normalized([seen.student, seen.teacher], seen.batch.labels, temperature, gamma, d);
         parts[0] + gamma * temperature * temperature * parts[1]

@@ -80,11 +80,9 @@ pub fn selectivity<T: Real>(
 
 /// The method `nst`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let taps = pair.taps(options.text("student"), options.text("teacher"))?;
+    let (student, teacher) = (options.text("student"), options.text("teacher"));
+    let taps = pair.taps_that(student, teacher, |s, t| places(s, t, false))?;
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
-    for ((s, t), joint) in taps.iter().zip(&joints) {
-        places(s, t, joint)?;
-    }
     Ok(PairLoss::boxed(&taps, joints, |compared, s, t, d| {
         selectivity(s, t, [compared.student.channels, compared.teacher.channels], compared.student.places(), d)
     }))

@@ -104,8 +104,8 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         })?;
         student.push(tap.name);
     }
-    student.push(pair.student(options.text("student"))?.name);
-    let teacher = [options.text("teacher").to_string()];
+    student.push(pair.student_answer(options.text("student"))?.name);
+    let teacher = [pair.teacher_answer(options.text("teacher"))?];
     let (temperature, exponent) = (options.number("temperature") as f32, options.number("exponent") as f32);
     Ok(Box::new(Stages { student, teacher, temperature, exponent }))
 }

@@ -1,6 +1,8 @@
 //! Overhaul of feature distillation: what the teacher's batch norm lets through.
 
-use kd_runtime::graph::{Graph, ValueId};
+use std::collections::BTreeSet;
+
+use kd_runtime::graph::{Dim, Graph, ValueId};
 use kd_runtime::ops::Op;
 use kd_runtime::{Refusal, Result};
 
@@ -24,8 +26,10 @@ pub static METHOD: Method = Method {
         margin)` and `s` the student's tap behind a 1x1 convolution and a batch norm. A channel's margin is the mean of the \
         negative part of the normal distribution that its batch norm makes, `E[x | x < 0]` of `N(bias, scale²)`, or `-3·|scale|` \
         where less than 1 in 1000 is negative. `weight_l` is 1 for the deepest pair, half of the next for each before it.\n\n\
-        The batch norm is the last one before the teacher's tap; of a sum (a residual block) that of its first summand. A \
-        teacher without one there is refused. Authors' scale: 1e-3 for CIFAR, 1e-4 for ImageNet. Their code and mdistiller's keep \
+        The batch norm is the last one before the teacher's tap; of a sum (a residual block) that of its first summand; joined \
+        channels (ShuffleNet) have those of their parts, and 0 where they are never negative. A tap without one is left out where \
+        all `stages.pre` are meant, and refused where it is named; a teacher without batch norms (`mlp`, `lstm`, `gru`, \
+        `ts_transformer`) cannot teach by this method. Authors' scale: 1e-3 for CIFAR, 1e-4 for ImageNet. Their code and mdistiller's keep \
         the teacher in train mode; here it never is.",
     source: "Heo, Kim, Yun, Park, Kwak, Choi 2019 (arXiv 1904.01866) eq. 2 to 5",
     weight: Weight { usual: 1.0, source: "`scale` is the authors' 1/1000", forms: &[] },
@@ -86,42 +90,82 @@ pub fn partial_distance<T: Real>(
     T::from_f64(total) * factor
 }
 
-/// The margins of a teacher's tap, one a channel.
+/// The margins of a teacher's tap, one a channel: of the batch norm that it comes from, of joined channels one part behind the
+/// other; 0 where a channel is never negative.
 fn margins(graph: &Graph, tap: &Tap) -> Result<Vec<f32>> {
     let refused = |found: String| {
-        let action = "name the teacher's taps behind batch norms (`stage1.pre`), or choose another method";
-        Refusal::new(format!("tap `{}` of the teacher", tap.name), "a batch norm before it", found, action)
+        let expected = "a value that comes from a batch norm";
+        let action = "choose a teacher with batch norms, or another method";
+        Refusal::new(format!("tap `{}` of the teacher", tap.name), expected, found, action)
     };
     let producers = graph.producers();
-    let mut id: Option<ValueId> = graph.find(&tap.name);
-    loop {
-        let node = id.and_then(|id| producers[id.index()]).map(|i| &graph.nodes[i]);
-        let Some(node) = node else { return Err(refused("none".into())) };
+    let mut margins: Vec<f32> = Vec::new();
+    let mut parts: Vec<Option<ValueId>> = vec![graph.find(&tap.name)];
+    // Parts are joined at most as often as there are nodes: a file cannot make them more.
+    let mut steps = 0;
+    while let Some(id) = parts.pop() {
+        steps += 1;
+        let node = id.and_then(|id| Some((id, &graph.nodes[producers[id.index()]?])));
+        let Some((id, node)) = node.filter(|_| steps <= graph.nodes.len()) else {
+            return Err(refused("one without".into()));
+        };
         match &node.op {
-            Op::Add(_) | Op::Relu(_) | Op::Identity(_) => id = node.input(0),
+            Op::Add(_) | Op::Relu(_) | Op::Identity(_) => parts.push(node.input(0)),
             Op::BatchNormalization(_) => {
                 let part = |i: usize| graph.constant(node.input(i)).and_then(|tensor| tensor.get::<f32>());
                 let (Some(scales), Some(biases)) = (part(1), part(2)) else {
-                    return Err(refused("one whose scale is computed".into()));
+                    return Err(refused(format!("`{}`, whose scale is computed", node.name)));
                 };
                 let margin = |(&scale, &bias): (&f32, &f32)| margin(f64::from(scale), f64::from(bias)) as f32;
-                let margins: Vec<f32> = scales.iter().zip(biases).map(margin).collect();
-                return match margins.iter().position(|margin| !margin.is_finite()) {
-                    Some(channel) => {
-                        Err(refused(format!("one whose scale is {} at channel {channel}", scales[channel])))
-                    }
-                    None => Ok(margins),
-                };
+                let found: Vec<f32> = scales.iter().zip(biases).map(margin).collect();
+                if let Some(channel) = found.iter().position(|margin| !margin.is_finite()) {
+                    let found = format!("`{}`, whose scale is {} at channel {channel}", node.name, scales[channel]);
+                    return Err(refused(found));
+                }
+                margins.extend(found);
             }
-            other => return Err(refused(other.name().to_string())),
+            Op::Concat(concat) if concat.axis == 1 => parts.extend(node.inputs.iter().rev()),
+            _ if is_never_negative(graph, &producers, id) => match graph.value(id).shape.0.get(1) {
+                Some(Dim::Known(channels)) => margins.extend(vec![0.0; *channels]),
+                _ => return Err(refused("one of unknown channels".into())),
+            },
+            other => return Err(refused(format!("one that comes from {}", other.name()))),
         }
     }
+    match margins.len() == tap.shape[0] {
+        true => Ok(margins),
+        false => Err(refused(format!("{} margins for {} channels", margins.len(), tap.shape[0]))),
+    }
+}
+
+/// Whether a value is made of what ReLUs and sigmoids let through.
+fn is_never_negative(graph: &Graph, producers: &[Option<usize>], id: ValueId) -> bool {
+    let (mut left, mut seen) = (vec![id], BTreeSet::new());
+    while let Some(id) = left.pop() {
+        let Some(node) = producers[id.index()].map(|i| &graph.nodes[i]) else { return false };
+        match &node.op {
+            _ if !seen.insert(id) => {}
+            Op::Relu(_) | Op::Sigmoid(_) => {}
+            Op::Concat(_) => left.extend(node.inputs.iter().flatten()),
+            Op::Slice(_)
+            | Op::Reshape(_)
+            | Op::Transpose(_)
+            | Op::MaxPool(_)
+            | Op::AveragePool(_)
+            | Op::Identity(_) => {
+                left.extend(node.input(0));
+            }
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// The method `ofd`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let mut taps = pair.taps(options.text("student"), options.text("teacher"))?;
     let graph = pair.teacher_graph()?;
+    let (student, teacher) = (options.text("student"), options.text("teacher"));
+    let mut taps = pair.taps_that(student, teacher, |_, t| margins(graph, t).map(drop))?;
     let margins = taps.iter().map(|(_, tap)| margins(graph, tap)).collect::<Result<Vec<_>>>()?;
     for (i, (from, to)) in taps.iter_mut().enumerate() {
         *from = connect(pair, from, to, i, Connector::NORM)?;

@@ -3,11 +3,10 @@
 //! Adapters (connectors, regressors, projectors, exits) are ordinary layers behind the student's taps: they train with
 //! the student, lie in its checkpoints, and are cut off what is kept of it.
 
-use std::collections::BTreeMap;
+mod graft;
 
 use kd_runtime::contract::Contract;
 use kd_runtime::graph::{Dim, Graph, ValueId};
-use kd_runtime::ops::Op;
 use kd_runtime::{Refusal, Result};
 
 use crate::recipe::suggest;
@@ -29,6 +28,9 @@ pub const MIDDLE: &str = "middle";
 /// Behind [`STAGES`], [`LAST`], [`MIDDLE`] or a stage's name: before its activation.
 pub const PRE: &str = ".pre";
 
+/// In the same place: scores of its attention, `[heads, L, L]` before the softmax.
+pub const SCORES: &str = ".scores";
+
 /// A value of a network, for one sample.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tap {
@@ -46,6 +48,7 @@ impl Tap {
 }
 
 /// A student beside its teacher while methods are built.
+#[derive(Clone)]
 pub struct Pair<'a> {
     student: Graph,
     student_output: &'a str,
@@ -62,6 +65,8 @@ pub struct Pair<'a> {
     pub exits: Vec<Tap>,
     /// Whether the teacher learns too: it is another replica, with first weights while methods are built.
     pub teacher_learns: bool,
+    /// What a method did otherwise than asked for, or cannot do here: remarks of one line.
+    pub notes: Vec<String>,
 }
 
 impl<'a> Pair<'a> {
@@ -75,8 +80,8 @@ impl<'a> Pair<'a> {
     ) -> Self {
         let (prefix, exits, classes) = (String::new(), Vec::new(), contract.output.classes.len());
         let student_output = &contract.output.name;
-        let student = student.clone();
-        Self { student, student_output, teacher, prefix, classes, samples, seed, exits, teacher_learns: false }
+        let (student, notes) = (student.clone(), Vec::new());
+        Self { student, student_output, teacher, prefix, classes, samples, seed, exits, teacher_learns: false, notes }
     }
 
     /// A value of the student; refused if there is none of this name.
@@ -91,9 +96,36 @@ impl<'a> Pair<'a> {
                 true => "set distill.replicas = 2, or keep methods of answers alone",
                 false => "keep one teacher, or methods of answers alone",
             };
-            return Err(Refusal::new("distill.terms", "one teacher, whose values are read", "none or several", action));
+            return Err(Refusal::new("", "one teacher, whose inner values it reads", "several or none", action));
         };
         tap(graph, "teacher", value_name(graph, &contract.output.name, name))
+    }
+
+    /// A value of the student with a logit for each class; refused if it has another number of elements.
+    pub fn student_answer(&self, name: &str) -> Result<Tap> {
+        let tap = self.student(name)?;
+        self.check_answer(&tap, "student")?;
+        Ok(tap)
+    }
+
+    /// The name of a value of the teachers with a logit for each class. Of several teachers only [`LOGITS`] have a mean.
+    pub fn teacher_answer(&self, name: &str) -> Result<String> {
+        if self.teacher.is_some() {
+            self.check_answer(&self.teacher(name)?, "teacher")?;
+        } else if name != LOGITS {
+            let expected = "`logits`, the only value that several teachers have a mean of";
+            return Err(Refusal::new("option `teacher`", expected, format!("`{name}`"), "keep one teacher"));
+        }
+        Ok(name.to_string())
+    }
+
+    fn check_answer(&self, tap: &Tap, whose: &str) -> Result<()> {
+        if tap.elements() == self.classes {
+            return Ok(());
+        }
+        let (at, expected) =
+            (format!("tap `{}` of the {whose}", tap.name), format!("{} logits, one a class", self.classes));
+        Err(Refusal::new(at, expected, format!("{} values a sample", tap.elements()), "name its logits"))
     }
 
     /// The teacher's graph, for what a method copies of it: refused as [`Pair::teacher`], and of a teacher that learns.
@@ -121,15 +153,63 @@ impl<'a> Pair<'a> {
             Some((graph, _)) => listed(graph, teacher, |name| self.teacher(name))?,
             None => vec![self.teacher(teacher)?],
         };
-        let is_stages = |word: &str| word.trim_end_matches(PRE) == STAGES;
+        let is_stages = |text: &str| word(text).is_some_and(|(word, _)| word == STAGES);
         if ours.len() != theirs.len() && !is_stages(student) && !is_stages(teacher) {
             let expected = format!("as many taps of the teacher as of the student ({})", ours.len());
-            return Err(Refusal::new("distill.terms", expected, theirs.len(), "name them in pairs"));
+            return Err(Refusal::new("", expected, theirs.len(), "name them in pairs"));
         }
         let both = ours.len().min(theirs.len());
         ours.drain(..ours.len() - both);
         theirs.drain(..theirs.len() - both);
         Ok(ours.into_iter().zip(theirs).collect())
+    }
+
+    /// As [`Pair::taps`], of those that `check` lets pass. Where both sides say [`STAGES`] or both [`LAST`], stages that pass
+    /// beside none of the other network's are left out before the others are paired, and a note says so. What is named is
+    /// there or refused.
+    pub fn taps_that(
+        &mut self,
+        student: &str,
+        teacher: &str,
+        check: impl Fn(&Tap, &Tap) -> Result<()>,
+    ) -> Result<Vec<(Tap, Tap)>> {
+        let words = match (word(student), word(teacher)) {
+            (Some((ours, pre)), Some((theirs, pre_t))) if ours == theirs && ours != MIDDLE => Some((ours, pre, pre_t)),
+            _ => None,
+        };
+        let Some((word, pre, pre_t)) = words else {
+            let taps = self.taps(student, teacher)?;
+            taps.iter().try_for_each(|(s, t)| check(s, t))?;
+            return Ok(taps);
+        };
+        let passes = |s: &Tap, t: &Tap| check(s, t).is_ok();
+        let ours = self.student_taps(&format!("{STAGES}{pre}"))?;
+        let theirs = listed(self.teacher_graph()?, &format!("{STAGES}{pre_t}"), |name| self.teacher(name))?;
+        let mut all = ours.iter().rev().flat_map(|s| theirs.iter().rev().map(move |t| (s, t)));
+        let Some(refusal) = all.find_map(|(s, t)| check(s, t).err()) else {
+            return self.taps(student, teacher);
+        };
+        let of_s = |s: &&Tap| theirs.iter().any(|t| passes(s, t));
+        let of_t = |t: &&Tap| ours.iter().any(|s| passes(s, t));
+        let pairs = ours.iter().rev().filter(of_s).zip(theirs.iter().rev().filter(of_t));
+        let pairs = pairs.filter(|(s, t)| passes(s, t)).map(|(s, t)| (s.clone(), t.clone()));
+        let mut kept: Vec<(Tap, Tap)> = if word == LAST { pairs.take(1).collect() } else { pairs.collect() };
+        kept.reverse();
+        let Some((s, t)) = kept.last() else {
+            let action = "choose another method: no stage of these networks has it".into();
+            return Err(Refusal { action, ..refusal });
+        };
+        let wanted = refusal.expected;
+        let left_s = ours.iter().filter(|s| !of_s(s)).map(|s| format!("`{}`", s.name));
+        let left_t = theirs.iter().filter(|t| !of_t(t)).map(|t| format!("the teacher's `{}`", t.name));
+        let left: Vec<String> = left_s.chain(left_t).collect();
+        let is_deepest = ours.last() == Some(s) && theirs.last() == Some(t);
+        if word == LAST && !is_deepest {
+            self.notes.push(format!("takes `{}` and the teacher's `{}`, for want of {wanted} later", s.name, t.name));
+        } else if word == STAGES && !left.is_empty() {
+            self.notes.push(format!("leaves out {}, for want of {wanted}", left.join(", ")));
+        }
+        Ok(kept)
     }
 
     /// Adds layers behind a value of the student, with first weights; gives what they end in. `layers` is given the
@@ -146,81 +226,6 @@ impl<'a> Pair<'a> {
         self.student.validate()?;
         let name = self.student.value(tail.id).name.clone();
         Ok(Tap { name, shape: tail.shape })
-    }
-
-    /// Copies what a teacher's answer is made of behind one of its taps, and applies it to a value of the student. Gives the
-    /// copy's answer (before a last softmax) and the names of its parameters. Refuses a teacher whose answer needs more than
-    /// that tap.
-    pub fn graft(&mut self, at: &Tap, teacher_tap: &Tap) -> Result<(Tap, Vec<String>)> {
-        let answer = self.teacher(LOGITS)?.name;
-        let graph = self.teacher_graph()?;
-        let refused = |found: String| {
-            let at = format!("tap `{}` of the teacher", teacher_tap.name);
-            Refusal::new(at, "a value that the teacher's answer is made of alone", found, "name its last stage")
-        };
-        let (Some(from), Some(mut end)) = (graph.find(&teacher_tap.name), graph.find(&answer)) else {
-            return Err(refused("no such value".into()));
-        };
-        let producers = graph.producers();
-        let node_of = |id: ValueId| producers[id.index()].map(|i| &graph.nodes[i]);
-        if let Some(node) = node_of(end)
-            && let (Op::Softmax(_), Some(scores)) = (&node.op, node.input(0))
-        {
-            end = scores;
-        }
-        let mut needed = vec![false; graph.values.len()];
-        needed[end.index()] = true;
-        let mut copied = Vec::new();
-        for node in graph.nodes.iter().rev() {
-            if node.outputs.contains(&from) || !node.outputs.iter().any(|id| needed[id.index()]) {
-                continue;
-            }
-            node.inputs.iter().flatten().for_each(|id| needed[id.index()] = true);
-            copied.push(node);
-        }
-        if let Some(input) = graph.inputs.iter().find(|id| needed[id.index()]) {
-            return Err(refused(format!("one that needs `{}` too", graph.value(*input).name)));
-        }
-        if !needed[from.index()] {
-            return Err(refused("one that it does not need".into()));
-        }
-        let start = self.student.find(&at.name).expect("a tap is a value of its graph");
-        let mut ids: BTreeMap<ValueId, ValueId> = BTreeMap::from([(from, start)]);
-        let (student, prefix) = (&mut self.student, &self.prefix);
-        let mut parameters = Vec::new();
-        for (&id, tensor) in graph.initializers.iter().filter(|(id, _)| needed[id.index()]) {
-            let name = format!("{prefix}.teacher.{}", graph.value(id).name);
-            ids.insert(id, student.add_initializer(&name, tensor.clone()));
-            parameters.push(name);
-        }
-        for node in copied.into_iter().rev() {
-            match &node.op {
-                // The teacher is in eval mode: nothing is dropped.
-                Op::Dropout(_) => {
-                    let source = node.input(0).and_then(|id| ids.get(&id).copied());
-                    ids.extend(node.outputs.first().copied().zip(source));
-                    continue;
-                }
-                Op::BatchNormalization(_) => {
-                    return Err(refused(format!("one before the batch norm `{}`, which would learn", node.name)));
-                }
-                _ => {}
-            }
-            let inputs: Vec<Option<ValueId>> =
-                node.inputs.iter().map(|id| id.and_then(|id| ids.get(&id).copied())).collect();
-            let names: Vec<String> =
-                node.outputs.iter().map(|&id| format!("{prefix}.teacher.{}", graph.value(id).name)).collect();
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            let outputs = student.add_node(names[0], node.op.clone(), &inputs, &names);
-            ids.extend(node.outputs.iter().copied().zip(outputs));
-        }
-        let shape = &at.shape;
-        student
-            .validate()
-            .map_err(|e| e.within(format!("the teacher's last layers on a student's value {shape:?}")))?;
-        let name = student.value(ids[&end]).name.clone();
-        let answer = self.student(&name)?;
-        Ok((answer, parameters))
     }
 
     /// Makes a value the student's answer, in place of its own, which keeps its name with `.own` behind.
@@ -263,16 +268,25 @@ pub fn value_name<'n>(graph: &Graph, output: &'n str, name: &'n str) -> &'n str 
     if name == LOGITS && graph.find(name).is_none() { output } else { name }
 }
 
+/// Of [`STAGES`], [`LAST`] or [`MIDDLE`], which one, and what stands behind it.
+fn word(text: &str) -> Option<(&str, &str)> {
+    let (word, suffix) = text.split_at(text.find('.').unwrap_or(text.len()));
+    ([STAGES, LAST, MIDDLE].contains(&word) && ["", PRE, SCORES].contains(&suffix)).then_some((word, suffix))
+}
+
 /// The taps that a word names: all stages, or a list.
 fn listed(graph: &Graph, words: &str, tap: impl Fn(&str) -> Result<Tap>) -> Result<Vec<Tap>> {
-    let suffix = if words.ends_with(PRE) { PRE } else { "" };
-    let word = words.trim_end_matches(PRE);
-    if ![STAGES, LAST, MIDDLE].contains(&word) {
+    let Some((word, suffix)) = word(words) else {
         return words.split(',').map(|name| tap(name.trim())).collect();
-    }
+    };
     let name = |i: usize| format!("stage{i}{suffix}");
     let mut stages: Vec<Tap> =
         (1..).map(name).take_while(|name| graph.find(name).is_some()).map(|name| tap(&name)).collect::<Result<_>>()?;
+    if stages.is_empty() && suffix == SCORES {
+        let found = format!("none in `{}`", graph.name);
+        let action = "name them (`ts_transformer` has them), or choose another method";
+        return Err(Refusal::new("", "scores of attention (`stage1.scores`, …) on both sides", found, action));
+    }
     if stages.is_empty() {
         return Ok(vec![tap("features")?]);
     }
@@ -290,20 +304,20 @@ fn tap(graph: &Graph, whose: &str, name: &str) -> Result<Tap> {
         let action = suggest(name, &computed.collect::<Vec<_>>());
         return Err(Refusal::new("", format!("a tap of the {whose}"), format!("`{name}`"), action));
     };
-    Ok(Tap { name: name.to_string(), shape: sample_shape(graph, id)? })
+    let shape = sample_shape(graph, id).map_err(|e| e.within(format!("tap `{name}` of the {whose}")))?;
+    Ok(Tap { name: name.to_string(), shape })
 }
 
-/// A value's shape without the batch.
+/// A value's shape without the batch: at least one axis, and at least one element.
 fn sample_shape(graph: &Graph, id: ValueId) -> Result<Vec<usize>> {
-    let value = graph.value(id);
-    let rest: Option<Vec<usize>> = match value.shape.0.split_first() {
+    let shape = &graph.value(id).shape;
+    let rest: Option<Vec<usize>> = match shape.0.split_first() {
         Some((Dim::Batch, rest)) => {
             rest.iter().map(|dim| if let Dim::Known(n) = dim { Some(*n) } else { None }).collect()
         }
         _ => None,
     };
-    rest.ok_or_else(|| {
-        let at = format!("tap `{}`", value.name);
-        Refusal::new(at, "a value [N, …], a row a sample", &value.shape, "name another tap")
+    rest.filter(|rest| !rest.is_empty() && !rest.contains(&0)).ok_or_else(|| {
+        Refusal::new("", "a value [N, …] of at least one more axis, a row a sample", shape, "name another tap")
     })
 }

@@ -75,5 +75,5 @@ pub fn probabilistic<T: Real>(
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    relations(options, pair, |seen, d| probabilistic([seen.student, seen.teacher], seen.columns, d) as f32)
+    relations(options, pair, 2, |seen, d| probabilistic([seen.student, seen.teacher], seen.columns, d) as f32)
 }

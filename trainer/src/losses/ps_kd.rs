@@ -67,7 +67,7 @@ struct Progressive {
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let tap = pair.student(options.text("student"))?;
+    let tap = pair.student_answer(options.text("student"))?;
     Ok(Box::new(Progressive {
         classes: tap.elements(),
         student: [tap.name],

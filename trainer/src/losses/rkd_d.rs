@@ -164,5 +164,5 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         reduction: options.text("reduction").into(),
         l2norm: options.flag("l2norm"),
     };
-    relations(options, pair, move |seen, d| distances([seen.student, seen.teacher], seen.columns, &form, d) as f32)
+    relations(options, pair, 3, move |seen, d| distances([seen.student, seen.teacher], seen.columns, &form, d) as f32)
 }

@@ -5,6 +5,7 @@ use kd_runtime::{Refusal, Result};
 use super::adapters::{Connector, layer, meet, student, teacher};
 use super::fitnets::squared_distance;
 use super::joint::Joint;
+use super::pair::LAST;
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Parameter;
 use crate::options::{Kind, Options, Spec};
@@ -20,7 +21,9 @@ pub static METHOD: Method = Method {
     formula: "`mean (P(s) - t)²` over all elements, with the projector `P`: 1x1, 3x3 and 1x1 convolutions (of vectors: linear \
         layers), each with batch norm and ReLU, the inner ones with the teacher's channels divided by `factor`. The student then answers \
         with a copy of the teacher's layers behind that tap, which is never trained; its own classifier is gone. Projector and \
-        copy stay in the student, are exported, and count against its budget.\n\n\
+        copy stay in the student, are exported, and count against its budget. The copy computes as the teacher in eval mode does, \
+        its batch norms folded; where layers behind the last maps fit the teacher's size alone (a pooling window), both sides' \
+        `features` are taken instead.\n\n\
         The authors use no other term: `task_weight = 0.0`, weight 1.",
     source: "Chen et al. 2022 (arXiv 2203.14001) eq. 3 and Fig. 3",
     weight: Weight { usual: 1.0, source: "the authors', beside nothing", forms: &[] },
@@ -49,7 +52,26 @@ struct Reused {
 
 /// The method `simkd`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let taps = pair.taps(options.text("student"), options.text("teacher"))?;
+    let taps = [options.text("student"), options.text("teacher")];
+    let mut tried = pair.clone();
+    let reused = match reuse(&mut tried, taps, options) {
+        Err(refusal) if taps == [LAST; 2] => {
+            // Layers that take the last maps of the teacher alone: those behind its features take any student's.
+            tried = pair.clone();
+            let reused = reuse(&mut tried, ["features"; 2], options)?;
+            let Refusal { expected, found, .. } = refusal;
+            tried.notes.push(format!("takes `features` instead of the last maps: expected {expected}, found {found}"));
+            Ok(reused)
+        }
+        reused => reused,
+    }?;
+    *pair = tried;
+    Ok(Box::new(reused))
+}
+
+/// The student as it answers with the teacher's layers behind these taps.
+fn reuse(pair: &mut Pair<'_>, [student, teacher]: [&str; 2], options: &Options) -> Result<Reused> {
+    let taps = pair.taps(student, teacher)?;
     let [(from, to)] = &taps[..] else {
         let action = "name the last one before the classifier";
         return Err(Refusal::new("simkd", "one tap of each network", taps.len(), action));
@@ -69,7 +91,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         return Err(Refusal::new("simkd", format!("answers [{}]", pair.classes), found, "choose another teacher"));
     }
     pair.answer_with(&answer)?;
-    Ok(Box::new(Reused { student: [projected.name], teacher: [to.name.clone()], joint, frozen }))
+    Ok(Reused { student: [projected.name], teacher: [to.name.clone()], joint, frozen })
 }
 
 impl Loss for Reused {

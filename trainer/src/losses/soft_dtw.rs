@@ -165,10 +165,11 @@ pub fn alignment<T: Real>(
 /// The method `soft_dtw`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (tokens, longest) = (options.flag("tokens"), options.count("longest"));
-    let taps = pair.taps(options.text("student"), options.text("teacher"))?;
+    let series = |s: &_, t: &_| Joint::series(s, t, tokens, longest, false);
+    let (student, teacher) = (options.text("student"), options.text("teacher"));
+    let taps = pair.taps_that(student, teacher, |s, t| series(s, t).map(drop))?;
     let taps = connect_widths(pair, options, taps, tokens)?;
-    let series = |(s, t): &(_, _)| Joint::series(s, t, tokens, longest, false);
-    let joints = taps.iter().map(series).collect::<Result<Vec<_>>>()?;
+    let joints = taps.iter().map(|(s, t)| series(s, t)).collect::<Result<Vec<_>>>()?;
     let (gamma, divergence) = (options.number("gamma"), options.flag("divergence"));
     let normalize = options.flag("normalize");
     let mut tables = Tables::default();

@@ -50,5 +50,5 @@ pub fn similarities<T: Real>(
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    relations(options, pair, |seen, d| similarities([seen.student, seen.teacher], seen.columns, d) as f32)
+    relations(options, pair, 2, |seen, d| similarities([seen.student, seen.teacher], seen.columns, d) as f32)
 }

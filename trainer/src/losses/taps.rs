@@ -45,29 +45,30 @@ struct OneTap<F> {
     teacher: [String; 1],
     /// Whether both have a logit for each class.
     is_answer: bool,
+    least: usize,
     average: Average,
     formula: F,
 }
 
-/// A loss of both networks' logits: the options `student` and `teacher` name them. Rows of different lengths and labels
-/// beyond them are refused in the first step.
+/// A loss of both networks' logits: the options `student` and `teacher` name them. Taps that have no logit for each class are
+/// refused here, labels beyond them in the first step.
 pub fn answers<F>(options: &Options, pair: &Pair<'_>, average: Average, formula: F) -> Result<Box<dyn Loss>>
 where
     F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
 {
-    let student = [pair.student(options.text("student"))?.name];
-    let teacher = [options.text("teacher").to_string()];
-    Ok(Box::new(OneTap { student, teacher, is_answer: true, average, formula }))
+    let student = [pair.student_answer(options.text("student"))?.name];
+    let teacher = [pair.teacher_answer(options.text("teacher"))?];
+    Ok(Box::new(OneTap { student, teacher, is_answer: true, least: 1, average, formula }))
 }
 
-/// A loss of how samples lie to each other in a value of each network.
-pub fn relations<F>(options: &Options, pair: &Pair<'_>, formula: F) -> Result<Box<dyn Loss>>
+/// A loss of how samples lie to each other in a value of each network; `least` of them at once say anything.
+pub fn relations<F>(options: &Options, pair: &Pair<'_>, least: usize, formula: F) -> Result<Box<dyn Loss>>
 where
     F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
 {
     let student = [pair.student(options.text("student"))?.name];
     let teacher = [pair.teacher(options.text("teacher"))?.name];
-    Ok(Box::new(OneTap { student, teacher, is_answer: false, average: Average::default(), formula }))
+    Ok(Box::new(OneTap { student, teacher, is_answer: false, least, average: Average::default(), formula }))
 }
 
 impl<F> Loss for OneTap<F>
@@ -84,6 +85,10 @@ where
 
     fn average(&self) -> Average {
         self.average
+    }
+
+    fn least_batch(&self) -> usize {
+        self.least
     }
 
     fn value(

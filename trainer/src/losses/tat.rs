@@ -32,9 +32,10 @@ pub static OPTIONS: &[Spec] = &[student("stages"), teacher("stages"), FORM, TOKE
 /// The method `tat`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (tokens, paper) = (options.flag("tokens"), options.text("form") == "paper");
-    let taps = pair.taps(options.text("student"), options.text("teacher"))?;
-    let series = |(s, t): &(_, _)| Joint::series(s, t, tokens, usize::MAX, true);
-    let joints = taps.iter().map(series).collect::<Result<Vec<_>>>()?;
+    let series = |s: &_, t: &_| Joint::series(s, t, tokens, usize::MAX, true);
+    let (student, teacher) = (options.text("student"), options.text("teacher"));
+    let taps = pair.taps_that(student, teacher, |s, t| series(s, t).map(drop))?;
+    let joints = taps.iter().map(|(s, t)| series(s, t)).collect::<Result<Vec<_>>>()?;
     Ok(PairLoss::boxed(&taps, joints, move |compared, s, t, d| {
         let channels = [compared.student.channels, compared.teacher.channels];
         attention_distance(s, t, channels, compared.student.width, 2, paper, d)

@@ -33,7 +33,8 @@ fn variants(method: &Method) -> Vec<Options> {
     }
     let mut variants = vec![defaults.clone()];
     for spec in method.options {
-        let others: Vec<Setting> = match spec.kind {
+        let kind = if let Kind::Optional { kind, .. } = spec.kind { *kind } else { spec.kind };
+        let others: Vec<Setting> = match kind {
             Kind::Choice { known, .. } => known.iter().map(|word| Setting::Text(word.to_string())).collect(),
             Kind::Flag { default } => vec![Setting::Flag(!default)],
             Kind::Number { default, range } if range.holds(default * 0.5 + 0.3) => {
@@ -247,4 +248,68 @@ fn refuses_labels_and_rows_that_do_not_fit() {
     assert!(run(2, &[0, 1], &[0.0; 5]).is_err());
     assert!(run(2, &[0], &[0.0; 4]).is_err());
     assert!(run(0, &[], &[]).is_err());
+}
+
+/// A tap of another length than the classes trains on numbers that are no logits, or fails after a teacher was trained.
+#[test]
+fn taps_of_answers_without_a_logit_for_each_class_are_refused_before_training() {
+    let (student, teacher) = (network("resnet8", &[2, 3, 6], 1), network("resnet20", &[3, 4, 6], 2));
+    let mut seen = Vec::new();
+    for method in METHODS {
+        let of_logits = method.options.iter().filter(|spec| matches!(spec.kind, Kind::Text { default: "logits" }));
+        for spec in of_logits {
+            let options = Options::defaults(method.options).with(spec.name, Setting::Text("features".into()));
+            let line = tests_features::built(method, &options, (&student, &teacher)).err().map(|e| e.to_string());
+            let whose = if spec.name == "teacher" { "teacher" } else { "student" };
+            let expected = format!(
+                "tap `features` of the {whose}: expected 4 logits, one a class, found 6 values a sample; name its logits"
+            );
+            assert_eq!(line, Some(expected), "{}", method.name);
+            seen.push((method.name, spec.name));
+        }
+    }
+    for known in [("ce", "student"), ("bce", "student"), ("kd", "teacher"), ("ofa", "teacher"), ("byot", "student")] {
+        assert!(seen.contains(&known), "{known:?} in {seen:?}");
+    }
+}
+
+#[test]
+fn options_that_mean_nothing_beside_others_are_refused_where_they_are_set() {
+    let text = |word: &str| Setting::Text(word.into());
+    let (number, count) = (Setting::Number(0.5), Setting::Count(3));
+    let cases = [
+        ("fitnets", "delta", number.clone(), ("distance", text("absolute")), ("distance", text("huber"))),
+        ("cc", "gamma", number, ("form", text("rep")), ("form", text("paper"))),
+        ("cc", "order", count.clone(), ("form", text("rep")), ("form", text("paper"))),
+        ("cc", "embed", count, ("form", text("paper")), ("form", text("rep"))),
+        ("codistill", "average", text("logits"), ("psi", text("mse_logits")), ("psi", text("kl"))),
+    ];
+    let (student, teacher) = (network("resnet8", &[2, 3, 4], 1), network("resnet20", &[3, 4, 6], 2));
+    for (name, option, setting, (beside, with), (also, goes)) in cases {
+        let method = METHODS.iter().find(|method| method.name == name).unwrap();
+        let options = Options::defaults(method.options);
+        assert!(!options.has(option), "{name}: {option}");
+        let built = |options: Options| tests_features::built(method, &options, (&student, &teacher)).err();
+        assert_eq!(built(options.clone().with(beside, with.clone())), None, "{name}: without {option}");
+        let options = options.with(option, setting);
+        let line = built(options.clone().with(beside, with)).map(|e| e.to_string()).unwrap_or_default();
+        assert!(line.starts_with(&format!("option `{option}`: expected ")), "{name}: {line}");
+        assert_eq!(built(options.with(also, goes)), None, "{name}: {option}");
+    }
+}
+
+#[test]
+fn two_classes_are_said_to_have_no_others() {
+    let mut two = contract();
+    two.output.classes.truncate(2);
+    let site = Site { input: vec![1, 6, 6], classes: 2 };
+    let row = ARCHS.iter().find(|row| row.name == "mlp").unwrap();
+    let graph = zoo::build(&Choice { name: row.name, options: Options::defaults(row.options) }, &site, 1).unwrap();
+    for method in METHODS {
+        let mut pair = Pair::new(&graph, &two, Some((&graph, &two)), 8, 1);
+        if (method.build)(&Options::defaults(method.options), &mut pair).is_ok() {
+            let warns = ["dkd", "nkd"].contains(&method.name);
+            assert_eq!(pair.notes.iter().any(|note| note.contains("second part is 0")), warns, "{}", method.name);
+        }
+    }
 }

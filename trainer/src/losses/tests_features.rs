@@ -1,7 +1,9 @@
 //! Methods of features and sequences: gradients on a pair of networks, and their usual mistakes.
 
 mod features;
+mod hostile;
 mod pairs;
+mod zoo_pairs;
 
 use kd_runtime::contract::{Contract, Meaning};
 use kd_runtime::data::Description;

@@ -9,6 +9,15 @@ use super::{Batch, Loss, Method, Pair, crd, cs_kd, ofa, ps_kd, srrl, wsld};
 use crate::exec::Parameter;
 use crate::options::{Options, Setting};
 
+/// Negatives are drawn with replacement: more of them than there are others say nothing new and cost time.
+#[test]
+fn negatives_are_no_more_than_the_other_samples_unless_they_are_set() {
+    let of = |samples| crd::negatives(&Options::defaults(crd::METHOD.options), samples);
+    assert_eq!([1, 2, 257, 16_385, 50_000].map(of), [1, 1, 256, 16_384, 16_384]);
+    let set = Options::defaults(crd::METHOD.options).with("negatives", Setting::Count(300));
+    assert_eq!(crd::negatives(&set, 257), 300);
+}
+
 /// A method on a pair of residual networks: its loss, the student with adapters, and how many exits it made.
 fn built(method: &Method, options: &Options, samples: usize) -> (Box<dyn Loss>, Graph, usize) {
     let contract = contract();
@@ -91,6 +100,66 @@ fn the_default_hint_is_the_papers_divided_by_the_width() {
     let ((value, d), (paper, d_paper)) = (run("mean", 0.5), run("paper", 0.1));
     assert!((value - paper).abs() < 1e-12, "{value} {paper}");
     assert!(d.iter().zip(&d_paper).all(|(a, b)| (a - b).abs() < 1e-12));
+}
+
+/// Values of a form on the same student, with options set.
+fn of_form(word: &str, set: &[(&'static str, Setting)]) -> (f32, Vec<Vec<f32>>) {
+    let options = Options::defaults(byot::METHOD.options).with("form", Setting::Text(word.into()));
+    let options = set.iter().fold(options, |options, (name, setting)| options.with(name, setting.clone()));
+    let (mut loss, graph, _) = built(&byot::METHOD, &options, 8);
+    let taps = tapped(&graph, loss.student_taps(), 3, 10);
+    let mut d: Vec<Vec<f32>> = taps.iter().map(|tap| vec![f32::NAN; tap.len()]).collect();
+    let taps: Vec<&[f32]> = taps.iter().map(Vec::as_slice).collect();
+    let mut slices: Vec<&mut [f32]> = d.iter_mut().map(Vec::as_mut_slice).collect();
+    let batch = Batch { size: 3, labels: &[0, 3, 1], mixed: &[], places: &[0, 1, 2], progress: 0.0 };
+    (loss.value(&batch, &taps, &[], &mut slices, &mut []).unwrap(), d)
+}
+
+#[test]
+fn forms_have_defaults_of_their_own_and_leave_set_options_alone() {
+    let number = |name, x| (name, Setting::Number(x));
+    let flag = |yes| ("tau2", Setting::Flag(yes));
+    #[rustfmt::skip]
+    let cases = [
+        ("mean", vec![number("alpha", 0.3), number("temperature", 3.0), flag(true), number("lambda", 0.03)]),
+        ("paper", vec![number("alpha", 0.3), number("temperature", 1.0), flag(true), number("lambda", 0.03)]),
+        ("seed_literal", vec![number("alpha", 0.3), number("temperature", 1.0), flag(false), number("lambda", 0.03)]),
+        ("journal", vec![number("alpha", 0.3), number("temperature", 3.0), flag(false), number("lambda", 0.03)]),
+        ("masked", vec![number("alpha", 0.1), number("temperature", 3.0), flag(true), number("lambda", 1e-6)]),
+    ];
+    let mut values = Vec::new();
+    for (word, set) in cases {
+        let left = of_form(word, &[]);
+        assert_eq!(left, of_form(word, &set), "{word}");
+        let other = of_form(word, &[number("temperature", 2.0), number("alpha", 0.5)]);
+        assert_ne!(left.0, other.0, "{word}");
+        values.push(left.0);
+    }
+    for (i, value) in values.iter().enumerate() {
+        assert!(values[..i].iter().all(|other| other != value), "{values:?}");
+    }
+}
+
+#[test]
+fn the_seeds_letter_holds_the_deepest_cross_entropy_too() {
+    let (paper, d_paper) = of_form("paper", &[]);
+    let (seed, d_seed) = of_form("seed_literal", &[]);
+    let deepest = d_seed.len() - 2;
+    assert_eq!(d_seed[..deepest], d_paper[..deepest], "the exits");
+    assert!(d_paper[deepest].iter().all(|d| *d == 0.0) && d_seed[deepest + 1].iter().all(|d| *d == 0.0));
+    let (_, graph, _) = built(&byot::METHOD, &Options::defaults(byot::METHOD.options), 8);
+    let logits = &tapped(&graph, &["logits".into()], 3, 10 + deepest as u64)[0];
+    let mut d = vec![0.0; logits.len()];
+    let ce = super::ce::cross_entropy(
+        logits,
+        [0, 3, 1][..].into(),
+        4,
+        &super::ce::Targets::default(),
+        super::rows::Reduction::BatchMean,
+        &mut d,
+    );
+    assert!((seed - paper - 0.7 * ce).abs() < 1e-5, "{seed} {paper} {ce}");
+    assert!(d_seed[deepest].iter().zip(&d).all(|(found, d)| (found - 0.7 * d).abs() < 1e-6));
 }
 
 #[test]

@@ -76,7 +76,7 @@ struct HandMade {
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     Ok(Box::new(HandMade {
-        student: [pair.student(options.text("student"))?.name],
+        student: [pair.student_answer(options.text("student"))?.name],
         correct: options.number("correct") as f32,
         temperature: options.number("temperature") as f32,
         reduction: Reduction::of(options.text("reduction")),

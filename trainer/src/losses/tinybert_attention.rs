@@ -16,8 +16,9 @@ pub static METHOD: Method = Method {
     needs_labels: false,
     needs_whole_batch: false,
     formula: "`mean (s - t)²` over all elements of scores `[heads, L, L]` before the softmax, elements of `floor` or below (those \
-        that a mask put there) taken as 0 on both sides; summed over the pairs. No adapter: heads and lengths must be equal; \
-        where they are not, `attention_relation` compares what each position attends to.",
+        that a mask put there) taken as 0 on both sides; summed over the pairs. Left as they are, the taps are the scores of all \
+        stages, paired from the deepest up; a network without attention is refused. No adapter: heads and lengths must be equal, \
+        widths need not be; where they are not, `attention_relation` compares what each position attends to.",
     source: "Jiao et al. 2020 (arXiv 1909.10351) eq. 7; their code's `att_loss`",
     weight: Weight { usual: 1.0, source: "TinyBERT", forms: &[] },
     recipe: "terms = [{ method = \"tinybert_attention\", \
@@ -28,8 +29,8 @@ pub static METHOD: Method = Method {
 
 /// Options of the method `tinybert_attention`.
 pub static OPTIONS: &[Spec] = &[
-    student("stages"),
-    teacher("stages"),
+    student("stages.scores"),
+    teacher("stages.scores"),
     Spec {
         name: "floor",
         about: "scores of this or below are masked",
@@ -61,11 +62,17 @@ struct Scores {
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let taps = pair.taps(options.text("student"), options.text("teacher"))?;
     for (s, t) in &taps {
-        if s.shape != t.shape {
+        let refused = |expected: &str, action: &str| {
             let at = format!("taps `{}` and `{}`", s.name, t.name);
-            let found = format!("{:?} and {:?}", s.shape, t.shape);
-            let action = "name attention scores, or choose `attention_relation`";
-            return Err(Refusal::new(at, "scores of equal shapes [heads, L, L]", found, action));
+            Refusal::new(at, expected, format!("{:?} and {:?}", s.shape, t.shape), action)
+        };
+        let is_square = |shape: &[usize]| matches!(*shape, [_, rows, columns] if rows == columns);
+        if !is_square(&s.shape) || !is_square(&t.shape) {
+            return Err(refused("scores [heads, L, L] of attention", "name them (`stage1.scores`)"));
+        }
+        if s.shape != t.shape {
+            let action = "give both networks as many heads and tokens, or choose `attention_relation`";
+            return Err(refused("as many heads and tokens on both sides", action));
         }
     }
     let (student, teacher) = taps.into_iter().map(|(s, t)| (s.name, t.name)).unzip();

@@ -169,6 +169,11 @@ fn change(options: &Options, steps_per_epoch: usize) -> usize {
     (options.number("epochs") * steps_per_epoch as f64).round() as usize
 }
 
+/// Whether a schedule is 0 from this step on, whatever comes.
+pub fn is_over(name: &str, options: &Options, step: usize, steps_per_epoch: usize) -> bool {
+    name == "until" && step >= change(options, steps_per_epoch)
+}
+
 fn until(options: &Options, step: usize, _steps: usize, steps_per_epoch: usize) -> f64 {
     if step < change(options, steps_per_epoch) { warmup(options, step, steps_per_epoch).1.unwrap_or(1.0) } else { 0.0 }
 }

@@ -5,7 +5,7 @@ use kd_runtime::{Refusal, Result};
 
 use super::{Recipe, Scheme, Stage, Term};
 use crate::data::reading;
-use crate::losses::{Method, table as methods};
+use crate::losses::{Method, byot, table as methods};
 
 /// Refuses a recipe that contradicts itself; `locate` makes the begin of a message from a path.
 pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
@@ -50,6 +50,15 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
         let action = "set it, or choose a method that does without";
         return Err(Refusal::new(locate(&format!("distill.terms.{i}")), expected, data.labelled, action));
     }
+    let holds_task = |term: &Term| {
+        let is_byot = term.method.name == byot::METHOD.name;
+        is_byot && term.method.options.text("form") == byot::SEED_LITERAL
+    };
+    if distill.task_weight > 0.0 && distill.terms.iter().any(holds_task) {
+        let expected = "0.0, since form = \"seed_literal\" of `byot` holds the deepest cross-entropy";
+        let action = "set task_weight = 0.0, or choose the form `paper`";
+        return Err(Refusal::new(locate("distill.task_weight"), expected, distill.task_weight, action));
+    }
     let teacher_term = distill.terms.iter().position(needs_teacher);
     let codistills = matches!(distill.scheme, Scheme::Codistill(_));
     if codistills {
@@ -74,7 +83,7 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
     match (distill.init_epochs, distill.terms.iter().position(is_init)) {
         (0, Some(i)) if distill.terms[i].stage == Stage::Init => {
             let expected = "distill.init_epochs above 0, the epochs of the stage `init`";
-            let action = "set it, or leave the stage out";
+            let action = "set it, or give the term the stage `main`";
             return Err(Refusal::new(locate(&format!("distill.terms.{i}.stage")), expected, "`0`", action));
         }
         (1.., None) => {

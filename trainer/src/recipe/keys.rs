@@ -373,15 +373,16 @@ static DISTILL: &[Key] = &[
         left_out: LeftOut::Default,
     },
     key("task_weight", "factor of the task's cross-entropy", number(1.0, Range::NotNegative)),
-    key(
+    optional(
         "init_epochs",
         "epochs before those of `[train]` in which only the terms of the stage `init` count; schedules begin anew after them",
         count(0, 0, MOST_EPOCHS),
+        "0; with a term that has a second stage (`ab` without a `stage`), an eighth of those of `[train]`",
     ),
     key(
         "diagnose",
         "whether the first step of each epoch also measures the 2-norm of each weighted term's gradient by the student's \
-         parameters: in metrics.jsonl, and relative to the task's on the line of progress",
+         parameters: in metrics.jsonl, and relative to the task's (without one, to the first term's) on the line of progress",
         Kind::Flag { default: false },
     ),
     Key {
@@ -486,7 +487,7 @@ impl Key {
             (LeftOut::Required, _) => "required".into(),
             (LeftOut::Words(words), _) => words.into(),
             (LeftOut::Entry(name), Form::Entry(table)) => format!("`{{ {} = \"{name}\" }}`", table.key),
-            (_, Form::Setting(kind)) => format!("`{}`", kind.default()),
+            (_, Form::Setting(kind)) => format!("`{}`", kind.left_out()),
             _ => "`[]`".into(),
         }
     }

@@ -7,6 +7,7 @@ pub mod parse;
 pub mod precheck;
 
 mod cross;
+pub mod stages;
 #[cfg(test)]
 mod tests;
 mod tree;

@@ -10,7 +10,7 @@ use super::tree::{Node, Value};
 use super::values::{Keys, list, place, suggest, text};
 use super::{
     Choice, ClassWeights, Codistill, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Shards,
-    Stage, Teacher, TeacherSource, Term, Train, cross,
+    Stage, Teacher, TeacherSource, Term, Train, cross, stages,
 };
 use crate::losses::table as methods;
 use crate::optim::groups::Group;
@@ -32,7 +32,8 @@ pub fn parse(text: &str, at: &str, overrides: &[String]) -> Result<Recipe> {
     }
     let names: Vec<&str> = keys::SECTIONS.iter().map(|section| section.name).collect();
     let sections = Sections { root: Keys::open(&root, "")?.only(&names, "a recipe")? };
-    let (train, distill) = (sections.train()?, sections.distill()?);
+    let train = sections.train()?;
+    let distill = sections.distill(&train)?;
     let recipe = Recipe {
         run: sections.run(at)?,
         data: sections.data()?,
@@ -190,17 +191,18 @@ impl<'a> Sections<'a> {
         })
     }
 
-    fn distill(&self) -> Result<Distill> {
+    fn distill(&self, train: &Train) -> Result<Distill> {
         let (keys, section) = self.open("distill")?;
         let set = keys.settings(section.keys)?;
         let path = keys.path_of("terms");
-        let terms = match keys.get("terms") {
-            Some(node) => (list(node, &path, "a list of terms")?.iter().enumerate())
-                .map(|(i, item)| term(Keys::open(item, &format!("{path}.{i}"))?))
-                .collect::<Result<_>>()?,
-            None if set.text("scheme") == "dml" => vec![mutual()],
-            None => Vec::new(),
-        };
+        let items = keys.get("terms").map_or(Ok(&[][..]), |node| list(node, &path, "a list of terms"))?;
+        let open = |(i, item)| term(Keys::open(item, &format!("{path}.{i}"))?);
+        let terms = items.iter().enumerate().map(open).collect::<Result<Vec<(Term, bool)>>>()?;
+        let (mut terms, mut stages): (Vec<Term>, Vec<bool>) = terms.into_iter().unzip();
+        if keys.get("terms").is_none() && set.text("scheme") == "dml" {
+            terms.push(mutual());
+            stages.push(false);
+        }
         let peers = entries(&keys, "peers", section)?;
         let scheme = match set.text("scheme") {
             "offline" => {
@@ -231,15 +233,23 @@ impl<'a> Sections<'a> {
                 })
             }
         };
-        Ok(Distill {
+        let mut distill = Distill {
             scheme,
             peers,
             assistants: entries(&keys, "assistants", section)?,
             task_weight: set.number("task_weight"),
             diagnose: set.flag("diagnose"),
-            init_epochs: set.count("init_epochs"),
+            init_epochs: optional(&set, "init_epochs", Options::count).unwrap_or(0),
             terms,
-        })
+        };
+        let given = stages::Given {
+            stages: &stages,
+            task_weight: keys.get("task_weight").is_some(),
+            init_epochs: keys.get("init_epochs").is_some(),
+            epochs: train.epochs,
+        };
+        stages::expand(&mut distill, &given, &|i, key| place(&items[i].at, &format!("{path}.{i}.{key}")))?;
+        Ok(distill)
     }
 
     fn compare(&self, distill: &Distill) -> Result<Compare> {
@@ -272,7 +282,7 @@ fn section(name: &str) -> &'static Section {
 }
 
 fn optional<'o, T>(set: &'o Options, key: &str, get: fn(&'o Options, &str) -> T) -> Option<T> {
-    set.0.contains_key(key).then(|| get(set, key))
+    set.optional(key, get)
 }
 
 fn required(choice: Option<Choice>) -> Choice {
@@ -374,7 +384,8 @@ fn group(keys: Keys<'_>) -> Result<Group> {
     })
 }
 
-fn term(keys: Keys<'_>) -> Result<Term> {
+/// A term, and whether it says its stage.
+fn term(keys: Keys<'_>) -> Result<(Term, bool)> {
     let own: Vec<&str> = TERM.iter().map(|key| key.name).collect();
     let (method, keys) = keys.choice(&METHOD, &own)?;
     let set = keys.settings(TERM)?;
@@ -385,7 +396,8 @@ fn term(keys: Keys<'_>) -> Result<Term> {
     };
     let usual = || methods::find(method.name).map_or(1.0, |row| row.weight.of(&method.options));
     let weight = optional(&set, "weight", Options::number).unwrap_or_else(usual);
-    Ok(Term { method, weight, stage, schedule: entry(&keys, "schedule", TERM)? })
+    let term = Term { method, weight, stage, schedule: entry(&keys, "schedule", TERM)? };
+    Ok((term, keys.get("stage").is_some()))
 }
 
 /// The table entry that a key holds, or its default.

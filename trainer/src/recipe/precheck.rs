@@ -19,14 +19,14 @@ use serde::Serialize;
 
 use super::cross::needs_teacher;
 use super::values::suggest;
-use super::{Choice, Codistill, Recipe, Run, Scheme, TeacherSource, Train};
+use super::{Choice, Codistill, Recipe, Run, Scheme, Shards, TeacherSource, Train};
 use crate::data::{Prepared, augment, feed};
 use crate::exec::{Executor, Parameter, Plan};
 use crate::losses::ce::Targets;
 use crate::losses::pair::{LOGITS, cut, value_name};
 use crate::optim::groups::{self, Group};
 use crate::optim::stepper::Stepper;
-use crate::schemes::terms::{Extended, Passes, extend};
+use crate::schemes::terms::{Extended, Passes, Term, extend};
 use crate::teacher;
 use crate::zoo::{self, Site};
 
@@ -45,6 +45,8 @@ pub struct Forecast {
     /// The largest resident size that a run will have: while the data is read, or a network is trained beside it; none
     /// where the data is not open.
     pub peak_bytes: Option<u64>,
+    /// What terms do otherwise than asked for, or cannot do here: remarks of one line.
+    pub notes: Vec<String>,
     /// The budget's limits on size and memory, judged by the student's forecast; empty without a budget.
     pub budget: Vec<Line>,
 }
@@ -135,7 +137,11 @@ pub fn precheck(
         }
         teacher = Some((graph, &contract));
     }
-    let whole = extended(&student, teacher)?;
+    let mut whole = extended(&student, teacher)?;
+    let mut notes = std::mem::take(&mut whole.notes);
+    if let Some(data) = data {
+        notes.extend(small_batches(recipe, &whole.terms[first_term(recipe)..], data.train.len()));
+    }
     let in_term = |i: usize| format!("distill.terms.{}", i - first_term(recipe));
     for (name, teacher, ..) in &built {
         whole.terms.iter().enumerate().try_for_each(|(i, term)| {
@@ -178,7 +184,7 @@ pub fn precheck(
         let [held, reading] = data.bytes().map(|bytes| bytes as u64);
         PROCESS_BYTES + reading.max(held + training)
     });
-    Ok(Forecast { networks, peak_bytes, budget })
+    Ok(Forecast { networks, peak_bytes, notes, budget })
 }
 
 /// What assistant number `i` (from 0) is called.
@@ -203,6 +209,27 @@ fn check_threads(threads: usize) -> Result<()> {
 /// The place of the recipe's first term among all: behind the task's.
 fn first_term(recipe: &Recipe) -> usize {
     usize::from(recipe.distill.task_weight > 0.0)
+}
+
+/// Of which terms batches are too small to say anything, of so many training samples.
+fn small_batches(recipe: &Recipe, terms: &[Term], samples: usize) -> Vec<String> {
+    let seen = match recipe.distill.scheme {
+        Scheme::Codistill(Codistill { replicas, shards: Shards::Disjoint, .. }) => samples / replicas,
+        _ => samples,
+    };
+    let batch = recipe.train.batch.min(seen);
+    // A last batch of one sample is left out.
+    let last = Some(seen % batch.max(1)).filter(|&last| last > 1);
+    let note = |(i, term): (usize, &Term)| {
+        let least = term.loss.least_batch();
+        let which = match last {
+            _ if batch < least => format!("has batches of {batch}"),
+            Some(last) if last < least => format!("has {last} in the last batch of an epoch"),
+            _ => return None,
+        };
+        Some(format!("distill.terms.{i}: `{}` says something of {least} samples or more, and {which}", term.name))
+    };
+    terms.iter().enumerate().filter_map(note).collect()
 }
 
 /// The contract that networks made for a site will have, as far as it matters here.
@@ -564,6 +591,29 @@ mod tests {
         // The partial sums of weight gradients do not grow for ever.
         let [one, two, large] = [1, 2, 512].map(|batch| needs(batch).0);
         assert!(large < one + 511 * (two - one), "{one}, {two}, {large}");
+    }
+
+    #[test]
+    fn batches_too_small_for_relations_are_remarked() {
+        let text = "[data]\nformat = \"digits\"\n[teacher]\narch = \"mlp\"\n[student]\narch = \"mlp\"\n[distill]\n\
+                    terms = [{ method = \"kd\" }, { method = \"rkd_a\" }]\n";
+        let recipe = parse(text, "r.toml", &[]).expect("a recipe");
+        let data = data::prepare(&recipe).expect("digits");
+        let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
+        let n = data.train.len();
+        let notes = |batch: usize, more: &str| {
+            let set = [format!("train.batch={batch}"), "run.threads=1".into(), more.into()];
+            let recipe = parse(text, "r.toml", &set).expect("a recipe");
+            precheck(&recipe, &site, Some(&data), &[]).expect("a forecast").notes
+        };
+        let begin = "distill.terms.1: `rkd_a` says something of 3 samples or more, and has";
+        assert_eq!(notes(2, "run.seed=1"), [format!("{begin} batches of 2")]);
+        assert_eq!(notes(n - 2, "distill.task_weight=0.0"), [format!("{begin} 2 in the last batch of an epoch")]);
+        // One left over is left out.
+        assert_eq!(
+            (notes(n - 1, "run.seed=1"), notes(n - 3, "run.seed=1"), notes(n, "run.seed=1")),
+            (vec![], vec![], vec![])
+        );
     }
 
     #[test]

@@ -3,7 +3,8 @@ use std::path::Path;
 use super::keys::{self, Form, SECTIONS};
 use super::parse::{parse, read};
 use super::*;
-use crate::options::Kind;
+use crate::losses::kd;
+use crate::options::{Kind, Options};
 use crate::rng::{Purpose, Rng};
 
 const GOOD: &str = r#"[data]
@@ -479,5 +480,66 @@ fn a_term_without_a_weight_has_the_published_one() {
             let is_known = matches!(known, Some(Kind::Choice { known, .. }) if known.contains(value));
             assert!(is_known, "{}: {option} = {value}", method.name);
         }
+    }
+}
+
+/// Terms and weights of a recipe with these lines in `[distill]`, 20 epochs in `[train]`.
+fn staged(distill: &str) -> kd_runtime::Result<Distill> {
+    let teacher = if distill.contains("codistill") { "" } else { "[teacher]\narch = \"cnn\"\n" };
+    let text = format!("[data]\nformat = \"digits\"\n{teacher}[student]\narch = \"cnn\"\n[distill]\n{distill}");
+    let recipe = parse(&text, "r.toml", &[])?;
+    assert_eq!(parse(&recipe.to_toml(), "r.toml", &[]).as_ref(), Ok(&recipe), "the complete recipe");
+    Ok(recipe.distill)
+}
+
+#[test]
+fn a_method_that_comes_first_has_its_second_stage() {
+    let told = |distill: &Distill| -> Vec<(&str, Stage)> {
+        distill.terms.iter().map(|term| (term.method.name, term.stage)).collect()
+    };
+    let of = |terms: &str| staged(&format!("terms = [{terms}]\n")).unwrap();
+    let (ab, kd) = (("ab", Stage::Init), ("kd", Stage::Main));
+    for terms in ["{ method = \"ab\" }", "{ method = \"ab\", stage2 = \"ce_kd\" }"] {
+        let found = of(terms);
+        assert_eq!((told(&found), found.init_epochs, found.task_weight), (vec![ab, kd], 3, 1.0));
+        assert_eq!(found.terms[1].method.options, Options::defaults(kd::OPTIONS));
+        assert!(!found.terms[0].method.options.has("stage2"));
+    }
+    let found = of("{ method = \"ab\", stage2 = \"kd_only\" }");
+    assert_eq!((told(&found), found.init_epochs, found.task_weight), (vec![ab, kd], 3, 0.0));
+    let options = &found.terms[1].method.options;
+    assert_eq!((options.number("temperature"), options.flag("tau2")), (3.0, false));
+    let found = of("{ method = \"ab\", stage2 = \"ce\" }");
+    assert_eq!((told(&found), found.init_epochs, found.task_weight), (vec![ab], 3, 1.0));
+    let found = of("{ method = \"ab\", stage2 = \"joint\" }");
+    assert_eq!((told(&found), found.init_epochs), (vec![("ab", Stage::Main)], 0));
+    // Beside other terms these are the second stage; a stage says it all.
+    let found = of("{ method = \"ab\" }, { method = \"dkd\" }");
+    assert_eq!((told(&found), found.init_epochs), (vec![ab, ("dkd", Stage::Main)], 3));
+    let found = staged("init_epochs = 2\nterms = [{ method = \"ab\", stage = \"both\" }]\n").unwrap();
+    assert_eq!((told(&found), found.init_epochs), (vec![("ab", Stage::Both)], 2));
+    let found = staged("init_epochs = 7\nterms = [{ method = \"ab\" }]\n").unwrap();
+    assert_eq!((told(&found), found.init_epochs), (vec![ab, kd], 7));
+    let found = staged("scheme = \"codistill\"\nterms = [{ method = \"ab\" }, { method = \"codistill\" }]\n").unwrap();
+    assert_eq!((told(&found)[0], found.init_epochs), (("ab", Stage::Main), 0));
+    #[rustfmt::skip]
+    let cases = [
+        ("terms = [{ method = \"ab\", stage = \"init\", stage2 = \"ce\" }]",
+         "distill.terms.0.stage2: expected no `stage` beside it, found `ce`; leave one of both out"),
+        ("task_weight = 0.5\nterms = [{ method = \"ab\", stage2 = \"kd_only\" }]",
+         "distill.terms.0.stage2: expected `task_weight = 0.0` with it, found `kd_only`; set that, leave it out, or choose `ce_kd`"),
+        ("init_epochs = 0\nterms = [{ method = \"ab\" }]",
+         "distill.terms.0.stage: expected distill.init_epochs above 0, the epochs of the stage `init`, found `0`; set it, or give the term the stage `main`"),
+        ("scheme = \"codistill\"\nterms = [{ method = \"ab\", stage2 = \"ce\" }, { method = \"codistill\" }]",
+         "distill.terms.0.stage2: expected `joint` with scheme = \"codistill\", found `ce`; leave it out"),
+        ("terms = [{ method = \"byot\", form = \"seed_literal\" }]",
+         "distill.task_weight: expected 0.0, since form = \"seed_literal\" of `byot` holds the deepest cross-entropy, found 1; set \
+          task_weight = 0.0, or choose the form `paper`"),
+    ];
+    for (distill, expected) in cases {
+        let text =
+            if distill.contains("byot") { distill.replace("terms", "assistants = []\nterms") } else { distill.into() };
+        let line = staged(&text).unwrap_err().to_string();
+        assert!(line.ends_with(expected), "{line}");
     }
 }

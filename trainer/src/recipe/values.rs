@@ -69,7 +69,7 @@ impl<'a> Keys<'a> {
         let Form::Setting(kind) = key.form else { return Ok(None) };
         match (self.get(key.name), key.left_out) {
             (Some(node), _) => setting(&kind, node, &self.path_of(key.name), hint(key)).map(Some),
-            (None, LeftOut::Default) => Ok(Some(kind.default())),
+            (None, LeftOut::Default) => Ok(kind.default()),
             (None, LeftOut::Required) => {
                 Err(Refusal::new(self.place_of(key.name), key.about, "nothing", format!("set `{}`", key.name)))
             }
@@ -93,7 +93,7 @@ impl<'a> Keys<'a> {
         let mut options = Options::defaults(specs);
         for spec in specs {
             if let Some(node) = self.get(spec.name) {
-                let action = format!("correct it, or leave it out for {}", spec.kind.default());
+                let action = format!("correct it, or leave it out for {}", spec.kind.left_out());
                 options.0.insert(spec.name, setting(&spec.kind, node, &self.path_of(spec.name), action)?);
             }
         }
@@ -160,6 +160,9 @@ pub fn list<'a>(node: &'a Node, path: &str, words: &str) -> Result<&'a [Node]> {
 
 /// A value of this kind; `action` says what to do about another.
 fn setting(kind: &Kind, node: &Node, path: &str, action: String) -> Result<Setting> {
+    if let Kind::Optional { kind, .. } = kind {
+        return setting(kind, node, path, action);
+    }
     let refuse = |node: &Node| Refusal::new(place(&node.at, path), kind.words(), node, &action);
     let whole = |node: &Node, least: usize, most: usize| match node.value {
         Value::Whole(n) => usize::try_from(n).ok().filter(|n| (least..=most).contains(n)).ok_or_else(|| refuse(node)),

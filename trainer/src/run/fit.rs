@@ -13,7 +13,7 @@ use kd_runtime::{Refusal, Result};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Progress};
-use super::monitor::Monitor;
+use super::monitor::{Monitor, lopsided};
 use super::ranks;
 use super::replicas::{self, Replica};
 use super::signals::Stop;
@@ -345,6 +345,9 @@ impl Run<'_> {
                 }
                 if self.job.distill.is_some_and(|(distill, _)| distill.diagnose) {
                     gradients = self.learner.gradient_norms().map_err(failed)?;
+                    for line in lopsided(&gradients).iter().filter(|_| in_stage == 0) {
+                        monitor.note(&format!("{}: epoch {}: {line}", self.job.name, done + 1));
+                    }
                 }
             }
             let Learner { executor, task_gradients, .. } = &mut *self.learner;

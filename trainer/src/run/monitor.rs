@@ -136,13 +136,26 @@ fn shown(terms: impl Iterator<Item = (String, f64)>) -> String {
     terms.map(|(name, value)| format!("{name} {value:.4}")).collect::<Vec<_>>().join("  ")
 }
 
-/// How large the terms' gradients were beside the task's: `  gradients kd 0.42 of ce`.
+/// How large the terms' gradients were beside that of the first, the task's where it has a weight: `  gradients (ce = 1): kd
+/// 0.420`.
 fn shown_gradients(gradients: &[(String, f64)]) -> String {
-    let Some(((task, norm), others)) = gradients.split_first().filter(|(_, others)| !others.is_empty()) else {
+    let Some(((first, norm), others)) = gradients.split_first().filter(|(_, others)| !others.is_empty()) else {
         return String::new();
     };
     let shares = others.iter().map(|(name, other)| format!("{name} {:.3}", other / norm));
-    format!("  gradients {} of {task}", shares.collect::<Vec<_>>().join(" "))
+    format!("  gradients ({first} = 1): {}", shares.collect::<Vec<_>>().join(", "))
+}
+
+/// Terms whose gradient is so much smaller or larger than that of the first that one of both hardly counts: a line each. One
+/// of 0 has not begun.
+pub fn lopsided(gradients: &[(String, f64)]) -> Vec<String> {
+    let Some(((first, norm), others)) = gradients.split_first() else { return Vec::new() };
+    let share = |(name, other): &(String, f64)| {
+        let share = other / norm;
+        let counts = *norm == 0.0 || *other == 0.0 || (0.01..=100.0).contains(&share);
+        (!counts).then(|| format!("the gradient of `{name}` is {share:.3e} times that of `{first}`: check its weight"))
+    };
+    others.iter().filter_map(share).collect()
 }
 
 impl Monitor for Terminal {
@@ -212,5 +225,31 @@ impl Monitor for Terminal {
 
     fn note(&mut self, text: &str) {
         self.say(&format!("kd-train: {}", Shown(text)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gradients_are_told_beside_that_of_the_first() {
+        let norms =
+            |list: &[(&str, f64)]| list.iter().map(|(name, norm)| (name.to_string(), *norm)).collect::<Vec<_>>();
+        assert_eq!(
+            shown_gradients(&norms(&[("ce", 2.0), ("kd", 1.0), ("at", 500.0)])),
+            "  gradients (ce = 1): kd 0.500, at 250.000"
+        );
+        assert_eq!(shown_gradients(&norms(&[("kd", 2.0), ("at", 501.444)])), "  gradients (kd = 1): at 250.722");
+        assert_eq!(shown_gradients(&norms(&[("ce", 2.0)])), "");
+        let lines = lopsided(&norms(&[("ce", 2.0), ("kd", 1.0), ("at", 500.0), ("nst", 0.0), ("sp", 1e-3)]));
+        assert_eq!(
+            lines,
+            [
+                "the gradient of `at` is 2.500e2 times that of `ce`: check its weight",
+                "the gradient of `sp` is 5.000e-4 times that of `ce`: check its weight",
+            ]
+        );
+        assert!(lopsided(&[]).is_empty() && lopsided(&norms(&[("ce", 0.0), ("kd", 1.0)])).is_empty());
     }
 }

@@ -82,7 +82,8 @@ pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<
     let given = teachers::given(&session)?;
     let opened: Vec<&Network> = given.iter().flatten().map(|(network, _)| network).collect();
     let own = group.map(|group| of_one_rank(recipe, group.of()));
-    precheck(own.as_ref().unwrap_or(recipe), &session.site, Some(&session.data), &opened)?;
+    let forecast = precheck(own.as_ref().unwrap_or(recipe), &session.site, Some(&session.data), &opened)?;
+    forecast.notes.iter().for_each(|note| session.note(note));
     session.folder.begin(&recipe.to_toml())?;
     let processes = group.map(|group| group.of());
     let starts = match leads {

@@ -56,9 +56,19 @@ pub(super) fn all(session: &mut Session<'_>, given: Vec<Option<Judged>>) -> Resu
             session.note(note);
         }
         session.note(&format!("teacher {shown}: {:.2} % of {} {on} samples", 100.0 * score.accuracy, score.n));
+        if is_guessing(score, session.site.classes) {
+            let about = format!("no better than guessing among {} classes", session.site.classes);
+            session.note(&format!("teacher {shown}: {about}; check the order of its classes and what it is fed"));
+        }
         all.push(judged);
     }
     Ok(all.into_iter().unzip())
+}
+
+/// Whether so many right answers cannot be told from those of one who guesses: within two standard errors.
+fn is_guessing(score: Score, classes: usize) -> bool {
+    let chance = 1.0 / classes.max(1) as f64;
+    score.accuracy <= chance + 2.0 * (chance * (1.0 - chance) / score.n.max(1) as f64).sqrt()
 }
 
 fn train_first(
@@ -161,4 +171,18 @@ fn judge(session: &Session<'_>, must_reach: Option<f64>, network: &Network) -> R
         must_reach,
         test: score(&session.data.test)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_teacher_that_guesses_is_told_from_one_that_knows() {
+        let guesses = |right, n, classes| is_guessing(Score::new(right, n), classes);
+        assert!(guesses(0, 1000, 10) && guesses(100, 1000, 10) && guesses(115, 1000, 10));
+        assert!(!guesses(130, 1000, 10) && !guesses(900, 1000, 10));
+        // Two classes: half is chance; few samples say less.
+        assert!(guesses(52, 100, 2) && !guesses(70, 100, 2) && guesses(7, 10, 2) && !guesses(10, 10, 2));
+    }
 }

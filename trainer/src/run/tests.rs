@@ -9,6 +9,8 @@ use kd_runtime::data::Description;
 use kd_runtime::error::Exit;
 use kd_runtime::graph::Graph;
 
+mod boundaries;
+
 use super::fit::{Epoch, Fitted, Job, fit};
 use super::monitor::Monitor;
 use super::signals::Stop;

@@ -74,7 +74,7 @@ struct Wired {
 pub struct StepValues {
     /// Weighted sum of the terms.
     pub loss: f64,
-    /// Each term's value, not weighted, in the order of [`Learner::term_names`]; 0 of one whose stage it is not.
+    /// Each term's value, not weighted, in the order of [`Learner::term_names`]; 0 of one that does not take part.
     pub terms: Vec<f64>,
     /// Samples whose class is known.
     pub labelled: usize,
@@ -100,7 +100,7 @@ impl Learner {
         let recipe = distill.map(|(distill, _)| distill);
         let passes = Passes::of(train, recipe);
         let student: BTreeSet<&str> = graph.initializers.keys().map(|&id| graph.value(id).name.as_str()).collect();
-        let Extended { graph, exits, terms } =
+        let Extended { graph, exits, terms, .. } =
             extend(graph, contract, recipe, targets(train, samples), only(networks), samples.n, seed)?;
         if terms.is_empty() {
             let action = "set distill.task_weight above 0, or add a term";

@@ -8,7 +8,7 @@ use super::At;
 use crate::losses::ce::Targets;
 use crate::losses::table::METHODS;
 use crate::losses::{Loss, Pair, Tap, ce};
-use crate::optim::schedule::SCHEDULES;
+use crate::optim::schedule::{self, SCHEDULES};
 use crate::optim::table::OPTIMIZERS;
 use crate::recipe::{self, Choice, Distill, Scheme, Stage, Train};
 use crate::teacher::Network;
@@ -36,6 +36,8 @@ pub struct Extended {
     pub exits: Vec<Tap>,
     /// The task's loss, if it has a weight, and the terms of the recipe.
     pub terms: Vec<Term>,
+    /// What methods did otherwise than asked for, or cannot do here: remarks of one line.
+    pub notes: Vec<String>,
 }
 
 /// Builds the terms of a recipe for a student. `teacher` is the only one, if there is just one; `samples` are those that
@@ -49,7 +51,7 @@ pub fn extend(
     samples: usize,
     seed: u64,
 ) -> Result<Extended> {
-    let mut terms = Vec::new();
+    let (mut terms, mut notes) = (Vec::new(), Vec::new());
     let task_weight = distill.map_or(1.0, |distill| distill.task_weight);
     if task_weight > 0.0 {
         let loss = ce::task(&contract.output.name, targets);
@@ -61,6 +63,7 @@ pub fn extend(
     for (i, term) in distill.map_or(&[][..], |distill| &distill.terms).iter().enumerate() {
         pair.prefix = format!("adapter.{i}");
         terms.push(Term::new(term, &mut pair).map_err(|e| e.within(format!("distill.terms.{i}")))?);
+        notes.extend(pair.notes.drain(..).map(|note| format!("distill.terms.{i}: `{}` {note}", term.method.name)));
     }
     let names: Vec<String> = terms.iter().map(|term| term.name.clone()).collect();
     for (i, term) in terms.iter_mut().enumerate() {
@@ -70,7 +73,7 @@ pub fn extend(
         }
     }
     let (graph, exits) = pair.into_parts();
-    Ok(Extended { graph, exits, terms })
+    Ok(Extended { graph, exits, terms, notes })
 }
 
 /// How often a step goes backward.
@@ -124,14 +127,17 @@ impl Term {
         })
     }
 
-    /// Its factor at a step; `None` where it does not take part: in another stage.
+    /// Its factor at a step; `None` where it does not take part: in another stage, or after its end.
     pub fn factor(&self, at: At) -> Option<f64> {
         if self.stage != Stage::Both && (self.stage == Stage::Init) != at.init {
             return None;
         }
         let Some(Choice { name, options }) = &self.schedule else { return Some(self.weight) };
-        let schedule = SCHEDULES.iter().find(|schedule| schedule.name == *name);
-        let schedule = schedule.expect("a checked choice names a row");
-        Some(self.weight * (schedule.factor)(options, at.step, at.steps, at.steps_per_epoch))
+        if schedule::is_over(name, options, at.step, at.steps_per_epoch) {
+            return None;
+        }
+        let kind = SCHEDULES.iter().find(|kind| kind.name == *name);
+        let kind = kind.expect("a checked choice names a row");
+        Some(self.weight * (kind.factor)(options, at.step, at.steps, at.steps_per_epoch))
     }
 }

@@ -363,6 +363,28 @@ fn several_teachers_are_the_weighted_mean_of_their_softened_answers() {
     }
 }
 
+/// A replica listens to copies: what the others do after they left one changes nothing of it.
+#[test]
+fn a_snapshot_that_is_heard_does_not_follow_the_network_that_left_it() {
+    let mut live = learner(&network("cnn", 9), &distill(1.0, vec![]), &[]).unwrap();
+    let networks = [Network { graph: network("cnn", 2), ..teacher("cnn", 2, 1.0) }];
+    let mut teachers = Teachers::new(&networks, &["logits"], 5, 1).unwrap();
+    let taught = teachers.taught(&networks, "logits", 1.0, Average::Probabilities).unwrap();
+    let said = |teachers: &mut Teachers| {
+        teachers.answer(&batch(), &[taught]).unwrap();
+        teachers.value(taught).to_vec()
+    };
+    let first = said(&mut teachers);
+    assert!(teachers.hear(&[Some(live.snapshot().into())]));
+    let heard = said(&mut teachers);
+    assert_ne!(heard, first);
+    live.step(&batch(), 0, AT).unwrap();
+    live.executor.parameters_mut().iter_mut().flat_map(|p| &mut p.value).for_each(|x| *x = 0.5 * *x + 0.1);
+    assert_eq!(said(&mut teachers), heard, "stale");
+    assert!(teachers.hear(&[Some(live.snapshot().into())]));
+    assert_ne!(said(&mut teachers), heard, "and new");
+}
+
 #[test]
 fn a_baseline_learns_from_the_labels_alone() {
     let student = network("mlp", 1);
@@ -380,10 +402,7 @@ fn refuses_what_cannot_teach() {
     let mut fewer = teacher("cnn", 2, 1.0);
     fewer.contract.output.classes.pop();
     let student = teacher("mlp", 1, 1.0);
-    let features = |tap: &str| {
-        let names = [("student", Setting::Text("features".into())), ("teacher", Setting::Text(tap.into()))];
-        term("kd", 1.0, &names)
-    };
+    let features = |tap: &str| term("kd", 1.0, &[("teacher", Setting::Text(tap.into()))]);
     let one = || teacher("cnn", 2, 1.0);
     #[rustfmt::skip]
     let cases = [
@@ -392,6 +411,8 @@ fn refuses_what_cannot_teach() {
         ("no teacher", vec![], vec![term("kd", 1.0, &[])], "expected a teacher, found none"),
         ("no such tap", vec![one()], vec![features("stage9")], "`stage9`"),
         ("features of two", vec![one(), one()], vec![features("features")], "expected `logits`"),
+        ("a hint of two", vec![one(), one()], vec![term("fitnets", 1.0, &[])],
+         "distill.terms.0: expected one teacher, whose inner values it reads, found several or none; keep one"),
         ("nothing to learn", vec![one()], vec![], "expected a loss to learn from"),
     ];
     for (name, teachers, terms, expected) in cases {

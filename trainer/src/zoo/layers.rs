@@ -126,7 +126,7 @@ impl Net {
     pub fn conv(&mut self, name: &str, conv: &Conv) -> Result<()> {
         let shape = self.tail.shape.clone();
         let axes = shape.len() - 1;
-        if axes == 0 {
+        if !(1..=2).contains(&axes) {
             let found = format!("{shape:?}");
             return Err(refused(&self.graph.name, "images [C, H, W] or series [C, T]", found));
         }

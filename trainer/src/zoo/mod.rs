@@ -19,7 +19,7 @@ mod resnet1d;
 mod shufflenet_v1;
 mod shufflenet_v2;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod ts_transformer;
 mod vgg;
 mod wrn;

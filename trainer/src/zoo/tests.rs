@@ -25,7 +25,7 @@ fn choice(name: &str, set: &[(&'static str, Setting)]) -> Choice {
 }
 
 /// An architecture as narrow as its tests need.
-fn narrow(name: &str) -> Choice {
+pub(crate) fn narrow(name: &str) -> Choice {
     let widths = |widths: &[usize]| vec![("widths", Setting::Counts(widths.to_vec()))];
     let width = |width| vec![("width", Setting::Number(width))];
     let options = match name {
@@ -45,7 +45,7 @@ fn narrow(name: &str) -> Choice {
 }
 
 /// Architectures for series alone.
-const SERIES: [&str; 7] = ["fcn", "gru", "inception_time", "lite", "lstm", "resnet1d", "ts_transformer"];
+pub(crate) const SERIES: [&str; 7] = ["fcn", "gru", "inception_time", "lite", "lstm", "resnet1d", "ts_transformer"];
 
 /// A small site that an architecture takes; the sides of an image differ, and one is odd.
 fn site(name: &str) -> Site {

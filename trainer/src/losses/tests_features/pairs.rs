@@ -93,7 +93,7 @@ fn every_method_works_or_refuses_on_networks_of_other_kinds() {
     // Of each pair the methods that refuse it.
     let pairs = [
         ("widths", resnet("resnet8", &[2, 3, 4], 1), resnet("resnet20", &[5, 6, 7], 2), vec![scores]),
-        ("equal widths", resnet("resnet8", &[2, 3, 4], 1), resnet("resnet20", &[2, 3, 4], 2), vec![]),
+        ("equal widths", resnet("resnet8", &[2, 3, 4], 1), resnet("resnet20", &[2, 3, 4], 2), vec![scores]),
         ("larger maps", resnet("cnn", &[3, 4], 1), resnet("resnet20", &[3, 4, 6], 2), vec![scores]),
         ("smaller maps", resnet("resnet8", &[3, 4, 6], 1), resnet("cnn", &[3, 5], 2), vec![scores]),
         ("series", fcn(12, &[3, 4], 1), fcn(12, &[4, 5, 6], 2), vec![scores]),

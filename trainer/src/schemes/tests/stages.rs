@@ -116,6 +116,21 @@ fn a_teacher_is_asked_in_no_stage_without_a_term_that_listens() {
 }
 
 #[test]
+fn after_the_end_of_its_schedule_a_term_is_not_computed_and_its_teacher_not_asked() {
+    let teachers = [refusing()];
+    let until = Choice { options: schedule("until").options.with("epochs", Setting::Number(2.0)), ..schedule("until") };
+    let ended = Term { schedule: Some(until), ..term("kd", 1.0, &[]) };
+    let mut learner = learner(&network("mlp", 1), &distill(1.0, vec![ended]), &teachers).unwrap();
+    let at = |step| At { step, ..AT };
+    // Four steps an epoch: it counts in the first eight.
+    assert!(learner.step(&batch(), 0, at(7)).is_err(), "its last step");
+    let after = learner.step(&batch(), 0, at(8)).unwrap();
+    let mut alone = super::learner(&network("mlp", 1), &distill(1.0, vec![]), &[]).unwrap();
+    let expected = alone.step(&batch(), 0, at(8)).unwrap();
+    assert_eq!((after.loss, after.terms[1], gradients(&learner)), (expected.loss, 0.0, gradients(&alone)));
+}
+
+#[test]
 fn what_only_a_term_of_the_first_stage_trained_misses_no_gradient_later() {
     let teachers = [teacher("cnn", 2, 1.0)];
     let terms = vec![of_stage(Stage::Init, term("kd", 1.0, &[])), term("fitnets", 1.0, &[])];
