@@ -77,7 +77,7 @@ fn start(rank: usize, of: usize, port: u16, recipe: &Path, output: &Path, more: 
     let mut command = Command::new(support::PROGRAM);
     command.arg("run").arg(recipe).arg("--output").arg(output).args(more);
     command.env("RANK", rank.to_string()).env("WORLD_SIZE", of.to_string());
-    command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string()).env("KD_JOIN_S", "60");
+    command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string()).env("KD_JOIN_S", "20");
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
@@ -181,11 +181,15 @@ fn three_ranks_share_batches_that_do_not_divide_and_answers_that_are_kept() {
 /// Waits for a process that must end by itself; how long it took.
 fn ends(mut child: Child) -> (Output, Duration) {
     let began = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        assert!(began.elapsed() < MOST, "it outlives the other by {MOST:?}");
+    while child.try_wait().unwrap().is_none() && began.elapsed() < MOST {
         sleep(Duration::from_millis(5));
     }
-    (child.wait_with_output().unwrap(), began.elapsed())
+    let took = began.elapsed();
+    // It has ended, or is too late.
+    let _ = child.kill();
+    let output = child.wait_with_output().unwrap();
+    assert!(took < MOST, "it outlives the other by {MOST:?}: {}", String::from_utf8_lossy(&output.stderr));
+    (output, took)
 }
 
 #[test]
@@ -205,14 +209,14 @@ fn a_killed_rank_ends_the_other_and_resume_gives_the_same_bytes() {
         let mut victim = ranks.0.remove(i % 2);
         victim.kill().unwrap();
         victim.wait().unwrap();
-        let (other, took) = ends(ranks.0.remove(0));
+        let (other, _) = ends(ranks.0.remove(0));
         let said = line(&other);
         if other.status.code() == Some(0) {
             continue;
         }
         lost += 1;
         assert_eq!(other.status.code(), Some(3), "{said}");
-        assert!(took < MOST, "{took:?}");
+        // Killed before it came.
         if said.contains("expected rank 0 to listen") || said.contains("found none of rank") {
             continue;
         }

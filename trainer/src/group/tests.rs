@@ -87,6 +87,38 @@ fn one_that_fails_or_goes_away_ends_all_with_its_reason() {
 }
 
 #[test]
+fn bytes_that_are_no_frame_end_the_group() {
+    use std::io::{Read, Write};
+    // Who joined properly begins to rave: a kind that there is not, a length that there is not, an end without a reason.
+    let frames = [[9, 0, 0, 0, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff], [3, 0, 0, 0, 0, 0, 0, 0, 0]];
+    let said = ["a frame of kind 9", "a frame of 4294967295 bytes", "an end without a reason"];
+    for (frame, said) in frames.into_iter().zip(said) {
+        let (port, stop) = (free_port(), Stop::default());
+        let between = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let near = between.local_addr().expect("its address").port();
+        let wait = Duration::from_secs(20);
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| join(0, 2, port, "r", wait, &stop).err().expect("ended").to_string());
+            let second = scope.spawn(|| join(1, 2, near, "r", wait, &stop).is_err());
+            let (mut honest, _) = between.accept().expect("rank 1");
+            let mut hello = [0; 116];
+            honest.read_exact(&mut hello).expect("a hello");
+            let mut raving = loop {
+                if let Ok(stream) = std::net::TcpStream::connect(("127.0.0.1", port)) {
+                    break stream;
+                }
+            };
+            raving.write_all(&hello).and_then(|()| raving.write_all(&frame)).expect("sent");
+            let first = first.join().expect("no panic");
+            assert!(first.starts_with("rank 1: expected a process that trains on") && first.contains(said), "{first}");
+            drop(honest);
+            stop.ask();
+            assert!(second.join().expect("no panic"));
+        });
+    }
+}
+
+#[test]
 fn a_main_thread_that_does_not_look_up_is_ended() {
     let (port, stop) = (free_port(), Stop::default());
     let (send, ends) = std::sync::mpsc::channel();
