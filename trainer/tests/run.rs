@@ -348,6 +348,20 @@ fn an_ensemble_is_of_networks_that_differ() {
     assert_same(&whole, &killed);
 }
 
+/// The student alone has as much time as the one that is taught in two stages.
+#[test]
+fn the_baseline_has_the_epochs_of_both_stages() {
+    let scratch = Scratch::new("stages");
+    let recipe = scratch.recipe(TINY);
+    let output = scratch.path("run");
+    let both = r#"distill.terms=[{ method = "kd", stage = "both" }]"#;
+    let done = run(&recipe, &output, &["train.epochs=3", "distill.init_epochs=2", "compare.baseline=true", both]);
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    let results = json(&output.join("results.json"));
+    let epochs = |arm: usize| results["arms"][arm]["seeds"][0]["epochs"].as_u64();
+    assert_eq!((epochs(0), epochs(1)), (Some(5), Some(5)), "{results}");
+}
+
 /// Three replicas that teach each other: killed at random moments and resumed they are what they are without.
 #[test]
 fn replicas_that_teach_each_other_are_the_same_after_kills() {

@@ -279,7 +279,7 @@ pub struct Term {
 /// `[compare]`
 #[derive(Clone, Debug, PartialEq)]
 pub struct Compare {
-    /// Whether the same student is also trained alone.
+    /// Whether the same student is also trained alone, for as many epochs as with its first stage.
     pub baseline: bool,
     /// Seeds of the students; empty: `run.seed` alone. The first one's networks are kept in the run folder.
     pub seeds: Vec<u64>,

@@ -9,7 +9,7 @@ use super::session::Session;
 use super::{exits, insight, replicas, saved};
 use crate::losses::pair::cut;
 use crate::recipe::precheck::replica_name;
-use crate::recipe::{Codistill, Keep, Recipe, Scheme};
+use crate::recipe::{Codistill, Keep, Recipe, Scheme, Train};
 use crate::schemes::exchange::Place;
 use crate::teacher::Network;
 
@@ -35,6 +35,8 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
     let recipe = session.recipe;
     let seeds = recipe.seeds();
     let compares = recipe.compare.baseline;
+    // As many epochs as the student has in both its stages.
+    let alone = Train { epochs: recipe.train.epochs + recipe.distill.init_epochs, ..recipe.train.clone() };
     let (mut student, mut baseline) = (Growing::default(), Growing::default());
     for &seed in &seeds {
         match recipe.distill.scheme {
@@ -44,11 +46,11 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
             },
             Scheme::Offline => {
                 let teachers = recipe.distills().then_some(teachers);
-                train(session, STUDENT, teachers, seed, &mut student)?;
+                train(session, STUDENT, &recipe.train, teachers, seed, &mut student)?;
             }
         }
         if compares {
-            train(session, BASELINE, None, seed, &mut baseline)?;
+            train(session, BASELINE, &alone, None, seed, &mut baseline)?;
         }
     }
     let labels = &session.data.test.labels;
@@ -80,12 +82,13 @@ pub(super) fn all(session: &mut Session<'_>, teachers: &[Network], judged: Vec<T
 fn train(
     session: &mut Session<'_>,
     name: &str,
+    section: &Train,
     teachers: Option<&[Network]>,
     seed: u64,
     arm: &mut Growing,
 ) -> Result<()> {
     let first = session.first_student(seed)?;
-    let fitted = session.fit(name, &first, &session.recipe.train, teachers, seed)?;
+    let fitted = session.fit(name, &first, section, teachers, seed)?;
     keep(session, name, &fitted, seed, None, arm)
 }
 
