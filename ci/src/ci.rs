@@ -24,7 +24,7 @@ static STEPS: &[Step] = &[
     ("build: no default features", || cargo("build -p kd-runtime --no-default-features --lib --locked")),
     ("build: ort", || cargo("build -p kd-runtime --features ort --locked")),
     ("build: candle", || cargo("build -p kd-runtime --features candle --locked")),
-    ("check: cloud", || cargo("check -p kd-trainer --features cloud --locked")),
+    ("check: cloud", || cargo("check -p kd-trainer --features cloud --test cloud --locked")),
     ("build: bare metal", || {
         cargo("build -p kd-runtime --no-default-features --lib --locked --target thumbv7em-none-eabihf")
     }),
