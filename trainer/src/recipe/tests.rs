@@ -344,7 +344,7 @@ fn the_example_recipes_are_good() {
         assert!(head.contains(&how), "{}: {head}", path.display());
         let own = recipe.distill.assistants.iter().all(|choice| *choice == recipe.student);
         schemes.insert(match (recipe.distill.scheme, recipe.teachers.len()) {
-            (Scheme::Codistill(_), _) => "codistill",
+            (Scheme::Codistill(_), _) => ["codistill", "dml"][usize::from(!recipe.distill.peers.is_empty())],
             _ if !recipe.distill.assistants.is_empty() => ["assistants", "born_again"][usize::from(own)],
             (_, 0) if recipe.distills() => "self",
             (_, 0) => "none",

@@ -39,7 +39,7 @@ pub static SCHEMES: &[Row] = &[
         about: "several frozen teachers, whose answers are averaged",
         cite: "Hinton et al. 2015",
         source: "Hinton, Vinyals, Dean 2015 (arXiv 1503.02531) §5",
-        keys: "`[[teacher]]`, once for each, with its share `weight`; `average` of a term says whether probabilities or logits are \
+        keys: "`[[teacher]]`, once for each, with its share `weight`, or `count` of one architecture; `average` of a term says whether probabilities or logits are \
             averaged. The methods are those of answers: inner values of several networks have no mean.",
         teacher: "[[teacher]]\narch = \"cnn\"\nwidths = [16, 32, 32]\nepochs = 10\n\n\
             [[teacher]]\narch = \"mlp\"\nhidden = [64]\nepochs = 10\nweight = 0.5\n\n",
@@ -75,6 +75,17 @@ pub static SCHEMES: &[Row] = &[
             a process of its own.",
         teacher: "",
         recipe: "scheme = \"codistill\"\nreplicas = 2\nterms = [{ method = \"codistill\" }]\n",
+    },
+    Row {
+        name: "dml",
+        about: "mutual learning: networks, usually unlike, teach each other at every step",
+        cite: "Zhang et al. 2018",
+        source: "Zhang, Xiang, Hospedales, Lu 2018 (arXiv 1706.00384)",
+        keys: "`distill.scheme = \"dml\"`: that of `codistill` without burn-in, with an exchange at every step, all samples for each and \
+            the term `{ method = \"codistill\", psi = \"kl\" }`, as far as the recipe says nothing else; `peers` are the architectures \
+            beside the student.",
+        teacher: "",
+        recipe: "scheme = \"dml\"\npeers = [{ arch = \"mlp\", hidden = [64] }]\n",
     },
     Row {
         name: "self",
