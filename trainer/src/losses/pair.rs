@@ -135,6 +135,11 @@ impl<'a> Pair<'a> {
             let action = "choose another method, or set distill.scheme = \"offline\"";
             return Err(Refusal::new("", expected, "another replica with its first weights", action));
         }
+        self.teacher_values()
+    }
+
+    /// The teacher's graph, for what values it has and of what shape.
+    fn teacher_values(&self) -> Result<&'a Graph> {
         self.teacher(LOGITS).map(|_| self.teacher.map(|(graph, _)| graph).expect("there is a teacher"))
     }
 
@@ -184,7 +189,7 @@ impl<'a> Pair<'a> {
         };
         let passes = |s: &Tap, t: &Tap| check(s, t).is_ok();
         let ours = self.student_taps(&format!("{STAGES}{pre}"))?;
-        let theirs = listed(self.teacher_graph()?, &format!("{STAGES}{pre_t}"), |name| self.teacher(name))?;
+        let theirs = listed(self.teacher_values()?, &format!("{STAGES}{pre_t}"), |name| self.teacher(name))?;
         let mut all = ours.iter().rev().flat_map(|s| theirs.iter().rev().map(move |t| (s, t)));
         let Some(refusal) = all.find_map(|(s, t)| check(s, t).err()) else {
             return self.taps(student, teacher);

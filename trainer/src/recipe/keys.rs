@@ -418,7 +418,12 @@ pub static TERM: &[Key] = &[
 ];
 
 static COMPARE: &[Key] = &[
-    optional("baseline", "whether the same student is also trained alone, for as many epochs in all", FLAG, "true where there are terms"),
+    optional(
+        "baseline",
+        "whether the same student is also trained alone, for as many epochs in all",
+        FLAG,
+        "true where there are terms",
+    ),
     key(
         "seeds",
         "seeds of the students; the first one's networks are kept in the run folder",
