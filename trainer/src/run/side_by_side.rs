@@ -9,7 +9,7 @@ use super::results::{Arm, Early, Exits, Kept, Replicas, Results, Score, SeedRun,
 use super::table;
 
 /// What stands above the columns of networks side by side.
-const HEAD: [&str; 5] = ["", "test accuracy", "error of calibration", "parameters", "MACs"];
+const HEAD: [&str; 5] = ["", "test accuracy", "ECE", "parameters", "MACs"];
 
 /// A network, or several that answer together, in every seed.
 struct Part {
@@ -31,7 +31,7 @@ impl Part {
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len().max(1) as f64;
         let ece = if self.ece.is_empty() { String::new() } else { format!("{:.2} %", 100.0 * mean(&self.ece)) };
         let of_size = |of: fn(Size) -> u64| self.size.map(|size| grouped(of(size)));
-        let macs = self.macs.map(|macs| format!("{} on average", grouped(macs.round() as u64)));
+        let macs = self.macs.map(|macs| format!("{} (mean)", grouped(macs.round() as u64)));
         [
             self.name.clone(),
             table::accuracy(&self.scores),
@@ -119,7 +119,8 @@ fn side_by_side(html: &mut String, parts: &[Part]) {
     let values: Vec<(String, f64)> = parts.iter().map(|part| (part.name.clone(), part.mean())).collect();
     let _ = writeln!(
         html,
-        "<div class=\"curves\">\n<figure>\n{}<figcaption class=\"soft\">{about}</figcaption>\n</figure>\n</div>",
+        "<div class=\"curves\">\n<figure>\n{}<figcaption class=\"soft\">{about}. ECE is the expected error of \
+         calibration.</figcaption>\n</figure>\n</div>",
         bars(about, &values)
     );
 }
@@ -247,7 +248,7 @@ mod tests {
             "<td>the whole network</td><td>95.00 % (",
             "<td>1.30 %</td><td>1,000</td><td>50,000</td>",
             "<td>all exits together</td><td>96.00 % (",
-            "<td>22,222 on average</td>",
+            "<td>22,222 (mean)</td>",
             "0.9 sure, which the validation samples choose",
         ] {
             assert!(html.contains(row), "{row} is missing in\n{html}");
@@ -255,7 +256,7 @@ mod tests {
         assert_eq!(html.matches("<figure>").count(), 2);
         let mut html = String::new();
         parts(&mut html, &results(vec![run(Some(exits(None)), None)]));
-        assert!(!html.contains("which the validation samples choose") && !html.contains("on average"), "{html}");
+        assert!(!html.contains("which the validation samples choose") && !html.contains("(mean)"), "{html}");
         let mut html = String::new();
         parts(&mut html, &results(vec![run(Some(exits(None)), None), run(Some(exits(None)), None)]));
         assert!(html.contains("<td>exit-1</td><td>80.00 ± 0.00 % (2 seeds)</td>"), "{html}");
