@@ -5,9 +5,10 @@ use std::process::Command;
 
 use crate::Failure;
 
-/// Where the sheets are looked for, and where the batches go; `recipes/resnet8-cifar10.toml` reads them there.
-const SHEETS: &str = "../shared/data/cifar10";
-const OUTPUT: &str = "data/cifar10";
+/// Where the sheets are looked for.
+pub const SHEETS: &str = "../shared/data/cifar10";
+/// Where the batches go; recipes read them there.
+pub const OUTPUT: &str = "data/cifar10";
 
 /// Runs the command.
 pub fn run(args: &[String]) -> Result<(), Failure> {

@@ -3,13 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::Failure;
 use crate::shell::run as execute;
+use crate::{Failure, data};
 
 /// Where data sets are looked for that a recipe names as `data/NAME`, besides there: `KD_DATA`, or this.
 const DATA: &str = "../shared/data";
 /// Folders that data sets lie in below that.
 const GROUPS: &[&str] = &["", "ucr"];
+/// Where the runs are left.
+const RUNS: &str = "target/recipes";
 
 /// The recipes, by name.
 pub fn all() -> Result<Vec<PathBuf>, String> {
@@ -24,15 +26,24 @@ pub fn all() -> Result<Vec<PathBuf>, String> {
 pub fn run(args: &[String]) -> Result<(), Failure> {
     let paths = if args.is_empty() { all()? } else { args.iter().map(PathBuf::from).collect() };
     execute(Command::new("cargo").args(["build", "--quiet", "--release", "--locked", "-p", "kd-trainer"]))?;
+    let read = |path: PathBuf| {
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok((path, text))
+    };
+    let mut recipes: Vec<(PathBuf, String)> = paths.into_iter().map(read).collect::<Result<_, String>>()?;
+    // Another recipe's run that teaches comes first.
+    recipes.sort_by_key(|(_, text)| taught_by(text).is_some());
+    if recipes.iter().any(|(_, text)| text.contains(data::OUTPUT)) && Path::new(data::SHEETS).exists() {
+        data::run(&["cifar10".to_string()])?;
+    }
     let mut skipped = 0;
-    for path in &paths {
-        let text = std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        let Some(data) = data_of(&text) else {
+    for (path, text) in &recipes {
+        let Some(data) = data_of(text) else {
             println!("{}: SKIPPED, its data is not here (KD_DATA names another folder)", path.display());
             skipped += 1;
             continue;
         };
-        let output = Path::new("target/recipes").join(path.file_stem().unwrap_or_default());
+        let output = Path::new(RUNS).join(path.file_stem().unwrap_or_default());
         let mut command = Command::new("target/release/kd-train");
         command.arg("run").arg(path).args(["train.epochs=1", "compare.seeds=[1]", "--force", "--output"]).arg(&output);
         let teacher = text.split_once("[teacher]\n").map_or("", |(_, rest)| rest.split("\n[").next().unwrap_or(""));
@@ -46,12 +57,18 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         if text.contains("init_epochs") {
             command.arg("distill.init_epochs=1");
         }
+        command.args(taught_by(text).map(|name| format!("teacher.run={RUNS}/{name}")));
         command.args(data.map(|data| format!("data.path={}", data.display())));
         execute(command.stdout(Stdio::null()))?;
         println!("{}: ok, {}", path.display(), output.display());
     }
-    println!("recipes: {} ran, {skipped} skipped", paths.len() - skipped);
+    println!("recipes: {} ran, {skipped} skipped", recipes.len() - skipped);
     Ok(())
+}
+
+/// The recipe whose run is the teacher: `run = "runs/NAME"`.
+fn taught_by(recipe: &str) -> Option<&str> {
+    recipe.lines().find_map(|line| line.strip_prefix("run = \"runs/")?.strip_suffix('"'))
 }
 
 /// Where the data of a recipe is: `Some(None)` where it needs no path or has one that is there.

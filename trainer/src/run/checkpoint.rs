@@ -110,7 +110,7 @@ pub fn write(
     files::write_atomic(path, &encode(path, fingerprint, parameters, stepper, progress)?)
 }
 
-/// What [`write`] writes; `path` is what a refusal calls it.
+/// What [`write()`] writes; `path` is what a refusal calls it.
 pub fn encode(
     path: &Path,
     fingerprint: &str,
