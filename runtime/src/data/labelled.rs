@@ -226,9 +226,11 @@ fn too_many(at: impl std::fmt::Display) -> Refusal {
     Refusal::new(at, format!("at most {CLASSES} classes"), "more", "put files into folders of their classes")
 }
 
-/// Hidden, or what file servers and archivers put beside files.
+/// Folders that file servers and archivers put beside files.
+const BESIDE: &[&str] = &["@eaDir", "__MACOSX"];
+
 fn hidden(name: &str) -> bool {
-    name.starts_with('.') || ["@eaDir", "__MACOSX"].contains(&name)
+    name.starts_with('.') || BESIDE.contains(&name)
 }
 
 /// The last part of a path.
@@ -347,7 +349,7 @@ impl Files for InTar {
             }
             let below: Vec<&str> = parts.filter(|part| !part.is_empty() && *part != ".").collect();
             let (Some(&class), Some(&last)) = (below.first(), below.last()) else { continue };
-            if below.iter().any(|part| hidden(part)) {
+            if below.iter().any(|part| hidden(part)) || name.split('/').any(|part| BESIDE.contains(&part)) {
                 continue;
             }
             if entry == Entry::Folder || below.len() > 1 {
