@@ -1,6 +1,8 @@
 //! What holds for every method: gradients against central differences, small batches, another teacher; and `kd`'s usual
 //! mistakes.
 
+use std::collections::BTreeMap;
+
 use kd_runtime::contract::{Contract, Meaning};
 use kd_runtime::data::Description;
 use kd_runtime::graph::{Dim, Graph};
@@ -25,13 +27,18 @@ pub(super) fn noise(place: u64, n: usize, scale: f64) -> Vec<f64> {
 /// An entry's defaults with large counts made small, and those with one option changed: every choice, flag and a second
 /// number.
 fn variants(method: &Method) -> Vec<Options> {
+    changed(method).into_iter().map(|(_, options)| options).collect()
+}
+
+/// The same, each with the option that is changed.
+fn changed(method: &Method) -> Vec<(&'static str, Options)> {
     let mut defaults = Options::defaults(method.options);
     for spec in method.options {
         if let Kind::Count { default, least, .. } = spec.kind {
             defaults = defaults.with(spec.name, Setting::Count(default.min(16).max(least)));
         }
     }
-    let mut variants = vec![defaults.clone()];
+    let mut variants = vec![("", defaults.clone())];
     for spec in method.options {
         let kind = if let Kind::Optional { kind, .. } = spec.kind { *kind } else { spec.kind };
         let others: Vec<Setting> = match kind {
@@ -42,7 +49,7 @@ fn variants(method: &Method) -> Vec<Options> {
             }
             _ => vec![],
         };
-        variants.extend(others.into_iter().map(|setting| defaults.clone().with(spec.name, setting)));
+        variants.extend(others.into_iter().map(|setting| (spec.name, defaults.clone().with(spec.name, setting))));
     }
     variants
 }
@@ -173,6 +180,49 @@ fn another_teacher_changes_the_loss() {
             assert!(value != other && d != d_other && d.iter().flatten().any(|d| *d != 0.0), "{what}");
         }
     }
+}
+
+/// Options that say nothing here: of what stands before the taps (whose values are the same here), of the next steps (a
+/// memory), of several teachers, of mixed samples, of a temperature of 1 or no smoothing, of equal samples, of the recipe.
+const SILENT: &[(&str, &[&str])] = &[
+    ("ce", &["spread"]),
+    ("bce", &["share"]),
+    ("kd", &["average"]),
+    ("mse_logits", &["average"]),
+    ("dist", &["tau2"]),
+    ("codistill", &["average"]),
+    ("ab", &["connector", "stage2"]),
+    ("fitnets", &["regressor"]),
+    ("fsp", &["connector"]),
+    ("ft", &["paraphrase"]),
+    ("cosine", &["connector"]),
+    ("rkd_d", &["zero"]),
+    ("rkd_a", &["zero"]),
+    ("crd", &["momentum"]),
+    ("soft_dtw", &["connector"]),
+    ("tinybert_hidden", &["connector"]),
+    ("ps_kd", &["alpha"]),
+];
+
+/// An option that is taken and forgotten would be believed.
+#[test]
+fn each_option_changes_the_loss() {
+    let batch = Batch { size: 6, labels: &[0, 3, 1, 1, 2, 0], mixed: &[], places: &[4, 0, 7, 2, 1, 5], progress: 0.4 };
+    let mut found = Vec::new();
+    for method in METHODS {
+        let all = changed(method);
+        let Some((_, defaults)) = all.first().filter(|(_, options)| fits(method, options)) else { continue };
+        let first = built(method, defaults, 6).value(&batch);
+        let mut silent = BTreeMap::new();
+        for (option, options) in all[1..].iter().filter(|(_, options)| options != defaults && fits(method, options)) {
+            *silent.entry(*option).or_insert(true) &= built(method, options, 6).value(&batch) == first;
+        }
+        let silent = silent.into_iter().filter(|(_, silent)| *silent).map(|(option, _)| option);
+        found.extend(silent.map(|option| (method.name, option)));
+    }
+    let known: Vec<_> =
+        SILENT.iter().flat_map(|(method, options)| options.iter().map(|option| (*method, *option))).collect();
+    assert_eq!(found, known);
 }
 
 /// Each method, with its defaults and with each option changed, on residual networks of different widths.
