@@ -362,6 +362,28 @@ fn the_baseline_has_the_epochs_of_both_stages() {
     assert_eq!((epochs(0), epochs(1)), (Some(5), Some(5)), "{results}");
 }
 
+/// What the first stage leaves, whatever the validation samples think of it, is neither kept nor waited for.
+#[test]
+fn a_network_of_the_first_stage_is_not_kept() {
+    let scratch = Scratch::new("first-stage");
+    let recipe = scratch.recipe(&fs::read_to_string("../recipes/digits-ab.toml").unwrap());
+    let output = scratch.path("run");
+    // The second stage learns so slowly that it answers no better than the first one left it.
+    let slow = [
+        "train.optimizer.lr=1e-5",
+        "train.epochs=3",
+        "train.patience=2",
+        "distill.init_epochs=4",
+        "train.schedule.warmup_epochs=0",
+    ];
+    let short = ["teacher.epochs=4", "teacher.must_reach=0.0", "data.subset=0.3", "compare.baseline=false"];
+    let done = run(&recipe, &output, &[&slow[..], &short].concat());
+    assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    let results = json(&output.join("results.json"));
+    let run = &results["arms"][0]["seeds"][0];
+    assert!(run["selected_epoch"].as_u64() > Some(4) && run["epochs"].as_u64() > Some(5), "{run}");
+}
+
 /// Three replicas that teach each other: killed at random moments and resumed they are what they are without.
 #[test]
 fn replicas_that_teach_each_other_are_the_same_after_kills() {

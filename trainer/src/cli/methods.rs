@@ -155,9 +155,10 @@ fn summary(methods: &[&Method], schemes: &[&Scheme]) -> String {
         let (knowledge, scheme, needs) = (method.knowledge.words(), method.scheme(), needs(method));
         let _ = writeln!(out, "{:wide$}  {knowledge:9}  {scheme:9}  {needs:28}  {}", method.name, method.cite);
     }
-    let _ = writeln!(out, "\n{:wide$}  {:70}  source", "scheme", "who teaches");
+    let broad = schemes.iter().map(|scheme| scheme.about.len()).max().unwrap_or(0);
+    let _ = writeln!(out, "\n{:wide$}  {:broad$}  source", "scheme", "who teaches");
     for Scheme { name, about, cite, .. } in schemes {
-        let _ = writeln!(out, "{name:wide$}  {about:70}  {cite}");
+        let _ = writeln!(out, "{name:wide$}  {about:broad$}  {cite}");
     }
     out.push_str("\n`kd-train methods NAME` prints what one is, its options or keys, and a recipe.\n");
     out

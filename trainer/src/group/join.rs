@@ -68,8 +68,8 @@ impl Hello {
         (*magic == MAGIC).then_some(Self { protocol, rank, of, same })
     }
 
-    /// Waits for one until a moment; none where the other side says something else.
-    fn read(mut stream: &TcpStream, until: Instant) -> std::io::Result<Option<Self>> {
+    /// Waits for one until a moment, or until it is stopped; none where the other side says something else.
+    fn read(mut stream: &TcpStream, until: Instant, is_stopped: &dyn Fn() -> bool) -> std::io::Result<Option<Self>> {
         let mut bytes = [0; HELLO_BYTES];
         let mut have = 0;
         while have < HELLO_BYTES {
@@ -77,11 +77,16 @@ impl Hello {
             if left.is_zero() {
                 return Err(ErrorKind::TimedOut.into());
             }
-            stream.set_read_timeout(Some(left))?;
+            if is_stopped() {
+                return Err(ErrorKind::Interrupted.into());
+            }
+            stream.set_read_timeout(Some(left.min(LOOK)))?;
             match stream.read(&mut bytes[have..]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(n) => have += n,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                    continue;
+                }
                 Err(error) => return Err(error),
             }
             // Who says something else needs not be waited for.
@@ -201,7 +206,7 @@ impl Join<'_> {
     ) -> std::result::Result<(), Stranger> {
         let stranger = |error: Error| Stranger::Else(error.to_string());
         stream.set_nonblocking(false).map_err(stranger)?;
-        let Some(theirs) = Hello::read(&stream, Instant::now() + HELLO).map_err(stranger)? else {
+        let Some(theirs) = Hello::read(&stream, Instant::now() + HELLO, &|| false).map_err(stranger)? else {
             return Err(Stranger::Else("it is no kd-train".into()));
         };
         let mine = self.hello();
@@ -259,7 +264,7 @@ impl Join<'_> {
             match TcpStream::connect_timeout(&address, HELLO) {
                 Ok(mut stream) => {
                     stream.write_all(&self.hello().to_bytes())?;
-                    let hello = Hello::read(&stream, until)?;
+                    let hello = Hello::read(&stream, until, &|| self.asked().is_some())?;
                     return Ok((stream, hello));
                 }
                 Err(error) => last = error,

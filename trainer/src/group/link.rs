@@ -178,7 +178,9 @@ fn encode(why: &Refusal) -> Vec<u8> {
 }
 
 fn decode(bytes: &[u8]) -> Option<Refusal> {
-    let (exit, [at, expected, found, action]): (u8, [String; 4]) = serde_json::from_slice(bytes).ok()?;
+    let (exit, mut texts): (u8, [String; 4]) = serde_json::from_slice(bytes).ok()?;
+    texts.iter_mut().for_each(|text| *text = text.chars().take(REASON_LETTERS).collect());
+    let [at, expected, found, action] = texts;
     let known =
         [Exit::VerdictFailed, Exit::Refused, Exit::Lacking, Exit::Undecided, Exit::Interrupted, Exit::Terminated];
     let exit = known.into_iter().find(|known| *known as u8 == exit)?;

@@ -168,7 +168,7 @@ impl Method {
     /// labels alone.
     pub fn scheme(&self) -> &'static str {
         match (self.knowledge, self.needs_teacher()) {
-            (_, true) if self.recipe.contains("scheme = \"codistill\"") => "codistill",
+            (_, true) if self.name == codistill::METHOD.name => "codistill",
             (_, true) => "offline",
             (Knowledge::Task, false) => "any",
             (_, false) => "self",

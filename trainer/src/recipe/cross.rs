@@ -108,7 +108,14 @@ pub fn check_parts(recipe: &Recipe, processes: usize) -> Result<()> {
         let action = "unset WORLD_SIZE: replicas in processes are --replica and --exchange";
         return Err(Refusal::new("distill.scheme", format!("`offline`, {many}"), "`codistill`", action));
     }
-    let whole = |term: &Term| methods::find(term.method.name).is_some_and(|method| method.needs_whole_batch);
+    // Exits learn from labels, which some samples lack, and from answers, which all have; two forms are one sum or root over
+    // the batch: what a part of it gives is no share of the whole.
+    let exits = |term: &Term| {
+        let is_of_batch = || matches!(term.method.options.text("form"), "journal" | "masked");
+        term.method.name == byot::METHOD.name && (recipe.data.labelled < 1.0 || is_of_batch())
+    };
+    let method = |term: &Term| methods::find(term.method.name).is_some_and(|method| method.needs_whole_batch);
+    let whole = |term: &Term| method(term) || exits(term);
     let Some(i) = recipe.distill.terms.iter().position(whole) else { return Ok(()) };
     let expected = format!("a method that sees each sample by itself, {many}");
     let found = format!("`{}`", recipe.distill.terms[i].method.name);

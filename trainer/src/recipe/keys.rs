@@ -404,10 +404,11 @@ pub static GROUP: &[Key] = &[
 /// Keys of each term, besides `method` and its options.
 pub static TERM: &[Key] = &[
     optional("weight", "factor of the term", number(1.0, Range::NotNegative), "the method's"),
-    key(
+    optional(
         "stage",
         "when the term counts: in the epochs of `[train]` (`main`), in the `init_epochs` before them (`init`), in `both`",
         Kind::Choice { default: "main", known: &["main", "init", "both"] },
+        "`\"main\"`; of `ab` what its `stage2` says",
     ),
     Key {
         name: "schedule",

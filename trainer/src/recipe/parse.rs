@@ -389,15 +389,16 @@ fn term(keys: Keys<'_>) -> Result<(Term, bool)> {
     let own: Vec<&str> = TERM.iter().map(|key| key.name).collect();
     let (method, keys) = keys.choice(&METHOD, &own)?;
     let set = keys.settings(TERM)?;
-    let stage = match set.text("stage") {
-        "init" => Stage::Init,
-        "both" => Stage::Both,
+    let said = optional(&set, "stage", Options::text);
+    let stage = match said {
+        Some("init") => Stage::Init,
+        Some("both") => Stage::Both,
         _ => Stage::Main,
     };
     let usual = || methods::find(method.name).map_or(1.0, |row| row.weight.of(&method.options));
     let weight = optional(&set, "weight", Options::number).unwrap_or_else(usual);
     let term = Term { method, weight, stage, schedule: entry(&keys, "schedule", TERM)? };
-    Ok((term, keys.get("stage").is_some()))
+    Ok((term, said.is_some()))
 }
 
 /// The table entry that a key holds, or its default.

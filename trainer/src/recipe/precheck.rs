@@ -127,18 +127,23 @@ pub fn precheck(
     };
     let extended =
         |graph: &Graph, teacher| extend(graph, &contract, distill, Targets::default(), teacher, 1, recipe.run.seed);
-    let mut extended_peers = Vec::new();
+    let (mut extended_peers, mut notes) = (Vec::new(), Vec::new());
+    let mut note = |name: &str, said: &mut Vec<String>| {
+        notes.extend(said.drain(..).map(|line| format!("{name}: {line}")));
+    };
     for (i, (graph, name, _)) in peers.iter().enumerate() {
-        extended_peers.push(extended(graph, only(i + 1)).map_err(|e| e.within(name))?);
+        let mut peer = extended(graph, only(i + 1)).map_err(|e| e.within(name))?;
+        note(name, &mut peer.notes);
+        extended_peers.push(peer);
     }
     for (i, (graph, name, _)) in assistants.iter().enumerate() {
         if i > 0 || !recipe.teachers.is_empty() {
-            extended(graph, teacher).map_err(|e| e.within(name))?;
+            note(name, &mut extended(graph, teacher).map_err(|e| e.within(name))?.notes);
         }
         teacher = Some((graph, &contract));
     }
     let mut whole = extended(&student, teacher)?;
-    let mut notes = std::mem::take(&mut whole.notes);
+    notes.append(&mut whole.notes);
     if let Some(data) = data {
         notes.extend(small_batches(recipe, &whole.terms[first_term(recipe)..], data.train.len()));
     }
@@ -209,9 +214,12 @@ fn small_batches(recipe: &Recipe, terms: &[Term], samples: usize) -> Vec<String>
         Scheme::Codistill(Codistill { replicas, shards: Shards::Disjoint, .. }) => samples / replicas,
         _ => samples,
     };
+    if seen == 0 {
+        return Vec::new();
+    }
     let batch = recipe.train.batch.min(seen);
     // A last batch of one sample is left out.
-    let last = Some(seen % batch.max(1)).filter(|&last| last > 1);
+    let last = Some(seen % batch).filter(|&last| last > 1);
     let note = |(i, term): (usize, &Term)| {
         let least = term.loss.least_batch();
         let which = match last {

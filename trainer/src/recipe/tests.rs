@@ -543,3 +543,29 @@ fn a_method_that_comes_first_has_its_second_stage() {
         assert!(line.ends_with(expected), "{line}");
     }
 }
+
+#[test]
+fn what_parts_of_a_batch_cannot_say_is_refused_in_several_processes() {
+    let check = |data: &str, term: &str| {
+        let text = format!(
+            "[data]\nformat = \"digits\"\n{data}[student]\narch = \"cnn\"\n[distill]\ntask_weight = 0.7\nterms = [{{ method = {term} }}]\n"
+        );
+        check_parts(&parse(&text, "r.toml", &[]).expect("a recipe"), 2).map_err(|refusal| refusal.to_string())
+    };
+    let part = "labelled = 0.5\n";
+    for (data, term) in [("", "\"byot\""), ("", "\"byot\", form = \"paper\""), ("", "\"tf_kd\"")] {
+        assert_eq!(check(data, term), Ok(()), "{term}");
+    }
+    for (data, term) in [
+        (part, "\"byot\""),
+        ("", "\"byot\", form = \"journal\""),
+        ("", "\"byot\", form = \"masked\""),
+        ("", "\"cs_kd\""),
+    ] {
+        let line = check(data, term).expect_err(term);
+        assert!(
+            line.starts_with("distill.terms.0: expected a method that sees each sample by itself, since 2"),
+            "{line}"
+        );
+    }
+}

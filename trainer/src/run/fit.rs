@@ -418,7 +418,7 @@ impl Run<'_> {
     /// Evaluates on the validation samples, selects, and says whether training ends. The test samples are never seen.
     fn judge(&self, progress: &mut Progress, mut epoch: Epoch) -> Result<()> {
         let (job, validation) = (self.job, &self.job.data.validation);
-        let mut better = true;
+        let (init, mut better) = (job.init_epochs(), true);
         if !validation.is_empty() {
             let mut judged = [0.0; 2];
             if job.leads() {
@@ -431,17 +431,21 @@ impl Run<'_> {
             let [accuracy, loss] = judged;
             (epoch.validation_accuracy, epoch.validation_loss) = (Some(accuracy), Some(loss));
             let best = progress.history.get(progress.selected_epoch.wrapping_sub(1));
-            better = best.is_none_or(|best| {
-                let (a, l) = (best.validation_accuracy.unwrap_or(0.0), best.validation_loss.unwrap_or(f64::INFINITY));
-                accuracy > a || (accuracy == a && loss < l)
-            });
+            // A network of the first stage may never have learned the task: it competes with none of the second.
+            let is_first = epoch.epoch > init && progress.selected_epoch <= init;
+            better = is_first
+                || best.is_none_or(|best| {
+                    let (a, l) =
+                        (best.validation_accuracy.unwrap_or(0.0), best.validation_loss.unwrap_or(f64::INFINITY));
+                    accuracy > a || (accuracy == a && loss < l)
+                });
         }
         if better {
             progress.selected_epoch = epoch.epoch;
             progress.selected = self.learner.executor.parameters().iter().map(|p| p.value.clone()).collect();
         }
         let waited = epoch.epoch - progress.selected_epoch;
-        let impatient = epoch.epoch > job.init_epochs() && job.train.patience.is_some_and(|most| waited >= most);
+        let impatient = epoch.epoch > init && job.train.patience.is_some_and(|most| waited >= most);
         progress.finished = epoch.epoch >= job.epochs() || impatient;
         progress.history.push(epoch);
         Ok(())

@@ -79,6 +79,7 @@ pub fn epochs(results: &Results) -> String {
             let chosen: Vec<String> = chosen.collect();
             format!("networks of the epoch that was best on the validation samples ({})", chosen.join(", "))
         }
+        (_, "") => "networks of the selected epoch".into(),
         _ => "networks of the last epoch: there are no validation samples to choose one by".into(),
     }
 }

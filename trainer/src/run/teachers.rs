@@ -84,8 +84,10 @@ fn train_first(
     let graph = saved::kept(&fitted, train.keep).clone();
     saved::write_network(&session.folder, name, &graph, &session.data.contract)?;
     let shares: f64 = session.recipe.teachers.iter().map(|teacher| teacher.weight).sum();
+    let several = session.recipe.teachers.len() > 1;
+    let which = if several { format!("{name}, ") } else { String::new() };
     let network = Network {
-        name: format!("arch {}", arch.name),
+        name: format!("{which}arch {}", arch.name),
         sha256: teacher::parameters_sha256(&graph),
         graph,
         contract: session.data.contract.clone(),

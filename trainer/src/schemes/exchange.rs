@@ -92,7 +92,9 @@ impl Exchange {
             let whole = std::fs::canonicalize(at).map_err(|error| refuse(at, "a folder", error))?;
             Url::from_directory_path(&whole).map_err(|()| refuse(at, "a folder with an absolute path", "another"))?
         };
-        let options = std::env::vars().map(|(key, value)| (key.to_ascii_lowercase(), value));
+        let variables =
+            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+        let options = variables.map(|(key, value)| (key.to_ascii_lowercase(), value));
         let known = if cfg!(feature = "cloud") {
             "a folder or an address of file, s3, gs, az or http"
         } else {
