@@ -95,18 +95,22 @@ fn run() -> Result<()> {
     let arms = args.chosen("arms", &ARMS.iter().map(|arm| arm.0.to_string()).collect::<Vec<_>>())?;
     let sets = args.chosen("sets", &sets(&study.asked.folder)?)?;
     let begin = Instant::now();
-    let mut outcomes = Vec::new();
+    let (mut outcomes, mut skipped) = (Vec::new(), String::new());
     for (i, set) in sets.iter().enumerate() {
         eprintln!("study: {set} ({} of {}), {:.0} s", i + 1, sets.len(), begin.elapsed().as_secs_f64());
         match study.set(set, &arms) {
             Ok(outcome) => outcomes.push(outcome),
             // A set whose series are of several lengths, say: said aloud, and the others go on.
-            Err(refusal) if refusal.exit == Exit::Refused => println!("{set}: SKIPPED: {refusal}"),
+            Err(refusal) if refusal.exit == Exit::Refused => {
+                println!("{set}: SKIPPED: {refusal}");
+                skipped += &format!("\n{set} is skipped: expected {}, found {}.\n", refusal.expected, refusal.found);
+            }
             Err(refusal) => return Err(refusal),
         }
     }
     let names: Vec<&str> = arms.iter().map(String::as_str).collect();
     let (text, svg) = render(&study, &names, &outcomes);
+    let text = text + &skipped;
     println!("{text}");
     let records: Vec<Value> = outcomes
         .iter()
