@@ -1,5 +1,4 @@
 //! Several processes train one network together: what they make is what one makes, and none outlives another.
-#![allow(missing_docs, clippy::unwrap_used)]
 
 mod support;
 
@@ -7,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -74,11 +74,16 @@ impl Ranks {
 }
 
 fn start(rank: usize, of: usize, port: u16, recipe: &Path, output: &Path, more: &[&str]) -> Child {
+    command(rank, of, port, recipe, output, more).spawn().unwrap()
+}
+
+fn command(rank: usize, of: usize, port: u16, recipe: &Path, output: &Path, more: &[&str]) -> Command {
     let mut command = Command::new(support::PROGRAM);
     command.arg("run").arg(recipe).arg("--output").arg(output).args(more);
     command.env("RANK", rank.to_string()).env("WORLD_SIZE", of.to_string());
     command.env("MASTER_ADDR", "127.0.0.1").env("MASTER_PORT", port.to_string()).env("KD_JOIN_S", "20");
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 fn signal(child: &Child, name: &str) {
@@ -236,11 +241,14 @@ fn a_killed_rank_ends_the_other_and_resume_gives_the_same_bytes() {
 fn a_rank_that_falls_silent_is_lost() {
     let scratch = Scratch::new("ranks-silent");
     let (recipe, output) = (scratch.recipe(TINY), scratch.path("run"));
-    let mut ranks = Ranks::start(2, &recipe, &output, &["train.epochs=100000"]);
+    let (port, more) = (free_port(), ["train.epochs=100000"]);
+    let other = start(0, 2, port, &recipe, &output, &more);
+    // In a process group of its own: were the shell of this test's group to end meanwhile, the system would hang up (SIGHUP)
+    // on the whole group, since one of it is stopped.
+    let mut silent = command(1, 2, port, &recipe, &output, &more).process_group(0).spawn().unwrap();
     wait_for_epochs(&output);
-    let mut silent = ranks.0.remove(1);
     signal(&silent, "-STOP");
-    let (other, took) = ends(ranks.0.remove(0));
+    let (other, took) = ends(other);
     assert!(
         line(&other).contains("rank 1: expected a process that trains on with the others, found no sign of life for")
     );
