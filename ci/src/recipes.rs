@@ -43,7 +43,8 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
             skipped += 1;
             continue;
         };
-        let output = Path::new(RUNS).join(path.file_stem().unwrap_or_default());
+        let name = path.file_stem().ok_or_else(|| format!("{}: expected a recipe, found no file", path.display()))?;
+        let output = Path::new(RUNS).join(name);
         let mut command = Command::new("target/release/kd-train");
         command.arg("run").arg(path).args(["train.epochs=1", "compare.seeds=[1]", "--force", "--output"]).arg(&output);
         let teacher = text.split_once("[teacher]\n").map_or("", |(_, rest)| rest.split("\n[").next().unwrap_or(""));
