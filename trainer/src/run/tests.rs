@@ -209,11 +209,9 @@ impl Setup {
         trained.map(|p| p.name.clone()).collect()
     }
 
-    /// Trains until the end or so many steps (0: no limit).
-    fn fit(&self, folder: &Path, steps: usize) -> (Result<Fitted>, Vec<Epoch>) {
-        let stop = Stop::default();
-        let mut monitor = After { steps, stop: stop.clone(), epochs: Vec::new() };
-        let job = Job {
+    /// The student, as it is set up.
+    fn job<'a>(&'a self, folder: &'a Path) -> Job<'a> {
+        Job {
             name: "student",
             graph: &self.graph,
             train: &self.train,
@@ -228,8 +226,14 @@ impl Setup {
             caches: folder,
             checkpoints: folder,
             fingerprint: self.fingerprint,
-        };
-        let result = fit(&job, &stop, &mut monitor);
+        }
+    }
+
+    /// Trains until the end or so many steps (0: no limit).
+    fn fit(&self, folder: &Path, steps: usize) -> (Result<Fitted>, Vec<Epoch>) {
+        let stop = Stop::default();
+        let mut monitor = After { steps, stop: stop.clone(), epochs: Vec::new() };
+        let result = fit(&self.job(folder), &stop, &mut monitor);
         (result, monitor.epochs)
     }
 

@@ -72,22 +72,7 @@ fn teacher(arch: &str, set: &[(&'static str, Setting)], setup: &Setup) -> Networ
 impl Setup {
     fn told(&self, folder: &Path, replica: Option<Replica<'_>>) -> Result<Told> {
         let mut told = Told::default();
-        let job = Job {
-            name: "student",
-            graph: &self.graph,
-            train: &self.train,
-            data_section: &self.section,
-            distill: self.distill.as_ref().map(|(distill, teachers)| (distill, &teachers[..])),
-            data: &self.data,
-            seed: 3,
-            threads: 1,
-            loaders: 1,
-            replica,
-            group: None,
-            caches: folder,
-            checkpoints: folder,
-            fingerprint: "f",
-        };
+        let job = Job { replica, ..self.job(folder) };
         fit(&job, &Stop::default(), &mut told).map(|_| told)
     }
 }
