@@ -50,6 +50,8 @@ struct Arm {
     limit: Option<f64>,
     /// Whether training samples are moved by up to 2 pixels.
     is_jittered: bool,
+    /// Times the epochs of the other students.
+    longer: usize,
     /// Weight of the hard labels and temperature of the soft targets, where a teacher is listened to.
     taught: Option<(f64, f64)>,
     /// Classes of which no training sample is used.
@@ -69,6 +71,7 @@ const TEACHER: Arm = Arm {
     dropout: [0.2, 0.5],
     limit: Some(3.873),
     is_jittered: true,
+    longer: 1,
     taught: None,
     excluded: &[],
     lifted: &[],
@@ -114,6 +117,7 @@ const ARMS: &[Arm] = &[
     Arm { name: "teacher without limit", limit: None, by_default: false, paper: None, ..TEACHER },
     Arm { name: "alone jittered", is_jittered: true, taught: None, ..ABLATION },
     Arm { name: "distilled jittered", is_jittered: true, ..ABLATION },
+    Arm { name: "distilled jittered longer", is_jittered: true, longer: 3, ..ABLATION },
     Arm { name: "distilled soft only", taught: Some((0.0, 20.0)), ..ABLATION },
     Arm { name: "distilled at 4", taught: Some((HARD, 4.0)), ..ABLATION },
     Arm { name: "without 3 with labels", excluded: &[3], lifted: &[3], ..ABLATION },
@@ -236,7 +240,7 @@ impl Study {
     }
 
     fn epochs_of(&self, arm: &Arm) -> usize {
-        if arm.is_teacher() { self.teacher_epochs } else { self.epochs }
+        if arm.is_teacher() { self.teacher_epochs } else { arm.longer * self.epochs }
     }
 
     /// The recipe of one seed. All have the same split, that of `run.seed`.
@@ -447,7 +451,7 @@ mod tests {
             let read = recipe::parse::parse(&study.recipe(arm, 3, teacher.as_deref()), arm.name, &[]).unwrap();
             assert_eq!((read.run.seed, read.seeds()), (1, vec![3]), "{}", arm.name);
             assert_eq!(read.distills(), arm.taught.is_some(), "{}", arm.name);
-            assert_eq!(read.train.epochs, if arm.is_teacher() { 7 } else { 5 }, "{}", arm.name);
+            assert_eq!(read.train.epochs, if arm.is_teacher() { 7 } else { 5 * arm.longer }, "{}", arm.name);
             assert_eq!(
                 read.data.validation > 0.0,
                 !arm.lifted.is_empty(),
