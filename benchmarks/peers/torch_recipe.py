@@ -1,6 +1,6 @@
 """A recipe for CIFAR-10 trained in PyTorch, for comparison with `kd-train run` of the same recipe.
 
-    python torch_recipe.py train RECIPE_JSON THREADS SEED
+    python torch_recipe.py train RECIPE_JSON THREADS SEED [DEVICE]
     python torch_recipe.py curve RECIPE_JSON THREADS FOLDER
 
 RECIPE_JSON is what `kd-train check RECIPE --format json` prints. `train` prints one JSON line: accuracy on the test
@@ -137,7 +137,7 @@ def optimizer_of(train, model):
     )
 
 
-def train(recipe, seed):
+def train(recipe, seed, device):
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     (images, labels), (test_images, test_labels) = read(recipe["data"]["path"])
@@ -147,9 +147,11 @@ def train(recipe, seed):
     del scaled
 
     def fed(x):
-        return ((x.to(torch.float32) / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+        x = (x.to(device).to(torch.float32) / 255 - mean) / std
+        return x.contiguous(memory_format=torch.channels_last)
 
-    model = ResNet8(10).to(memory_format=torch.channels_last)
+    mean, std = mean.to(device), std.to(device)
+    model = ResNet8(10).to(device, memory_format=torch.channels_last)
     settings = recipe["train"]
     optimizer = optimizer_of(settings, model)
     epochs, batch = settings["epochs"], settings["batch"]
@@ -168,7 +170,8 @@ def train(recipe, seed):
                     settings["schedule"], epoch * per_epoch + i, epochs * per_epoch
                 )
             optimizer.zero_grad(set_to_none=True)
-            loss = F.cross_entropy(model(x), labels[places], label_smoothing=settings["label_smoothing"])
+            y = labels[places].to(device)
+            loss = F.cross_entropy(model(x), y, label_smoothing=settings["label_smoothing"])
             loss.backward()
             optimizer.step()
             total += loss.item() * len(places)
@@ -178,7 +181,7 @@ def train(recipe, seed):
     model.eval()
     with torch.no_grad():
         right = sum(
-            (model(fed(x)).argmax(1) == y).sum().item() for x, y in zip(test_images.split(500), test_labels.split(500))
+            (model(fed(x)).argmax(1) == y.to(device)).sum().item() for x, y in zip(test_images.split(500), test_labels.split(500))
         )
     print(json.dumps({"right": right, "n": len(test_images), "seconds": seconds, "losses": losses}), flush=True)
 
@@ -223,7 +226,8 @@ def main():
     recipe = json.load(open(recipe))["recipe"]
     if recipe["student"]["arch"] != "resnet8" or recipe["data"]["format"] != "cifar":
         sys.exit("error: expected a recipe of resnet8 on cifar; compare another recipe")
-    train(recipe, int(last)) if what == "train" else curve(recipe, last)
+    device = sys.argv[5] if len(sys.argv) > 5 else "cpu"
+    train(recipe, int(last), device) if what == "train" else curve(recipe, last)
 
 
 main()

@@ -4,6 +4,7 @@
 //! who learns what from whom, `optim` steps, `run` keeps it all in a folder that survives a kill.
 
 pub mod exec;
+pub mod gpu;
 pub mod group;
 pub mod losses;
 pub mod ops;
@@ -16,5 +17,6 @@ pub mod recipe;
 pub mod rng;
 pub mod run;
 pub mod schemes;
+pub mod selftest;
 pub mod teacher;
 pub mod zoo;

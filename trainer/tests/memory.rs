@@ -68,11 +68,11 @@ fn two_thousand_steps_leave_no_memory_behind() {
         let row = ARCHS.iter().find(|row| row.name == arch).unwrap();
         let choice = Choice { name: row.name, options: Options::defaults(row.options) };
         let graph = zoo::build(&choice, &Site { input: vec![1, 8, 8], classes: 3 }, 1).unwrap();
-        let plan = Plan { batch: 2, taps: Vec::new(), backward: true, threads: 2 };
+        let plan = Plan { batch: 2, taps: Vec::new(), backward: true, threads: 2, gpu: None };
         let mut executor = Executor::<f32>::new(&graph, &plan).unwrap();
         let options = if arch == "resnet8" { sgd::OPTIONS } else { adamw::OPTIONS };
-        let mut optimizer =
-            build(&Options::defaults(options), executor.parameters(), &groups::rules(executor.parameters(), &[], true));
+        let rules = groups::rules(executor.parameters(), &[], true);
+        let mut optimizer = build(&Options::defaults(options), executor.parameters(), &rules).unwrap();
         let x: Vec<f32> = (0..2 * 64).map(|i| (i as f32 * 0.7).sin()).collect();
         let mut d_logits = vec![0.0; 2 * 3];
         let mut step = |seed: u64| {

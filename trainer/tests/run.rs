@@ -263,7 +263,7 @@ fn what_cannot_be_done_is_refused_in_one_line_and_leaves_nothing() {
         (&["data.format=idx", "data.path=/nonexistent"], 2, "/nonexistent"),
         (&["data.exclude_classes=[\"eleven\"]"], 2, "eleven"),
         (&[&budget],                        1, "size_kib"),
-        (&["--device", "cuda:0"],           3, "found cuda:0; use --device cpu"),
+        (&["--device", "cuda:99"],          3, "run.device: expected "),
         (&["--device", "gpu"],              2, "gpu"),
         (&["--fast"],                       2, "`--fast`"),
         (&["nonsense"],                     2, "nonsense"),

@@ -10,6 +10,7 @@ use kd_benchmarks::training::checked;
 use kd_runtime::{Refusal, Result, files};
 use kd_trainer::data::augment;
 use kd_trainer::data::{self, Counts, RawBatch};
+use kd_trainer::exec::Compute;
 use kd_trainer::exec::{Parameter, Role};
 use kd_trainer::optim::schedule::SCHEDULES;
 use kd_trainer::optim::stepper::Stepper;
@@ -85,13 +86,14 @@ fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Pa
     let graph = zoo::build(&recipe.student, &site, recipe.run.seed)?;
     let (train, seed) = (&recipe.train, recipe.run.seed);
     let counts = Counts::of(&data.train, site.classes);
-    let mut learner = Learner::new(&graph, &data.contract, train, None, recipe.run.threads, &counts, seed)?;
-    let mut stepper = Stepper::new(train, &learner.executor);
+    let compute = Compute::host(recipe.run.threads);
+    let mut learner = Learner::new(&graph, &data.contract, train, None, compute, &counts, seed)?;
+    let mut stepper = Stepper::new(train, &learner.executor)?;
     let schedule = SCHEDULES.iter().find(|kind| kind.name == train.schedule.name).expect("a checked choice");
     let augment = augment::build(&recipe.data.augment, &data.description.shape, data.description.raw_max)?;
     let trained = |p: &&Parameter<f32>| p.role != Role::Statistic;
     let weights: Vec<f32> =
-        learner.executor.parameters().iter().filter(trained).flat_map(|p| p.value.clone()).collect();
+        learner.executor.parameters().iter().filter(trained).flat_map(|p| p.value.to_vec()).collect();
     let (mut all_x, mut all_labels, mut factors, mut ours) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let (mut raw, mut x) = (RawBatch::default(), Vec::new());
     let mut epoch = 0;
@@ -106,7 +108,7 @@ fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Pa
             let at = At { init: false, step, steps: steps_per_epoch * train.epochs, steps_per_epoch };
             let factor = (schedule.factor)(&train.schedule.options, at.step, at.steps, at.steps_per_epoch);
             ours.push(learner.step(&raw, 0, at)?.loss);
-            stepper.step(learner.executor.parameters_mut(), &mut [], factor);
+            learner.executor.update(|parameters| stepper.step(parameters, &mut [], factor))?;
             factors.push(factor);
         }
         epoch += 1;

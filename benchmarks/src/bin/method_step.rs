@@ -9,6 +9,7 @@ use kd_runtime::contract::{Contract, Meaning};
 use kd_runtime::data::Description;
 use kd_runtime::{Refusal, Result};
 use kd_trainer::data::{Counts, RawBatch};
+use kd_trainer::exec::Compute;
 use kd_trainer::losses::table::METHODS;
 use kd_trainer::recipe::{Choice, parse::parse};
 use kd_trainer::rng::{Purpose, Rng};
@@ -130,7 +131,7 @@ fn learner(method: Option<&str>, threads: usize) -> Result<Learner> {
         &contract,
         &recipe.train,
         Some((&recipe.distill, &[teacher])),
-        threads,
+        Compute::host(threads),
         &Counts { n: BATCH, per_class: Vec::new() },
         1,
     )

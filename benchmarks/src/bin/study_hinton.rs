@@ -17,6 +17,7 @@ use kd_runtime::cli::target::Target;
 use kd_runtime::measure::stats;
 use kd_runtime::{Refusal, Result, files};
 use kd_trainer::data::{self, Prepared, Samples};
+use kd_trainer::exec::Compute;
 use kd_trainer::recipe;
 use kd_trainer::teacher::{self, Pace};
 use serde_json::{Value, json};
@@ -301,11 +302,18 @@ fn outputs(run: &Path, samples: &Samples, threads: usize) -> Result<Outputs> {
     let (graph, contract) = (target.graph?, target.contract.ok_or_else(lacking)?);
     let mut outputs = Outputs { classes: contract.output.classes.len(), ..Outputs::default() };
     let taps = std::slice::from_ref(&contract.output.name);
-    teacher::ask(&graph, &contract, samples, taps, Pace { batch: BATCH, threads }, |values, labels| {
-        outputs.logits.extend_from_slice(values[0]);
-        outputs.labels.extend_from_slice(labels);
-        Ok(())
-    })?;
+    teacher::ask(
+        &graph,
+        &contract,
+        samples,
+        taps,
+        Pace { batch: BATCH, compute: Compute::host(threads) },
+        |values, labels| {
+            outputs.logits.extend_from_slice(values[0]);
+            outputs.labels.extend_from_slice(labels);
+            Ok(())
+        },
+    )?;
     Ok(outputs)
 }
 

@@ -89,12 +89,12 @@ impl<'a> Net<'a> {
         let Self { case, mut graph, n, .. } = self;
         graph.outputs = outputs.iter().map(|(id, ..)| *id).collect();
         graph.validate().map_err(told)?;
-        let plan = Plan { batch: n, taps: Vec::new(), backward: true, threads: 2 };
+        let plan = Plan { batch: n, taps: Vec::new(), backward: true, threads: 2, gpu: None };
         let mut executor = Executor::<f64>::new(&graph, &plan).map_err(told)?;
         for parameter in executor.parameters_mut() {
             // What the case does not name is a constant of the network.
             if let Some(array) = case.optional(&parameter.name) {
-                parameter.value = array.values.clone();
+                parameter.value = array.values.clone().into();
             }
         }
         executor.forward(input, n, Mode::Train { seed: 0 }).map_err(told)?;

@@ -46,11 +46,11 @@ pub fn run<T: Real>(op: &Op, inputs: &[&Array], scalars: &[f32], d_y: &Array, mo
     let y = graph.apply(op.clone(), &ids, "y");
     graph.outputs = vec![y];
     graph.validate().map_err(told)?;
-    let plan = Plan { batch: n, taps: Vec::new(), backward: true, threads: 2 };
+    let plan = Plan { batch: n, taps: Vec::new(), backward: true, threads: 2, gpu: None };
     let mut executor = Executor::<T>::new(&graph, &plan).map_err(told)?;
     for (i, array) in inputs.iter().enumerate() {
         let parameter = executor.parameters_mut().iter_mut().find(|p| p.name == i.to_string());
-        parameter.ok_or_else(|| format!("input {i} is no parameter"))?.value = array.cast();
+        parameter.ok_or_else(|| format!("input {i} is no parameter"))?.value = array.cast().into();
     }
     let one = |i: usize| if i.is_multiple_of(n + 1) { T::ONE } else { T::ZERO };
     let identity: Vec<T> = (0..n * n).map(one).collect();
@@ -59,9 +59,9 @@ pub fn run<T: Real>(op: &Op, inputs: &[&Array], scalars: &[f32], d_y: &Array, mo
     let y = executor.value(tap).to_vec();
     executor.backward(&[(tap, &d_y.cast::<T>())]).map_err(told)?;
     let parameter = |i: usize| executor.parameters().iter().find(|p| p.name == i.to_string());
-    let value = |i: usize| parameter(i).map(|p| p.value.clone());
+    let value = |i: usize| parameter(i).map(|p| p.value.to_vec());
     let running = if matches!(op, Op::BatchNormalization(_)) { value(3).zip(value(4)) } else { None };
-    let gradients = (0..inputs.len()).map(|i| parameter(i).map(|p| p.gradient.clone()).unwrap_or_default());
+    let gradients = (0..inputs.len()).map(|i| parameter(i).map(|p| p.gradient.to_vec()).unwrap_or_default());
     Ok(Found { y, gradients: gradients.collect(), running: running.map(|(mean, var)| [mean, var]) })
 }
 

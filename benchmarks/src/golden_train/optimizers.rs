@@ -93,8 +93,9 @@ pub fn average(case: &Case) -> Result<Outcome, Failure> {
 pub fn grad_clip(case: &Case) -> Result<Outcome, Failure> {
     let mut parameters: Vec<Parameter<f64>> = Vec::new();
     while let Some(g) = case.optional(&format!("g{}", parameters.len())) {
-        let (name, value) = (parameters.len().to_string(), vec![0.0; g.values.len()]);
-        parameters.push(Parameter { name, shape: g.shape.clone(), role: Role::Weight, value, gradient: g.cast() });
+        let (name, value) = (parameters.len().to_string(), vec![0.0; g.values.len()].into());
+        let gradient = g.cast().into();
+        parameters.push(Parameter { name, shape: g.shape.clone(), role: Role::Weight, value, gradient });
     }
     let mut worst = 0.0_f64;
     if case.text("kind") == "value" {

@@ -43,7 +43,7 @@ fn executor(network: &Network, case: &Case, backward: bool, threads: usize) -> R
     }
     let site = Site { input: case.input.to_vec(), classes: case.classes };
     let graph = zoo::build(&Choice { name: arch.name, options }, &site, 1)?;
-    Executor::new(&graph, &Plan { batch: case.batch, taps: Vec::new(), backward, threads })
+    Executor::new(&graph, &Plan { batch: case.batch, taps: Vec::new(), backward, threads, gpu: None })
 }
 
 impl Ours {
@@ -52,10 +52,10 @@ impl Ours {
         let executor = executor(&case.student, case, true, threads)?;
         let rules = groups::rules(executor.parameters(), &[], true);
         let optimizer = if case.work == Work::AdamW {
-            adamw::build(&Options::defaults(adamw::OPTIONS), executor.parameters(), &rules)
+            adamw::build(&Options::defaults(adamw::OPTIONS), executor.parameters(), &rules)?
         } else {
             let options = Options::defaults(sgd::OPTIONS).with("lr", Setting::Number(0.01));
-            sgd::build(&options, executor.parameters(), &rules)
+            sgd::build(&options, executor.parameters(), &rules)?
         };
         let live = case.work == Work::Distill { cached: false };
         let teacher = if live { Some(self::executor(&super::plain("resnet56"), case, false, threads)?) } else { None };

@@ -29,6 +29,7 @@ impl Args {
             Command::Run(run) => run.format,
             Command::Check(check) => check.format,
             Command::Eval(eval) => eval.format,
+            Command::Selftest(selftest) => selftest.format,
             Command::Archs(list) => list.format,
             Command::Methods(methods) => return methods.format == MethodsFormat::Json,
         };
@@ -45,6 +46,8 @@ pub enum Command {
     Check(Check),
     /// Measure the accuracy of a float model on the test part of a data set
     Eval(Eval),
+    /// Compare a device with this machine: every operator, and short training runs
+    Selftest(Selftest),
     /// List the architectures with their options
     Archs(List),
     /// List the distillation methods, or show one with its formula, options and a recipe
@@ -121,6 +124,21 @@ pub struct Eval {
     /// What goes in and comes out; default: contract.json beside the model
     #[arg(long, value_name = "FILE")]
     pub contract: Option<PathBuf>,
+    /// How results and errors are written
+    #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
+    pub format: Format,
+}
+
+/// A test of a device.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Values and gradients of every operator are compared with this machine's in f64; training, with its f32.
+Exit status: 0 all within their bounds, 1 some are not, 3 there is no such device here.
+Example:     kd-train selftest --device cuda:0")]
+pub struct Selftest {
+    /// The device
+    #[arg(long, value_name = "cpu|cuda:N", default_value = "cpu")]
+    pub device: String,
     /// How results and errors are written
     #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
     pub format: Format,

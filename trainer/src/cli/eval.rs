@@ -15,6 +15,7 @@ use serde::Serialize;
 
 use super::args::{Eval, Format};
 use crate::data::{Samples, Values};
+use crate::exec::Compute;
 use crate::run::results::Score;
 use crate::teacher::{self, Pace};
 
@@ -87,7 +88,8 @@ fn evaluate(graph: &Graph, contract: &Contract, data: &dyn Dataset) -> Result<(S
         }
         let elements = contract.input.elements();
         let samples = Samples { values: Values::F32(values), labels, elements };
-        let answers = teacher::evaluate(graph, contract, &samples, Pace { batch: BATCH, threads })?;
+        let pace = Pace { batch: BATCH, compute: Compute::host(threads) };
+        let answers = teacher::evaluate(graph, contract, &samples, pace)?;
         right += answers.right;
         n += samples.len();
         loss += answers.loss * samples.len() as f64;

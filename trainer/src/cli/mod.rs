@@ -5,6 +5,7 @@ pub mod check;
 mod eval;
 pub mod methods;
 mod run;
+mod selftest;
 pub mod tables;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ fn dispatch(args: &args::Args) -> Result<()> {
         Command::Run(run) => run::run(run, &mut out)?,
         Command::Check(check) => check::run(check, &mut out)?,
         Command::Eval(eval) => eval::run(eval, &mut out)?,
+        Command::Selftest(asked) => selftest::run(asked, &mut out)?,
         Command::Archs(list) => tables::archs(list, &mut out)?,
         Command::Methods(list) => methods::run(list, &mut out)?,
     }

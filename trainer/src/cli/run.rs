@@ -10,6 +10,7 @@ use kd_runtime::report::json;
 use kd_runtime::{Refusal, Result};
 
 use super::args::{Format, Run};
+use crate::gpu::Gpu;
 use crate::group::Group;
 use crate::group::join::Join;
 use crate::group::launch::Launch;
@@ -25,7 +26,16 @@ pub(super) fn run(args: &Run, out: &mut dyn Write) -> Result<()> {
     let mut overrides = args.overrides.clone();
     overrides.extend(args.device.iter().map(|device| format!("run.device={device}")));
     let recipe = parse::read(&args.recipe, &overrides)?;
-    require(recipe.run.device)?;
+    let launch = Launch::from_environment()?;
+    launch.as_ref().map_or(Ok(()), |launch| check_parts(&recipe, launch.of))?;
+    let gpu = match recipe.run.device {
+        Device::Cpu => None,
+        Device::Cuda(_) if launch.is_some() => {
+            let action = "use --device cpu, or one process";
+            return Err(Refusal::new("run.device", "the host, of several processes", "a GPU", action));
+        }
+        Device::Cuda(n) => Some(Gpu::open(n)?),
+    };
     let place = place(args, &recipe)?;
     let output = match (&args.output, &place) {
         (Some(output), _) => output.clone(),
@@ -38,15 +48,13 @@ pub(super) fn run(args: &Run, out: &mut dyn Write) -> Result<()> {
         (false, false) => Existing::Refuse,
     };
     let command_line = std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
-    let launch = Launch::from_environment()?;
-    launch.as_ref().map_or(Ok(()), |launch| check_parts(&recipe, launch.of))?;
     let stop = signals::Stop::install()?;
     let mut monitor: Box<dyn Monitor> = match &launch {
         Some(Launch { rank: 1.., .. }) => Box::new(monitor::Silent),
         _ => Box::new(monitor::Terminal::new(output.join("metrics.jsonl"))),
     };
     let group = launch.map(|launch| join(&launch, args, &recipe, &output, &stop, &mut *monitor)).transpose()?;
-    let order = Order { recipe: &recipe, output: &output, existing, place, group: group.clone(), command_line };
+    let order = Order { recipe: &recipe, output: &output, existing, place, group: group.clone(), gpu, command_line };
     let done = session::run(&order, &stop, &mut *monitor);
     let done = match (done, group) {
         (Ok(results), Some(group)) => group.finish().map(|()| results).map_err(|why| group.end(why)),
@@ -115,18 +123,6 @@ fn default_output(name: &str) -> Result<PathBuf> {
         _ => {
             let expected = "a name that a folder can have";
             Err(Refusal::new("run.name", expected, format!("`{name}`"), "choose another name, or pass --output DIR"))
-        }
-    }
-}
-
-/// Refuses a device that this build or machine does not have.
-fn require(device: Device) -> Result<()> {
-    match device {
-        Device::Cpu => Ok(()),
-        Device::Cuda(n) => {
-            let action = "use --device cpu";
-            let refusal = Refusal::new("run.device", "a device of this build: cpu", format!("cuda:{n}"), action);
-            Err(refusal.with_exit(Exit::Lacking))
         }
     }
 }

@@ -40,7 +40,7 @@ pub fn from_tensors(parameters: &mut [Parameter<f32>], tensors: &HashMap<String,
         }
         values.push(tensor.flatten_all().and_then(|t| t.to_vec1::<f32>()).map_err(|error| refused(&at, error))?);
     }
-    parameters.iter_mut().zip(values).for_each(|(p, value)| p.value = value);
+    parameters.iter_mut().zip(values).for_each(|(p, value)| p.value.copy_from_slice(&value));
     Ok(())
 }
 

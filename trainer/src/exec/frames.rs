@@ -30,8 +30,8 @@ enum Wish {
     Planar,
 }
 
-/// Plans the frames of a program whose steps are those of the graph.
-pub fn plan<T: Real>(program: &mut Program<T>, bound: &[Option<Bound>]) -> Result<()> {
+/// Plans the frames of a program whose steps are those of the graph; `halos`: whether convolutions read their pads.
+pub fn plan<T: Real>(program: &mut Program<T>, bound: &[Option<Bound>], halos: bool) -> Result<()> {
     fuse(program, bound);
     let mut planner = Planner { bound, framed: BTreeMap::new(), planar: BTreeMap::new(), links: Vec::new() };
     for step in std::mem::take(&mut program.steps) {
@@ -41,7 +41,10 @@ pub fn plan<T: Real>(program: &mut Program<T>, bound: &[Option<Bound>]) -> Resul
         let tap = program.taps[i].index();
         program.root[tap] = planner.planar_of(program, program.root[tap]);
     }
-    planner.set_halos(program)
+    if halos {
+        planner.set_halos(program)?;
+    }
+    check_sizes(program)
 }
 
 /// Runs a batch norm, an Add of a same-shaped value and a Relu as one step, where nobody else sees what lies between.
@@ -227,19 +230,6 @@ impl Planner<'_> {
             }
         }
         self.unite(program);
-        let most = u32::MAX as usize / 2;
-        for (root, frame) in program.frames.iter().enumerate() {
-            if let Some(frame) = frame.filter(|frame| frame.image() > most) {
-                let at = format!("value `{}`", program.graph.values[program.value_of[root]].name);
-                let found = format!("{} elements with its pads", frame.image());
-                return Err(Refusal::new(
-                    at,
-                    format!("images of at most {most} elements"),
-                    found,
-                    "use smaller images",
-                ));
-            }
-        }
         Ok(())
     }
 
@@ -263,6 +253,19 @@ impl Planner<'_> {
             }
         }
     }
+}
+
+/// Refuses images whose places do not fit in the kernels' tables.
+fn check_sizes<T: Real>(program: &Program<T>) -> Result<()> {
+    let most = u32::MAX as usize / 2;
+    for (root, frame) in program.frames.iter().enumerate() {
+        if let Some(frame) = frame.filter(|frame| frame.image() > most) {
+            let at = format!("value `{}`", program.graph.values[program.value_of[root]].name);
+            let found = format!("{} elements with its pads", frame.image());
+            return Err(Refusal::new(at, format!("images of at most {most} elements"), found, "use smaller images"));
+        }
+    }
+    Ok(())
 }
 
 /// Adds a step that converts a root, and the root of its result.

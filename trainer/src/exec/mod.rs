@@ -9,6 +9,7 @@
 //! a small loss be written in candle.
 
 pub mod candle;
+pub mod cases;
 pub mod program;
 pub mod random;
 
@@ -22,9 +23,13 @@ mod share;
 #[cfg(test)]
 mod tests;
 
+use std::any::TypeId;
+
 use kd_runtime::graph::{Dim, Graph, Tensor, ValueId};
 use kd_runtime::{Refusal, Result};
 
+use crate::gpu::Gpu;
+use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::threads::Threads;
 pub use real::Real;
 pub use share::Share;
@@ -39,9 +44,9 @@ pub struct Parameter<T> {
     /// What it is to the optimiser.
     pub role: Role,
     /// The values, row-major.
-    pub value: Vec<T>,
+    pub value: Buffer<T>,
     /// The gradient of the last backward pass; empty for [`Role::Statistic`].
-    pub gradient: Vec<T>,
+    pub gradient: Buffer<T>,
 }
 
 /// What a parameter is to the optimiser.
@@ -74,6 +79,22 @@ pub enum Mode {
     Eval,
 }
 
+/// What computes.
+#[derive(Clone, Copy, Debug)]
+pub struct Compute<'a> {
+    /// Threads of the host; the result does not depend on them.
+    pub threads: usize,
+    /// The GPU, if there is one: the host does what it has no kernel for.
+    pub gpu: Option<&'a Gpu>,
+}
+
+impl Compute<'_> {
+    /// The host alone.
+    pub fn host(threads: usize) -> Self {
+        Self { threads, gpu: None }
+    }
+}
+
 /// What an executor is planned for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
@@ -85,6 +106,8 @@ pub struct Plan {
     pub backward: bool,
     /// Threads; the result does not depend on it.
     pub threads: usize,
+    /// The GPU that it runs on, if it does: then of f32.
+    pub gpu: Option<Gpu>,
 }
 
 /// A graph planned for training (or for a teacher's forward passes alone), with its parameters.
@@ -106,6 +129,9 @@ impl<T: Real> Executor<T> {
     }
 
     fn planned(graph: &Graph, plan: &Plan, repeats: bool) -> Result<Self> {
+        if plan.gpu.is_some() && TypeId::of::<T>() != TypeId::of::<f32>() {
+            return Err(Refusal::new("plan", "f32 on a GPU", "another float", "plan it for the host"));
+        }
         if plan.batch == 0 || plan.threads == 0 {
             return Err(Refusal::new(
                 "plan",
@@ -119,18 +145,31 @@ impl<T: Real> Executor<T> {
             Refusal::new("threads", format!("{} threads", plan.threads), error, action)
                 .with_exit(kd_runtime::Exit::Lacking)
         })?;
-        let state = run::State::new(run::Planned::new(graph, plan, repeats)?);
+        let state = run::State::new(run::Planned::new(graph, plan, repeats)?)?;
         Ok(Self { threads, state })
     }
 
     /// The parameters, in the order of the graph's nodes.
     pub fn parameters(&self) -> &[Parameter<T>] {
+        self.wait();
         &self.state.parameters
     }
 
     /// The parameters, for the optimiser.
     pub fn parameters_mut(&mut self) -> &mut [Parameter<T>] {
+        self.wait();
         &mut self.state.parameters
+    }
+
+    /// Waits for the GPU, before the host reads or writes. What failed there is refused by the next [`Gpu::wait`]: that of a
+    /// forward pass, or the caller's own before what it read leaves the program.
+    fn wait(&self) {
+        self.state.wait().ok();
+    }
+
+    /// The GPU that it runs on.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.state.gpu.as_ref()
     }
 
     /// How many of the parameters, from the first, are the graph's; adopted arrays follow.
@@ -144,7 +183,7 @@ impl<T: Real> Executor<T> {
         let first = self.state.parameters.len();
         for mut guest in guests {
             let len = if guest.role.is_trained() { guest.value.len() } else { 0 };
-            guest.gradient = vec![T::ZERO; len];
+            guest.gradient = vec![T::ZERO; len].into();
             self.state.parameters.push(guest);
         }
         first
@@ -173,7 +212,8 @@ impl<T: Real> Executor<T> {
         self.state.share = share;
     }
 
-    /// Calls `f` with the parameters; its loops run on the threads of this executor.
+    /// Calls `f` with the parameters; its loops run on the threads of this executor. On a GPU `f` has to wait before it reads
+    /// or writes itself what lies there.
     pub fn update<R>(&mut self, f: impl FnOnce(&mut [Parameter<T>]) -> R) -> R {
         let parameters = &mut self.state.parameters;
         self.threads.run(|| f(parameters))
@@ -207,11 +247,14 @@ impl<T: Real> Executor<T> {
         let state = &mut self.state;
         state.prepare(x, batch)?;
         state.aim(taps);
-        self.threads.run(|| state.forward(mode))
+        self.threads.run(|| state.forward(mode))?;
+        // Before its values are read, for reading cannot be refused.
+        self.state.wait()
     }
 
     /// A tap's values of the last forward pass, `batch` samples one after another; none where it was left out.
     pub fn value(&self, tap: ValueId) -> &[T] {
+        self.wait();
         self.state.value(tap)
     }
 
@@ -219,8 +262,7 @@ impl<T: Real> Executor<T> {
     pub fn backward(&mut self, d_taps: &[(ValueId, &[T])]) -> Result<()> {
         let state = &mut self.state;
         state.check_backward(d_taps)?;
-        self.threads.run(|| state.backward(d_taps));
-        Ok(())
+        self.threads.run(|| state.backward(d_taps))
     }
 
     /// As [`Executor::backward`], after it and for the same forward pass: gradients are overwritten, but a parameter that a
@@ -245,6 +287,7 @@ impl<T: Real> Executor<T> {
     /// Names the first trainable parameter whose gradient of the last backward pass is missing (no tap that was given a
     /// gradient, nor one of `idle`, depends on it) or not finite: what a run checks after its first step.
     pub fn check_gradients(&self, idle: &[ValueId]) -> Result<()> {
+        self.state.wait()?;
         let run::State { program, reached, .. } = &self.state;
         let excused = program.needed(idle);
         let misses = |i: usize| program.parameters.get(i).is_some_and(|id| !reached[i] && !excused[id.index()]);
@@ -270,6 +313,7 @@ impl<T: Real> Executor<T> {
 
     /// The graph with the present parameters in its initializers.
     pub fn to_graph(&self) -> Graph {
+        self.wait();
         let mut graph = self.state.program.graph.clone();
         for (parameter, &id) in self.state.parameters.iter().zip(&self.state.program.parameters) {
             let values: Vec<f32> = parameter.value.iter().map(|v| v.to_f32()).collect();

@@ -216,7 +216,7 @@ impl<T: Real> Program<T> {
                 return Err(Refusal::new(at, "an f32 value that is computed", graph.value(tap).element, action));
             }
         }
-        frames::plan(&mut builder.program, &bound)?;
+        frames::plan(&mut builder.program, &bound, plan.gpu.is_none())?;
         Ok((builder.program, builder.parameters))
     }
 
@@ -289,7 +289,8 @@ impl<T: Real> Builder<'_, T> {
                     let gradient = if has_gradient { buffer::zeros(values.len()) } else { Vec::new() };
                     let name = graph.value(id).name.clone();
                     let shape = tensor.shape().to_vec();
-                    self.parameters.push(Parameter { name, shape, role, value: values, gradient });
+                    let (value, gradient) = (values.into(), gradient.into());
+                    self.parameters.push(Parameter { name, shape, role, value, gradient });
                     self.program.parameters.push(id);
                     self.program.needs[id.index()] = role.is_trained();
                     Origin::Parameter(self.parameters.len() - 1)

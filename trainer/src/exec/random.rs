@@ -24,6 +24,11 @@ impl Stream {
         }
     }
 
+    /// What its numbers are made of, for those who make them elsewhere.
+    pub fn key(self) -> u64 {
+        self.key
+    }
+
     /// 64 bits, number `i`.
     #[inline]
     pub fn bits(self, i: u64) -> u64 {

@@ -10,6 +10,8 @@ use kd_runtime::{Refusal, Result};
 use super::layout::{self, Layout, NOWHERE};
 use super::program::{Origin, Program, Run, Step, constant};
 use super::{Mode, Parameter, Plan, Real, Share, fallback};
+use crate::gpu::Gpu;
+use crate::gpu::ops::{Failed, maps, moves};
 use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::frame::Frame;
 use crate::ops::moments::Moments;
@@ -23,6 +25,8 @@ struct Bindings<T: Real> {
     batch: usize,
     bound: Vec<Option<Bound>>,
     kernels: Vec<Option<Box<dyn Kernel<T>>>>,
+    /// For each step whether its kernel runs on the GPU.
+    on_gpu: Vec<bool>,
     /// Elements of each root.
     lens: Vec<usize>,
     /// Where the inputs of each step lie.
@@ -37,6 +41,7 @@ pub struct Planned<T: Real> {
     layout: Layout,
     scratch: ScratchSize,
     threads: usize,
+    gpu: Option<Gpu>,
     repeats: bool,
 }
 
@@ -54,6 +59,7 @@ pub struct State<T: Real> {
     pub elements: usize,
     layout: Layout,
     buffers: Vec<Buffer<T>>,
+    constants: Vec<Buffer<T>>,
     scratch: Scratch<T>,
     input: Buffer<T>,
     /// What is no float.
@@ -71,10 +77,12 @@ pub struct State<T: Real> {
     targets: Vec<Vec<Gradient<T>>>,
     /// Of the batch, where others have the rest of it.
     pub share: Option<Share>,
+    /// Where it runs, if not on the host.
+    pub gpu: Option<Gpu>,
 }
 
 impl<T: Real> Bindings<T> {
-    fn new(program: &Program<T>, batch: usize) -> Result<Self> {
+    fn new(program: &Program<T>, batch: usize, gpu: Option<&Gpu>) -> Result<Self> {
         let bound = infer::bind(&program.graph, batch)?;
         let elements = |value: usize| bound[value].as_ref().map_or(0, |b| b.shape.iter().product::<usize>());
         let planar = |root: usize| match program.packed.get(&root) {
@@ -83,11 +91,16 @@ impl<T: Real> Bindings<T> {
         };
         let len = |root: usize| program.frames[root].map_or_else(|| planar(root), |frame| batch * frame.image());
         let lens = (0..program.root.len()).map(len).collect();
-        let mut kernels = Vec::with_capacity(program.steps.len());
+        let (mut kernels, mut on_gpu) = (Vec::with_capacity(program.steps.len()), Vec::new());
         for step in &program.steps {
-            kernels.push(if step.fallback { None } else { Some(build(program, &bound, step)?) });
+            let (kernel, is_on_gpu) = match step.fallback {
+                true => (None, false),
+                false => build(program, &bound, step, batch, gpu).map(|(kernel, on_gpu)| (Some(kernel), on_gpu))?,
+            };
+            kernels.push(kernel);
+            on_gpu.push(is_on_gpu);
         }
-        Ok(Self { batch, bound, kernels, lens, places: Vec::new() })
+        Ok(Self { batch, bound, kernels, on_gpu, lens, places: Vec::new() })
     }
 
     /// Finds where inputs lie, once the buffers are planned.
@@ -114,8 +127,14 @@ fn place<T: Real>(program: &Program<T>, layout: &Layout, root: usize, len: usize
     }
 }
 
-/// The kernel of a step.
-fn build<T: Real>(program: &Program<T>, bound: &[Option<Bound>], step: &Step) -> Result<Box<dyn Kernel<T>>> {
+/// The kernel of a step, and whether it runs on the GPU.
+fn build<T: Real>(
+    program: &Program<T>,
+    bound: &[Option<Bound>],
+    step: &Step,
+    batch: usize,
+    gpu: Option<&Gpu>,
+) -> Result<(Box<dyn Kernel<T>>, bool)> {
     let node = &program.graph.nodes[step.node];
     let shape = |value: usize| bound[value].as_ref().map_or(&[][..], |b| &b.shape[..]);
     let ports: Vec<Option<Port<'_>>> = (step.ids.iter().zip(&step.inputs).enumerate())
@@ -131,22 +150,39 @@ fn build<T: Real>(program: &Program<T>, bound: &[Option<Bound>], step: &Step) ->
     let frame = program.frames[step.output].or_else(|| Frame::of(output));
     let outputs = if program.packed.contains_key(&step.output) { node.outputs.len() } else { 1 };
     let site = Site { inputs: &ports, output, outputs, frame };
+    let before = |k: usize| node.outputs[..k].iter().map(|id| shape(id.index()).iter().product::<usize>()).sum();
+    let frame = program.frames[step.output];
+    if let Some(gpu) = gpu {
+        let made = match (step.run, &node.op) {
+            (Run::Part(k), _) => Some(moves::part(before(k), output.iter().product(), gpu)),
+            (Run::ToFrame, _) => Some(moves::to_frame(batch, &frame.unwrap_or_default(), gpu)),
+            (Run::ToPlanar, _) => Some(moves::to_planar(batch, &site.frame(0).unwrap_or_default(), gpu)),
+            (Run::Norm { relu }, Op::BatchNormalization(op)) => {
+                Some(crate::gpu::ops::batch_norm::fused(op, &site, gpu, relu))
+            }
+            (_, op) => crate::gpu::table::build(op, &site, gpu),
+        };
+        let made = match made {
+            Some(Ok(kernel)) => Some(kernel),
+            Some(Err(Failed::Node(error))) => return Err(error.at_node(step.node, node)),
+            Some(Err(Failed::Machine(refusal))) => return Err(refusal),
+            Some(Err(Failed::TooManyAxes)) | None => None,
+        };
+        if let Some(kernel) = made.and_then(crate::gpu::table::among) {
+            return Ok((kernel, true));
+        }
+    }
     let built = match (step.run, &node.op) {
-        (Run::Part(k), _) => {
-            let before = node.outputs[..k].iter().map(|id| shape(id.index()).iter().product::<usize>());
-            return Ok(Box::new(Part { from: before.sum() }));
-        }
-        (Run::ToFrame, _) => {
-            return Ok(Box::new(convert::ToFrame(program.frames[step.output].unwrap_or_default())));
-        }
+        (Run::Part(k), _) => return Ok((Box::new(Part { from: before(k) }), false)),
+        (Run::ToFrame, _) => return Ok((Box::new(convert::ToFrame(frame.unwrap_or_default())), false)),
         (Run::ToPlanar, _) => {
-            return Ok(Box::new(convert::ToPlanar(site.frame(0).unwrap_or_default())));
+            return Ok((Box::new(convert::ToPlanar(site.frame(0).unwrap_or_default())), false));
         }
         (Run::Norm { relu }, Op::BatchNormalization(op)) => Some(batch_norm::fused(op, &site, relu)),
         (_, op) => table::build(op, &site),
     };
     match built {
-        Some(kernel) => kernel.map_err(|error| error.at_node(step.node, node)),
+        Some(kernel) => kernel.map(|kernel| (kernel, false)).map_err(|error| error.at_node(step.node, node)),
         None => Err(table::no_gradient(&node.op).at_node(step.node, node)),
     }
 }
@@ -163,11 +199,12 @@ impl<T: Real> Planned<T> {
     /// Plans everything at the largest batch; `repeats`: for several backward passes after a forward pass.
     pub fn new(graph: &kd_runtime::graph::Graph, plan: &Plan, repeats: bool) -> Result<Self> {
         let (program, parameters) = Program::new(graph, plan)?;
-        let mut bindings = Bindings::new(&program, plan.batch)?;
+        let mut bindings = Bindings::new(&program, plan.batch, plan.gpu.as_ref())?;
         let layout = layout::plan(&program, &bindings.kernels, &bindings.lens, repeats);
         bindings.place(&program, &layout);
         let scratch = scratch(&bindings.kernels);
-        Ok(Self { program, parameters, bindings, layout, scratch, threads: plan.threads, repeats })
+        let gpu = plan.gpu.clone();
+        Ok(Self { program, parameters, bindings, layout, scratch, threads: plan.threads, gpu, repeats })
     }
 
     /// Elements of the network's input.
@@ -186,23 +223,40 @@ impl<T: Real> Planned<T> {
 }
 
 impl<T: Real> State<T> {
-    /// Makes the buffers.
-    pub fn new(planned: Planned<T>) -> Self {
+    /// Makes the buffers. Refused where a GPU has not enough memory.
+    pub fn new(planned: Planned<T>) -> Result<Self> {
         let (elements, input) = (planned.elements(), planned.input());
-        let Planned { program, parameters, bindings, layout, scratch, threads, repeats } = planned;
+        let Planned { mut program, mut parameters, bindings, layout, scratch, threads, gpu, repeats } = planned;
+        let mut constants: Vec<Buffer<T>> =
+            std::mem::take(&mut program.constants).into_iter().map(Buffer::from).collect();
+        if let Some(gpu) = &gpu {
+            let moved = |from: &[T]| -> Result<Buffer<T>> {
+                let mut to = Buffer::on(gpu, from.len())?;
+                to.copy_from_slice(from);
+                Ok(to)
+            };
+            for parameter in &mut parameters {
+                parameter.value = moved(&parameter.value)?;
+                parameter.gradient = moved(&parameter.gradient)?;
+            }
+            for constant in &mut constants {
+                *constant = moved(constant)?;
+            }
+        }
         let targets = program.steps.iter().map(|step| step.inputs.iter().map(|_| Gradient::default()).collect());
         let (asked, needed) = (program.taps.clone(), program.needed(&program.taps));
-        Self {
+        Ok(Self {
             reached: vec![false; parameters.len()],
             repeats,
             elements,
-            buffers: layout.sizes.iter().map(|&size| Buffer::new(size)).collect(),
+            constants,
+            buffers: layout.sizes.iter().map(|&size| Buffer::in_memory(gpu.as_ref(), size)).collect::<Result<_>>()?,
             scratch: Scratch {
                 shared: Buffer::new(scratch.shared),
                 lanes: (0..threads).map(|_| Mutex::new(Buffer::new(scratch.lane))).collect(),
                 moments: Moments::default(),
             },
-            input: Buffer::new(input),
+            input: Buffer::in_memory(gpu.as_ref(), input)?,
             others: vec![None; program.root.len()],
             written: vec![false; program.root.len()],
             targets: targets.collect(),
@@ -216,7 +270,13 @@ impl<T: Real> State<T> {
             parameters,
             layout,
             share: None,
-        }
+            gpu,
+        })
+    }
+
+    /// Waits until the host may read and write what the GPU works on.
+    pub fn wait(&self) -> Result<()> {
+        self.gpu.as_ref().map_or(Ok(()), Gpu::wait)
     }
 
     /// Takes the input of a step.
@@ -233,7 +293,7 @@ impl<T: Real> State<T> {
         self.current = match self.bindings.iter().position(|b| b.batch == batch) {
             Some(i) => i,
             None => {
-                let mut bindings = Bindings::new(&self.program, batch)?;
+                let mut bindings = Bindings::new(&self.program, batch, self.gpu.as_ref())?;
                 bindings.place(&self.program, &self.layout);
                 self.make_room(&bindings);
                 self.bindings.truncate(1);
@@ -241,6 +301,7 @@ impl<T: Real> State<T> {
                 1
             }
         };
+        self.wait()?;
         self.input[..x.len()].copy_from_slice(x);
         self.mode = None;
         Ok(())
@@ -277,12 +338,17 @@ impl<T: Real> State<T> {
         let x = &self.input[..batch.lens[self.program.graph.inputs[0].index()]];
         for (place, &i) in self.running.iter().enumerate() {
             let step = &self.program.steps[i];
+            if !batch.on_gpu[i]
+                && let Some(gpu) = &self.gpu
+            {
+                gpu.wait()?;
+            }
             if step.fallback {
                 let inputs = Inputs {
                     places: &batch.places[i],
                     x,
                     parameters: &self.parameters,
-                    constants: &self.program.constants,
+                    constants: &self.constants,
                     buffers: &self.buffers,
                     others: &self.others,
                 };
@@ -299,13 +365,14 @@ impl<T: Real> State<T> {
                 places: &batch.places[i],
                 x,
                 parameters: &self.parameters,
-                constants: &self.program.constants,
+                constants: &self.constants,
                 buffers: &self.buffers,
                 others: &self.others,
             };
             let next = self.running.get(place + 1).map(|&next| &self.program.steps[next]);
             let is_norm = |next: &Step| matches!(next.run, Run::Norm { .. }) && next.inputs[0] == Some(step.output);
-            self.scratch.moments.wanted = matches!(mode, Mode::Train { .. }) && next.is_some_and(is_norm);
+            self.scratch.moments.wanted =
+                self.gpu.is_none() && matches!(mode, Mode::Train { .. }) && next.is_some_and(is_norm);
             let share = self.share.as_ref();
             let mut context = Context { mode, node: step.node, scratch: &mut self.scratch, share };
             let out = &mut y[..batch.lens[step.output]];
@@ -316,7 +383,7 @@ impl<T: Real> State<T> {
             }
             self.buffers[buffer] = y;
             if let (Mode::Train { .. }, Some(statistics)) = (mode, kernel.statistics()) {
-                update_statistics(&mut self.parameters, &batch.places[i], statistics);
+                update_statistics(&mut self.parameters, &batch.places[i], statistics, self.gpu.as_ref());
             }
         }
         self.mode = Some(mode);
@@ -333,7 +400,7 @@ impl<T: Real> State<T> {
         match place(&self.program, &self.layout, root, batch.lens[root]) {
             Place::Input => &self.input[..batch.lens[root]],
             Place::Parameter(i) => &self.parameters[i].value,
-            Place::Constant(i) => &self.program.constants[i],
+            Place::Constant(i) => &self.constants[i],
             Place::Buffer(b, len) => &self.buffers[b][..len],
             Place::Other(_) | Place::Nowhere => &[],
         }
@@ -368,7 +435,8 @@ impl<T: Real> State<T> {
     }
 
     /// From gradients of taps to those of the parameters.
-    pub fn backward(&mut self, d_taps: &[(ValueId, &[T])]) {
+    pub fn backward(&mut self, d_taps: &[(ValueId, &[T])]) -> Result<()> {
+        self.wait()?;
         self.written.fill(false);
         for (tap, d) in d_taps {
             let root = self.program.root[tap.index()];
@@ -381,22 +449,31 @@ impl<T: Real> State<T> {
         }
         for i in (0..self.program.steps.len()).rev() {
             if self.written[self.program.steps[i].output] {
-                self.step_back(i);
+                self.step_back(i)?;
             }
         }
         // Guests, behind the network's parameters, have their gradients from their owner.
         for (i, (parameter, id)) in self.parameters.iter_mut().zip(&self.program.parameters).enumerate() {
             self.reached[i] = self.written[id.index()];
             if !self.reached[i] {
-                parameter.gradient.fill(T::ZERO);
+                match &self.gpu {
+                    Some(gpu) => maps::fill(gpu, &mut parameter.gradient, T::ZERO),
+                    None => parameter.gradient.fill(T::ZERO),
+                }
             }
         }
+        Ok(())
     }
 
-    fn step_back(&mut self, i: usize) {
+    fn step_back(&mut self, i: usize) -> Result<()> {
         let step = &self.program.steps[i];
         let batch = &mut self.bindings[self.current];
-        let Some(kernel) = &mut batch.kernels[i] else { return };
+        let Some(kernel) = &mut batch.kernels[i] else { return Ok(()) };
+        if !batch.on_gpu[i]
+            && let Some(gpu) = &self.gpu
+        {
+            gpu.wait()?;
+        }
         let in_place = self.layout.gradient_in_place[i];
         let mut targets = std::mem::take(&mut self.targets[i]);
         for (k, target) in targets.iter_mut().enumerate() {
@@ -409,7 +486,7 @@ impl<T: Real> State<T> {
             let twin = self.layout.twins[i][k];
             target.add = self.written[root] && twin == NOWHERE;
             target.buffer = match (twin, self.program.origin[root]) {
-                (NOWHERE, Origin::Parameter(p)) => std::mem::take(&mut self.parameters[p].gradient).into(),
+                (NOWHERE, Origin::Parameter(p)) => std::mem::take(&mut self.parameters[p].gradient),
                 (NOWHERE, _) => std::mem::take(&mut self.buffers[self.layout.gradient[root]]),
                 (twin, _) => std::mem::take(&mut self.buffers[twin]),
             };
@@ -420,7 +497,7 @@ impl<T: Real> State<T> {
             places: &batch.places[i],
             x: &self.input[..batch.lens[self.program.graph.inputs[0].index()]],
             parameters: &self.parameters,
-            constants: &self.program.constants,
+            constants: &self.constants,
             buffers: &self.buffers,
             others: &self.others,
         };
@@ -436,6 +513,7 @@ impl<T: Real> State<T> {
         }
         self.buffers[gradient] = d;
         self.give_back(i, targets);
+        Ok(())
     }
 
     /// Returns a step's gradients to their owners.
@@ -451,14 +529,18 @@ impl<T: Real> State<T> {
             let twin = self.layout.twins[i][k];
             let gradient = self.layout.gradient[root];
             match (twin, self.program.origin[root]) {
-                (NOWHERE, Origin::Parameter(p)) => self.parameters[p].gradient = buffer.into(),
+                (NOWHERE, Origin::Parameter(p)) => self.parameters[p].gradient = buffer,
                 (NOWHERE, _) => self.buffers[gradient] = buffer,
                 (_, origin) => {
                     let owner = match origin {
                         Origin::Parameter(p) => &mut self.parameters[p].gradient[..],
                         _ => &mut self.buffers[gradient][..],
                     };
-                    crate::ops::kernels::pointwise::copy(&mut owner[..target.len], true, &buffer[..target.len]);
+                    let (owner, own) = (&mut owner[..target.len], &buffer[..target.len]);
+                    match &self.gpu {
+                        Some(gpu) => maps::copy(gpu, owner, own, true),
+                        None => crate::ops::kernels::pointwise::copy(owner, true, own),
+                    }
                     self.buffers[twin] = buffer;
                 }
             }
@@ -489,9 +571,14 @@ fn update_statistics<T: Real>(
     parameters: &mut [Parameter<T>],
     places: &[Place],
     (mean, var, momentum): (&[T], &[T], T),
+    gpu: Option<&Gpu>,
 ) {
     for (place, batch) in [(places.get(3), mean), (places.get(4), var)] {
         if let Some(&Place::Parameter(p)) = place {
+            if let Some(gpu) = gpu {
+                maps::blend(gpu, &mut parameters[p].value, batch, momentum);
+                continue;
+            }
             for (running, &batch) in parameters[p].value.iter_mut().zip(batch) {
                 *running = *running * momentum + batch * (T::ONE - momentum);
             }

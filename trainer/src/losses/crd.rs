@@ -8,6 +8,7 @@ use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::random::{Stream, mix};
 use crate::exec::{Parameter, Real, Role};
+use crate::ops::kernels::buffer::Buffer;
 use crate::options::{Kind, Options, Range, Spec};
 use crate::rng::{Purpose, Rng};
 
@@ -224,7 +225,7 @@ impl Loss for Contrastive {
         ];
         own.extend(arrays.into_iter().map(|(name, shape, value)| {
             let name = format!("{}.{name}", self.prefix);
-            Parameter { name, shape, role: Role::Statistic, value, gradient: Vec::new() }
+            Parameter { name, shape, role: Role::Statistic, value: value.into(), gradient: Buffer::default() }
         }));
         own
     }

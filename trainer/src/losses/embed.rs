@@ -5,6 +5,7 @@ use kd_runtime::Result;
 
 use super::{Pair, Tap};
 use crate::exec::{Parameter, Real, Role};
+use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::rng::{Purpose, Rng};
 
@@ -36,13 +37,13 @@ impl Embedding {
     pub fn own(&self) -> Vec<Parameter<f32>> {
         let bound = 1.0 / (self.inputs as f64).sqrt();
         let mut rng = Rng::new(self.seed, Purpose::Initialize, u64::MAX, 0);
-        let weight = (0..self.outputs * self.inputs).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
-        let parameter = |name: &str, shape: Vec<usize>, role, value| {
+        let weight = (0..self.outputs * self.inputs).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32);
+        let parameter = |name: &str, shape: Vec<usize>, role, value: Vec<f32>| {
             let name = format!("{}.{name}", self.prefix);
-            Parameter { name, shape, role, value, gradient: Vec::new() }
+            Parameter { name, shape, role, value: value.into(), gradient: Buffer::default() }
         };
         vec![
-            parameter("weight", vec![self.outputs, self.inputs], Role::Weight, weight),
+            parameter("weight", vec![self.outputs, self.inputs], Role::Weight, weight.collect()),
             parameter("bias", vec![self.outputs], Role::BiasOrNorm, vec![0.0; self.outputs]),
         ]
     }

@@ -171,7 +171,8 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         let bound = 1.0 / (inputs as f64).sqrt();
         let value: Vec<f32> = (0..outputs * inputs).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
         let name = format!("{}.{part}", pair.prefix);
-        Parameter { name, shape: vec![outputs, inputs], role: Role::Weight, gradient: vec![0.0; value.len()], value }
+        let gradient = vec![0.0; value.len()].into();
+        Parameter { name, shape: vec![outputs, inputs], role: Role::Weight, gradient, value: value.into() }
     });
     Ok(Box::new(Transfer {
         student: [tap.name],

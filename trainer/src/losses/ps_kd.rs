@@ -6,6 +6,7 @@ use super::rows::{log_softmax, weighted_cross_entropy};
 use super::taps::{STUDENT_LOGITS, logits};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real, Role};
+use crate::ops::kernels::buffer::Buffer;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `ps_kd`.
@@ -85,7 +86,7 @@ impl Loss for Progressive {
     fn own(&self) -> Vec<Parameter<f32>> {
         let (name, shape) = (format!("{}.predictions", self.prefix), vec![self.samples, self.classes]);
         let value = vec![0.0; self.samples * self.classes];
-        vec![Parameter { name, shape, role: Role::Statistic, value, gradient: Vec::new() }]
+        vec![Parameter { name, shape, role: Role::Statistic, value: value.into(), gradient: Buffer::default() }]
     }
 
     fn value(

@@ -116,7 +116,8 @@ fn built(method: &Method, options: &Options, size: usize) -> Built {
     let graph = pair.into_parts().0;
     let (taps, taught) =
         (tapped(&graph, loss.student_taps(), size, 10), tapped(&teacher, loss.teacher_taps(), size, 20));
-    let own = loss.own().into_iter().map(|p| Parameter { gradient: vec![f32::NAN; p.value.len()], ..p }).collect();
+    let own =
+        loss.own().into_iter().map(|p| Parameter { gradient: vec![f32::NAN; p.value.len()].into(), ..p }).collect();
     Built { loss, taps, taught, own }
 }
 

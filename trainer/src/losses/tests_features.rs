@@ -67,7 +67,7 @@ pub(super) fn wrong_gradients(loss: &mut dyn Loss, graph: &Graph, teacher: &Grap
     let taught = tapped(teacher, loss.teacher_taps(), SIZE, 20);
     let taught: Vec<&[f32]> = taught.iter().map(Vec::as_slice).collect();
     let gradients = |own: Vec<Parameter<f32>>| -> Vec<Parameter<f32>> {
-        own.into_iter().map(|p| Parameter { gradient: vec![f32::NAN; p.value.len()], ..p }).collect()
+        own.into_iter().map(|p| Parameter { gradient: vec![f32::NAN; p.value.len()].into(), ..p }).collect()
     };
     let mut own = gradients(loss.own());
     let mut value = |taps: &[Vec<f32>], d: &mut [Vec<f32>], own: &[Parameter<f32>]| {
@@ -87,15 +87,15 @@ pub(super) fn wrong_gradients(loss: &mut dyn Loss, graph: &Graph, teacher: &Grap
     let trained: Vec<usize> = (0..own.len()).filter(|&i| learns(&own[i])).collect();
     let stopped: Vec<bool> = names.iter().map(|tap| stopped.contains(&tap.as_str())).collect();
     for array in (0..taps.len() + trained.len()).filter(|&i| !stopped.get(i).copied().unwrap_or(false)) {
-        let gradient = |i: usize| if i < d.len() { &d[i] } else { &after[trained[i - d.len()]].gradient };
-        let g = gradient(array).clone();
+        let gradient = |i: usize| if i < d.len() { &d[i][..] } else { &after[trained[i - d.len()]].gradient };
+        let g = gradient(array).to_vec();
         let largest = g.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
         for direction in 0..3_u64 {
             let v: Vec<f32> = noise(40 + direction, g.len(), 1.0).into_iter().map(|x| x as f32).collect();
             let along: f64 = g.iter().zip(&v).map(|(g, v)| f64::from(g * v)).sum();
             let mut moved = |by: f32| {
                 let target =
-                    if array < taps.len() { &mut taps[array] } else { &mut own[trained[array - d.len()]].value };
+                    if array < taps.len() { &mut taps[array][..] } else { &mut own[trained[array - d.len()]].value };
                 target.iter_mut().zip(&v).for_each(|(x, v)| *x += by * v);
                 f64::from(value(&taps, &mut spare, &own).0)
             };

@@ -230,7 +230,7 @@ fn the_frozen_classifier_is_the_teachers() {
 
 fn run(loss: &mut dyn Loss, batch: &Batch<'_>, tap: &[f32], taught: &[&[f32]], own: &mut [Parameter<f32>]) -> f32 {
     let mut d = vec![f32::NAN; tap.len()];
-    own.iter_mut().for_each(|own| own.gradient.resize(own.value.len(), f32::NAN));
+    own.iter_mut().for_each(|own| own.gradient = vec![f32::NAN; own.value.len()].into());
     loss.value(batch, &[tap], taught, &mut [&mut d], own).unwrap()
 }
 

@@ -118,8 +118,8 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
             name: format!("{}.{i}.log_scale", pair.prefix),
             shape: vec![channels],
             role: Role::BiasOrNorm,
-            value: vec![log_scale; channels],
-            gradient: vec![0.0; channels],
+            value: vec![log_scale; channels].into(),
+            gradient: vec![0.0; channels].into(),
         });
         loss.student.push(from.name);
         loss.teacher.push(to.name);

@@ -139,16 +139,19 @@ pub fn sqrt<T: Real>(_op: &ops::power::Sqrt, _site: &Site<'_>) -> Built<T> {
     function(T::sqrt, move |x| half / x.sqrt())
 }
 
+/// The exponent of a Pow node.
+pub fn exponent(site: &Site<'_>) -> Result<f64, OpError> {
+    let exponent = site.port(1).and_then(|port| port.value).filter(|value| value.len() == 1).and_then(|value| {
+        let float = value.get::<f32>().map(|p| f64::from(p[0]));
+        let long = value.get::<i64>().map(|p| p[0] as f64);
+        float.or(long).or(value.get::<i32>().map(|p| f64::from(p[0])))
+    });
+    exponent.ok_or_else(|| OpError::new("an exponent that is one constant number", "another"))
+}
+
 /// The kernel of a Pow node, whose exponent is one constant: `y' = p x^(p - 1)`.
 pub fn pow<T: Real>(_op: &ops::power::Pow, site: &Site<'_>) -> Built<T> {
-    let exponent = site.port(1).and_then(|port| port.value).filter(|value| value.len() == 1).and_then(|value| {
-        let float = value.get::<f32>().map(|p| T::from_f32(p[0]));
-        let long = value.get::<i64>().map(|p| T::from_f64(p[0] as f64));
-        float.or(long).or(value.get::<i32>().map(|p| T::from_f64(f64::from(p[0]))))
-    });
-    let Some(p) = exponent else {
-        return Err(OpError::new("an exponent that is one constant number", "another"));
-    };
+    let p = T::from_f64(exponent(site)?);
     let two = T::from_f64(2.0);
     if p == two {
         return function(|x: T| x * x, move |x| two * x);

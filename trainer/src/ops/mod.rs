@@ -7,7 +7,7 @@
 pub mod kernels;
 pub mod table;
 
-mod activation;
+pub mod activation;
 mod alias;
 mod arith;
 pub mod batch_norm;
@@ -26,17 +26,17 @@ mod layer_norm;
 mod lstm;
 mod matmul;
 pub mod moments;
-mod pad;
+pub mod pad;
 pub mod part;
 mod pool;
 mod recurrent;
-mod reduce;
+pub mod reduce;
 mod relu;
 mod resize;
-mod slice;
+pub mod slice;
 mod softmax;
 mod split;
-mod transpose;
+pub mod transpose;
 mod winograd;
 
 use std::sync::Mutex;
@@ -207,7 +207,7 @@ pub struct Inputs<'a, T: Real> {
     /// All parameters.
     pub parameters: &'a [Parameter<T>],
     /// All constants.
-    pub constants: &'a [Vec<T>],
+    pub constants: &'a [Buffer<T>],
     /// All buffers.
     pub buffers: &'a [Buffer<T>],
     /// What is no float, by root.

@@ -16,6 +16,25 @@ struct Pad<T> {
 
 /// The kernel of a Pad node; pads, value and axes are constants.
 pub fn build<T: Real>(op: &ops::pad::Pad, site: &Site<'_>) -> Built<T> {
+    let Padded { shape, to, from, value } = padded(op, site)?;
+    let whole = shape == site.shape(0);
+    Ok(Box::new(Pad { walk: Walk::new(&shape, &to, &from), value: T::from_f32(value), whole }))
+}
+
+/// Where input and output meet.
+pub struct Padded {
+    /// The box of elements that they share.
+    pub shape: Vec<usize>,
+    /// In the output.
+    pub to: View,
+    /// In the input.
+    pub from: View,
+    /// What is written elsewhere.
+    pub value: f32,
+}
+
+/// What a Pad node says.
+pub fn padded(op: &ops::pad::Pad, site: &Site<'_>) -> Result<Padded, OpError> {
     if op.mode != PadMode::Constant {
         return Err(OpError::new("mode constant to be trained through", format!("{:?}", op.mode)));
     }
@@ -39,8 +58,7 @@ pub fn build<T: Real>(op: &ops::pad::Pad, site: &Site<'_>) -> Built<T> {
         from.offset += (cut as isize) * from.strides[axis];
         shape.push(len);
     }
-    let whole = shape == x;
-    Ok(Box::new(Pad { walk: Walk::new(&shape, &to, &from), value: T::from_f32(value), whole }))
+    Ok(Padded { shape, to, from, value })
 }
 
 impl<T: Real> Kernel<T> for Pad<T> {

@@ -1,6 +1,6 @@
 //! Mean over axes.
 
-use kd_runtime::ops;
+use kd_runtime::ops::{self, OpError};
 
 use super::kernels::strided::{View, Walk, dense};
 use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Site};
@@ -14,12 +14,7 @@ struct Mean<T> {
 
 /// The kernel of a ReduceMean node; its axes are constants.
 pub fn mean<T: Real>(op: &ops::reduce::ReduceMean, site: &Site<'_>) -> Built<T> {
-    let x = site.shape(0);
-    let axes = site.ints(1, "axes")?.unwrap_or_default();
-    let mut reduced = vec![axes.is_empty() && !op.noop_with_empty_axes; x.len()];
-    for axis in axes {
-        reduced[ops::attrs::axis(axis, x.len())?] = true;
-    }
+    let (x, reduced) = (site.shape(0), reduced(op, site)?);
     let kept: Vec<usize> = x.iter().zip(&reduced).map(|(&n, &r)| if r { 1 } else { n }).collect();
     let strides = dense(&kept).into_iter().zip(&reduced).map(|(s, &r)| if r { 0 } else { s }).collect();
     let count: usize = x.iter().zip(&reduced).filter(|(_, r)| **r).map(|(&n, _)| n).product();
@@ -27,6 +22,16 @@ pub fn mean<T: Real>(op: &ops::reduce::ReduceMean, site: &Site<'_>) -> Built<T> 
         walk: Walk::new(x, &View::dense(x), &View { offset: 0, strides }),
         weight: T::ONE / T::from_usize(count.max(1)),
     }))
+}
+
+/// For each axis of the input whether the mean is along it.
+pub fn reduced(op: &ops::reduce::ReduceMean, site: &Site<'_>) -> Result<Vec<bool>, OpError> {
+    let (rank, axes) = (site.shape(0).len(), site.ints(1, "axes")?.unwrap_or_default());
+    let mut reduced = vec![axes.is_empty() && !op.noop_with_empty_axes; rank];
+    for axis in axes {
+        reduced[ops::attrs::axis(axis, rank)?] = true;
+    }
+    Ok(reduced)
 }
 
 impl<T: Real> Kernel<T> for Mean<T> {

@@ -9,6 +9,13 @@ use crate::exec::Real;
 
 /// The kernel of a Slice node; starts, ends, axes and steps are constants.
 pub fn build<T: Real>(_op: &ops::slice::Slice, site: &Site<'_>) -> Built<T> {
+    let walk = Walk::new(site.output, &View::dense(site.output), &cut(site)?);
+    let whole = site.output.iter().product::<usize>() == site.shape(0).iter().product::<usize>();
+    Ok(Box::new(Moved::new(walk, whole)))
+}
+
+/// What of the input the output is.
+pub fn cut(site: &Site<'_>) -> Result<View, OpError> {
     let x = site.shape(0);
     let starts = site.ints(1, "starts")?.unwrap_or_default();
     let axes = site.ints(3, "axes")?.unwrap_or_else(|| (0..starts.len() as i64).collect());
@@ -26,7 +33,5 @@ pub fn build<T: Real>(_op: &ops::slice::Slice, site: &Site<'_>) -> Built<T> {
         }
         from.strides[axis] *= step as isize;
     }
-    let walk = Walk::new(site.output, &View::dense(site.output), &from);
-    let whole = site.output.iter().product::<usize>() == x.iter().product::<usize>();
-    Ok(Box::new(Moved::new(walk, whole)))
+    Ok(from)
 }

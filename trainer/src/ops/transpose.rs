@@ -22,14 +22,19 @@ impl Moved {
 
 /// The kernel of a Transpose node.
 pub fn build<T: Real>(op: &ops::transpose::Transpose, site: &Site<'_>) -> Built<T> {
+    let from = turned(op, site)?;
+    Ok(Box::new(Moved::new(Walk::new(site.output, &View::dense(site.output), &from), true)))
+}
+
+/// The input as it lies in the output.
+pub fn turned(op: &ops::transpose::Transpose, site: &Site<'_>) -> Result<View, OpError> {
     let x = site.shape(0);
     let perm: Vec<usize> = if op.perm.is_empty() { (0..x.len()).rev().collect() } else { op.perm.clone() };
     if perm.len() != x.len() || perm.iter().any(|&p| p >= x.len()) {
         return Err(OpError::new(format!("an order of {} axes", x.len()), format!("{perm:?}")));
     }
     let own = dense(x);
-    let from = View { offset: 0, strides: perm.iter().map(|&p| own[p]).collect() };
-    Ok(Box::new(Moved::new(Walk::new(site.output, &View::dense(site.output), &from), true)))
+    Ok(View { offset: 0, strides: perm.iter().map(|&p| own[p]).collect() })
 }
 
 impl<T: Real> Kernel<T> for Moved {

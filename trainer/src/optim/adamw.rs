@@ -1,8 +1,10 @@
 //! Adam, with weight decay apart from the gradient (`adamw`) or added to it (`adam`).
 
+use kd_runtime::Result;
+
 use super::{Count, Optimizer, Rule, specs};
 use crate::exec::{Parameter, Real};
-use crate::ops::kernels::buffer;
+use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::pointwise::PIECE;
 use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
@@ -113,25 +115,30 @@ struct AdamW {
     rules: Vec<Rule>,
     count: Count,
     /// Name, running mean and running square of each parameter; empty where it is not stepped.
-    moments: Vec<(String, Vec<f32>, Vec<f32>)>,
+    moments: Vec<(String, Buffer<f32>, Buffer<f32>)>,
 }
 
 /// The optimizer `adamw`.
-pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
+pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Result<Box<dyn Optimizer>> {
     adam(options, parameters, rules, false)
 }
 
 /// The optimizer `adam`.
-pub fn build_coupled(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
+pub fn build_coupled(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Result<Box<dyn Optimizer>> {
     adam(options, parameters, rules, true)
 }
 
-fn adam(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule], is_coupled: bool) -> Box<dyn Optimizer> {
+fn adam(
+    options: &Options,
+    parameters: &[Parameter<f32>],
+    rules: &[Rule],
+    is_coupled: bool,
+) -> Result<Box<dyn Optimizer>> {
     let moments = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if rule.is_stepped { p.value.len() } else { 0 };
-        (p.name.clone(), buffer::zeros(len), buffer::zeros(len))
+        Ok((p.name.clone(), p.value.beside(len)?, p.value.beside(len)?))
     });
-    Box::new(AdamW {
+    Ok(Box::new(AdamW {
         lr: options.number("lr"),
         betas: [options.number("beta1"), options.number("beta2")],
         epsilon: options.number("epsilon"),
@@ -139,8 +146,8 @@ fn adam(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule], is_cou
         is_coupled,
         rules: rules.to_vec(),
         count: Count::default(),
-        moments: moments.collect(),
-    })
+        moments: moments.collect::<Result<_>>()?,
+    }))
 }
 
 impl Optimizer for AdamW {
@@ -153,9 +160,16 @@ impl Optimizer for AdamW {
                 let decay = rule.decay(self.decay);
                 let decay = if self.is_coupled { Decay::Coupled(decay) } else { Decay::Apart(decay) };
                 let step = Step::new(lr, self.betas, self.epsilon, decay, t);
-                update(&mut p.value, &p.gradient, m, v, &step);
+                match p.value.gpu().cloned() {
+                    Some(gpu) => crate::gpu::optim::adam(&gpu, &mut p.value, &p.gradient, m, v, &step),
+                    None => update(&mut p.value, &p.gradient, m, v, &step),
+                }
             }
         }
+    }
+
+    fn runs_on_gpu(&self) -> bool {
+        true
     }
 
     fn state(&self) -> Vec<(String, &[f32])> {

@@ -35,7 +35,7 @@ pub struct Average {
 impl Average {
     /// Begins with the parameters as they are.
     pub fn new(parameters: &[Parameter<f32>], decay: f64, warmup: bool) -> Self {
-        let values = parameters.iter().map(|p| (p.name.clone(), p.value.clone())).collect();
+        let values = parameters.iter().map(|p| (p.name.clone(), p.value.to_vec())).collect();
         Self { decay, warmup, count: Count::default(), values }
     }
 
@@ -48,7 +48,7 @@ impl Average {
 
     /// Changes places with the parameters.
     pub fn swap(&mut self, parameters: &mut [Parameter<f32>]) {
-        self.values.iter_mut().zip(parameters).for_each(|((_, average), p)| std::mem::swap(average, &mut p.value));
+        self.values.iter_mut().zip(parameters).for_each(|((_, average), p)| average.swap_with_slice(&mut p.value));
     }
 
     /// What a checkpoint must keep, by name, in a fixed order.

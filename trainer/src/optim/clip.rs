@@ -45,8 +45,8 @@ pub fn global_norm<T: Real>(parameters: &mut [Parameter<T>], task: &mut [Vec<T>]
     let norm = T::from_f64(total.sqrt());
     let factor = most / (norm + T::from_f64(1e-6));
     if norm.is_finite() && factor < T::ONE {
-        let own = parameters.iter_mut().filter(|p| p.role.is_trained()).map(|p| &mut p.gradient);
-        own.chain(task).for_each(|part| part.iter_mut().for_each(|g| *g *= factor));
+        let own = parameters.iter_mut().filter(|p| p.role.is_trained()).map(|p| &mut p.gradient[..]);
+        own.chain(task.iter_mut().map(Vec::as_mut_slice)).for_each(|part| part.iter_mut().for_each(|g| *g *= factor));
     }
     norm
 }

@@ -1,5 +1,7 @@
 //! The distillation-oriented trainer: one momentum for the task's gradient, a larger one for that of the teachers.
 
+use kd_runtime::Result;
+
 use super::{Optimizer, Rule, sgd, specs};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::buffer;
@@ -71,18 +73,18 @@ struct Dot {
 }
 
 /// The optimizer `dot`.
-pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
+pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Result<Box<dyn Optimizer>> {
     let velocities = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if rule.is_stepped { p.value.len() } else { 0 };
         (p.name.clone(), buffer::zeros(len), buffer::zeros(len))
     });
-    Box::new(Dot {
+    Ok(Box::new(Dot {
         lr: options.number("lr"),
         momenta: ["task_momentum", "distill_momentum"].map(|name| options.number(name) as f32),
         decay: options.number("weight_decay"),
         rules: rules.to_vec(),
         velocities: velocities.collect(),
-    })
+    }))
 }
 
 impl Optimizer for Dot {

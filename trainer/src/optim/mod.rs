@@ -15,11 +15,13 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
+use kd_runtime::Result;
+
 use crate::exec::Parameter;
 use crate::options::{Options, Spec};
 
 /// Makes an optimizer; see [`OptimizerKind::build`].
-pub type Build = fn(&Options, &[Parameter<f32>], &[Rule]) -> Box<dyn Optimizer>;
+pub type Build = fn(&Options, &[Parameter<f32>], &[Rule]) -> Result<Box<dyn Optimizer>>;
 
 /// A row of the table of optimizers (`optim/table.rs`: `pub static OPTIMIZERS: &[OptimizerKind]`).
 pub struct OptimizerKind {
@@ -32,7 +34,7 @@ pub struct OptimizerKind {
     /// Whether it wants the gradient of the task's loss apart from that of the other terms, which takes a second backward
     /// pass.
     pub splits: bool,
-    /// Makes the optimizer for these parameters, each with its rule, from checked options.
+    /// Makes the optimizer for these parameters, each with its rule, from checked options; what it keeps lies beside them.
     pub build: Build,
 }
 
@@ -61,6 +63,10 @@ pub trait Optimizer {
     /// `task` is empty unless gradients are apart ([`OptimizerKind::splits`]): then it holds for each parameter the gradient
     /// of the task's loss, empty where the task's loss has none, and the parameter's own is that of the other terms.
     fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Vec<f32>], lr_factor: f64);
+    /// Whether it steps parameters in memory of a GPU there. Else the host does, which has to wait first.
+    fn runs_on_gpu(&self) -> bool {
+        false
+    }
     /// All that a checkpoint must keep, by name, in a fixed order; the count of steps, where it matters, among it.
     fn state(&self) -> Vec<(String, &[f32])>;
     /// The same for writing, same names and order: a checkpoint is copied into it.

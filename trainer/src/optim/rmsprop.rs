@@ -1,5 +1,7 @@
 //! Gradients divided by the root of their running square.
 
+use kd_runtime::Result;
+
 use super::{Optimizer, Rule, specs};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::buffer;
@@ -92,13 +94,13 @@ struct RmsProp {
 }
 
 /// The optimizer `rmsprop`.
-pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
+pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Result<Box<dyn Optimizer>> {
     let (is_centered, momentum) = (options.flag("centered"), options.number("momentum"));
     let states = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if rule.is_stepped { p.value.len() } else { 0 };
         (p.name.clone(), State::new(len, is_centered, momentum != 0.0))
     });
-    Box::new(RmsProp {
+    Ok(Box::new(RmsProp {
         lr: options.number("lr"),
         decay: options.number("weight_decay"),
         step: Step {
@@ -110,7 +112,7 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
         },
         rules: rules.to_vec(),
         states: states.collect(),
-    })
+    }))
 }
 
 impl Optimizer for RmsProp {

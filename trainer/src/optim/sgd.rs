@@ -1,8 +1,10 @@
 //! Stochastic gradient descent with momentum.
 
+use kd_runtime::Result;
+
 use super::{Count, Optimizer, Rule, specs};
 use crate::exec::{Parameter, Real};
-use crate::ops::kernels::buffer;
+use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::pointwise::PIECE;
 use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
@@ -66,17 +68,17 @@ struct Sgd {
     rules: Vec<Rule>,
     count: Count,
     /// Name and velocity of each parameter; empty where it is not stepped, and without momentum.
-    velocities: Vec<(String, Vec<f32>)>,
+    velocities: Vec<(String, Buffer<f32>)>,
 }
 
 /// The optimizer `sgd`.
-pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Box<dyn Optimizer> {
+pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Result<Box<dyn Optimizer>> {
     let momentum = options.number("momentum") as f32;
     let velocities = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if momentum != 0.0 && rule.is_stepped { p.value.len() } else { 0 };
-        (format!("velocity/{}", p.name), buffer::zeros(len))
+        Ok((format!("velocity/{}", p.name), p.value.beside(len)?))
     });
-    Box::new(Sgd {
+    Ok(Box::new(Sgd {
         lr: options.number("lr"),
         decay: options.number("weight_decay"),
         step: Step {
@@ -89,8 +91,8 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
         },
         rules: rules.to_vec(),
         count: Count::default(),
-        velocities: velocities.collect(),
-    })
+        velocities: velocities.collect::<Result<_>>()?,
+    }))
 }
 
 impl Optimizer for Sgd {
@@ -101,9 +103,16 @@ impl Optimizer for Sgd {
             if rule.is_stepped {
                 let (lr, decay) = ((self.lr * lr_factor * rule.lr_factor) as f32, rule.decay(self.decay) as f32);
                 let step = Step { lr, decay, first, ..self.step };
-                update(&mut p.value, &p.gradient, velocity, &step);
+                match p.value.gpu().cloned() {
+                    Some(gpu) => crate::gpu::optim::sgd(&gpu, &mut p.value, &p.gradient, velocity, &step),
+                    None => update(&mut p.value, &p.gradient, velocity, &step),
+                }
             }
         }
+    }
+
+    fn runs_on_gpu(&self) -> bool {
+        true
     }
 
     fn state(&self) -> Vec<(String, &[f32])> {

@@ -1,10 +1,13 @@
 //! From gradients to new parameters: batches gathered to a step, clipping, the optimizer with its groups, the max-norm
 //! constraint, and the average that follows.
 
+use kd_runtime::Result;
+
 use super::average::Average;
 use super::table::OPTIMIZERS;
 use super::{Optimizer, Rule, clip, groups, max_norm};
 use crate::exec::{Executor, Parameter};
+use crate::gpu::Gpu;
 use crate::recipe::Train;
 
 /// All that `[train]` says about a step.
@@ -19,6 +22,7 @@ pub struct Stepper {
     average: Option<Average>,
     gathers: bool,
     gathered: Gathered,
+    gpu: Option<Gpu>,
 }
 
 /// Sums of gradients over the batches of a step, times their samples.
@@ -31,15 +35,15 @@ struct Gathered {
 
 impl Stepper {
     /// For the parameters of an executor, at the begin of training.
-    pub fn new(train: &Train, executor: &Executor<f32>) -> Self {
+    pub fn new(train: &Train, executor: &Executor<f32>) -> Result<Self> {
         let parameters = executor.parameters();
         let rules = groups::rules(parameters, &train.groups, train.decay_norm_and_bias);
         let kind = OPTIMIZERS.iter().find(|kind| kind.name == train.optimizer.name);
         let kind = kind.expect("a checked choice names a row");
         let network = &parameters[..executor.network_parameters()];
         let axes = executor.unit_axes().into_iter().zip(&rules);
-        Self {
-            optimizer: (kind.build)(&train.optimizer.options, parameters, &rules),
+        Ok(Self {
+            optimizer: (kind.build)(&train.optimizer.options, parameters, &rules)?,
             clip_value: train.clip_value,
             clip_norm: train.clip_norm,
             max_norm: train.max_norm,
@@ -47,14 +51,24 @@ impl Stepper {
             average: train.ema.map(|decay| Average::new(network, decay, train.ema_warmup)),
             gathers: train.accumulate > 1,
             gathered: Gathered::default(),
+            gpu: executor.gpu().cloned(),
             rules,
-        }
+        })
+    }
+
+    /// Whether the host reads or writes parameters or gradients itself.
+    fn needs_host(&self, parameters: &[Parameter<f32>]) -> bool {
+        let is_limited = self.clip_value.is_some() || self.clip_norm.is_some() || self.max_norm.is_some();
+        // What a loss has of its own is the host's anyway.
+        let rests = parameters.iter().zip(&self.rules).any(|(p, rule)| !rule.is_stepped && !p.gradient.is_empty());
+        is_limited || rests || self.gathers || self.average.is_some() || !self.optimizer.runs_on_gpu()
     }
 
     /// Takes in the gradients of a batch of `n` samples, to be stepped by together with those of other batches: the mean
     /// over all their samples. `task` as [`Optimizer::step`] has it.
-    pub fn gather(&mut self, parameters: &[Parameter<f32>], task: &[Vec<f32>], n: usize) {
+    pub fn gather(&mut self, executor: &Executor<f32>, task: &[Vec<f32>], n: usize) {
         if self.gathers {
+            let parameters = executor.parameters();
             self.gathered.samples += n;
             add(&mut self.gathered.own, parameters.iter().map(|p| &p.gradient[..]), n as f32);
             add(&mut self.gathered.task, task.iter().map(|task| &task[..]), n as f32);
@@ -62,11 +76,14 @@ impl Stepper {
     }
 
     /// Steps by the gradients of the last batch, or of those that were gathered.
-    pub fn step(&mut self, parameters: &mut [Parameter<f32>], task: &mut [Vec<f32>], lr_factor: f64) {
+    pub fn step(&mut self, parameters: &mut [Parameter<f32>], task: &mut [Vec<f32>], lr_factor: f64) -> Result<()> {
+        let waits = self.gpu.clone().filter(|_| self.needs_host(parameters));
+        waits.as_ref().map_or(Ok(()), Gpu::wait)?;
         if self.gathers {
             let samples = std::mem::take(&mut self.gathered.samples).max(1) as f32;
-            take(&mut self.gathered.own, parameters.iter_mut().map(|p| &mut p.gradient), samples);
-            take(&mut self.gathered.task, task.iter_mut(), samples);
+            task.iter_mut().zip(&self.gathered.task).for_each(|(task, sum)| task.resize(sum.len(), 0.0));
+            take(&mut self.gathered.own, parameters.iter_mut().map(|p| &mut p.gradient[..]), samples);
+            take(&mut self.gathered.task, task.iter_mut().map(Vec::as_mut_slice), samples);
         }
         // What is frozen does not count as long either.
         for (i, p) in parameters.iter_mut().enumerate().filter(|(i, _)| !self.rules[*i].is_stepped) {
@@ -80,12 +97,14 @@ impl Stepper {
             clip::global_norm(parameters, task, most as f32);
         }
         self.optimizer.step(parameters, task, lr_factor);
+        waits.as_ref().map_or(Ok(()), Gpu::wait)?;
         if let Some(most) = self.max_norm {
             max_norm::constrain(parameters, &self.unit_axes, most as f32);
         }
         if let Some(average) = &mut self.average {
             average.follow(parameters);
         }
+        Ok(())
     }
 
     /// Exchanges the parameters for their average, or back; nothing where none is kept.
@@ -118,10 +137,9 @@ fn add<'a>(sums: &mut Vec<Vec<f32>>, arrays: impl ExactSizeIterator<Item = &'a [
 }
 
 /// `arrays = sums / n`; the sums begin anew.
-fn take<'a>(sums: &mut [Vec<f32>], arrays: impl Iterator<Item = &'a mut Vec<f32>>, n: f32) {
+fn take<'a>(sums: &mut [Vec<f32>], arrays: impl Iterator<Item = &'a mut [f32]>, n: f32) {
     for (sum, array) in sums.iter_mut().zip(arrays) {
-        array.clear();
-        array.extend(sum.iter().map(|sum| sum / n));
+        array.iter_mut().zip(&*sum).for_each(|(to, sum)| *to = sum / n);
         sum.clear();
     }
 }

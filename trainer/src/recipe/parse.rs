@@ -289,7 +289,8 @@ fn required(choice: Option<Choice>) -> Choice {
     choice.expect("a key with a default entry")
 }
 
-fn device(text: &str) -> Option<Device> {
+/// The device of a name.
+pub fn device(text: &str) -> Option<Device> {
     match text.strip_prefix("cuda:") {
         Some(n) => n.parse().ok().map(Device::Cuda),
         None => (text == "cpu").then_some(Device::Cpu),

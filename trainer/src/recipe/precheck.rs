@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use super::cross::needs_teacher;
 use super::values::suggest;
-use super::{Choice, Codistill, Recipe, Run, Scheme, Shards, TeacherSource, Train};
+use super::{Choice, Codistill, Device, Recipe, Run, Scheme, Shards, TeacherSource, Train};
 use crate::data::{Prepared, augment, feed};
 use crate::exec::{Executor, Parameter, Plan};
 use crate::losses::ce::Targets;
@@ -261,7 +261,9 @@ fn forecast(
     let needs = trained.into_iter().map(|trained| trained.needs(train, &recipe.run, validation));
     let needs: Vec<Needs<'_>> = needs.collect::<Result<_>>().map_err(|e| e.within(name))?;
     let batch = data.map_or(train.batch, |data| train.batch.min(data.train.len()));
-    let bytes = check_memory(&|batch| needs.iter().map(|one| one.bytes(batch)).sum(), batch, available_bytes())
+    // A GPU has memory of its own, and refuses what it has no room for.
+    let available = available_bytes().filter(|_| recipe.run.device == Device::Cpu);
+    let bytes = check_memory(&|batch| needs.iter().map(|one| one.bytes(batch)).sum(), batch, available)
         .map_err(|e| e.within(name))?;
     let stats = graph.stats()?;
     let int8 = int8(graph)?;
@@ -355,7 +357,7 @@ impl<'a> Trained<'a> {
 
     /// What its training needs, seen by a plan for one sample.
     fn needs(mut self, train: &Train, run: &Run, validation: usize) -> Result<Needs<'a>> {
-        let plan = Plan { batch: 1, taps: self.taps.clone(), backward: true, threads: run.threads };
+        let plan = Plan { batch: 1, taps: self.taps.clone(), backward: true, threads: run.threads, gpu: None };
         let mut executor = Executor::<f32>::new(self.graph, &plan)?;
         let network = executor.network_parameters();
         let read = self.taps.iter().map(|tap| Ok(executor.tap_shape(executor.tap(tap)?).iter().product::<usize>()));
@@ -368,7 +370,7 @@ impl<'a> Trained<'a> {
         let gradients: usize = parameters.iter().map(|p| size_of_val(&p.gradient[..])).sum();
         let own = parameters[network..].iter().map(|p| size_of_val(&p.value[..]) + size_of_val(&p.gradient[..]));
         let (split, gathers) = (usize::from(self.passes.split), usize::from(train.accumulate > 1));
-        let state: usize = Stepper::new(train, &executor).state().iter().map(|(_, values)| size_of_val(*values)).sum();
+        let state: usize = Stepper::new(train, &executor)?.state().iter().map(|(_, values)| size_of_val(*values)).sum();
         let teachers: usize = self.teachers.iter().map(|(graph, _)| weights(graph)).sum();
         let weights = weights(self.graph);
         let sample = self.graph.value(self.graph.inputs[0]).shape.bind(1).iter().product();
@@ -397,7 +399,7 @@ impl Needs<'_> {
     fn planned(&self, batch: usize) -> Result<usize> {
         let Self { trained, threads, sample, .. } = self;
         let planned = |graph: &Graph, batch: usize, taps: &[String], backward: bool| {
-            let plan = Plan { batch, taps: taps.to_vec(), backward, threads: *threads };
+            let plan = Plan { batch, taps: taps.to_vec(), backward, threads: *threads, gpu: None };
             Executor::<f32>::planned_bytes(graph, &plan, backward && trained.passes.several())
         };
         let mut learning = planned(trained.graph, batch, &trained.taps, true)?;

@@ -196,7 +196,7 @@ pub fn decode(
     let slots: Vec<(String, usize)> = stepper.state().into_iter().map(|(name, v)| (name, v.len())).collect();
     let stored = slots.into_iter().map(|(name, len)| take(format!("optimizer/{name}"), len));
     let stored: Vec<Vec<f32>> = stored.collect::<Result<_>>()?;
-    parameters.iter_mut().zip(present).for_each(|(p, value)| p.value = value);
+    parameters.iter_mut().zip(present).for_each(|(p, value)| p.value.copy_from_slice(&value));
     stepper.state_mut().into_iter().zip(stored).for_each(|((_, slot), value)| slot.copy_from_slice(&value));
     let State { history, selected_epoch, finished, .. } = state;
     Ok(Progress { history, selected_epoch, selected, finished })

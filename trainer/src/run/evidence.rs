@@ -75,6 +75,9 @@ pub struct Start {
     pub started: String,
     /// The command line.
     pub command_line: Vec<String>,
+    /// The GPU that computed, and what it lacked; left out where the host did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu: Option<String>,
     /// How many processes trained together; left out where it was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<usize>,
@@ -184,7 +187,12 @@ const STARTS: &str = "checkpoints/starts.json";
 const STARTS_SCHEMA: &str = "kd.starts/1";
 
 /// Notes a start of the run; gives all so far.
-pub fn add_start(folder: &Folder, command_line: Vec<String>, processes: Option<usize>) -> Result<Vec<Start>> {
+pub fn add_start(
+    folder: &Folder,
+    command_line: Vec<String>,
+    gpu: Option<String>,
+    processes: Option<usize>,
+) -> Result<Vec<Start>> {
     let path = folder.path().join(STARTS);
     let refuse = |found| Refusal::new(path.display(), "the starts of a run", found, "begin anew with --force");
     let mut starts = if path.exists() {
@@ -193,7 +201,7 @@ pub fn add_start(folder: &Folder, command_line: Vec<String>, processes: Option<u
     } else {
         Vec::new()
     };
-    starts.push(Start { started: clock::utc(), command_line, processes });
+    starts.push(Start { started: clock::utc(), command_line, gpu, processes });
     let record = Starts { schema: STARTS_SCHEMA.into(), starts };
     folder.write(STARTS, json::pretty(&record).as_bytes())?;
     Ok(record.starts)

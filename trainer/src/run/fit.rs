@@ -20,7 +20,9 @@ use super::signals::Stop;
 use crate::data::augment::{self, Augment};
 use crate::data::feed::{self, Feed};
 use crate::data::{self, Counts, Prepared};
+use crate::exec::Compute;
 use crate::exec::random::mix;
+use crate::gpu::Gpu;
 use crate::group::Group;
 use crate::optim::schedule::SCHEDULES;
 use crate::optim::stepper::Stepper;
@@ -45,8 +47,8 @@ pub struct Job<'a> {
     pub data: &'a Prepared,
     /// Of order, augmentation and dropout.
     pub seed: u64,
-    /// Threads.
-    pub threads: usize,
+    /// What computes.
+    pub compute: Compute<'a>,
     /// Threads that load batches ahead of the step; 0: each step loads its own.
     pub loaders: usize,
     /// Its part where it is one of several that teach each other.
@@ -135,11 +137,11 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         &job.data.contract,
         &own,
         job.distill,
-        job.threads,
+        job.compute,
         &Counts::of(&job.data.train, job.data.description.classes.len()),
         job.seed,
     )?;
-    let mut stepper = Stepper::new(job.train, &learner.executor);
+    let mut stepper = Stepper::new(job.train, &learner.executor)?;
     let Description { shape, raw_max, .. } = &job.data.description;
     let augment = augment::build(&job.data_section.augment, shape, *raw_max)?;
     let path = job.checkpoints.join("state.safetensors");
@@ -174,7 +176,7 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         }
         if progress.history.is_empty() {
             let parameters = learner.executor.parameters();
-            progress.selected = parameters.iter().map(|p| p.value.clone()).collect();
+            progress.selected = parameters.iter().map(|p| p.value.to_vec()).collect();
             checkpoint::write(&path, job.fingerprint, parameters, &stepper, &progress)?;
         }
     }
@@ -311,6 +313,9 @@ impl Run<'_> {
                 // Of another rank, or a signal while it was waited for.
                 return refusal;
             }
+            if refusal.exit == Exit::Lacking {
+                return refusal.within(self.job.name);
+            }
             refusal.within(format!("{}: epoch {}", self.job.name, done + 1)).with_exit(Exit::VerdictFailed)
         };
         let steps_per_epoch = batches.div_ceil(train.accumulate);
@@ -351,12 +356,12 @@ impl Run<'_> {
                 }
             }
             let Learner { executor, task_gradients, .. } = &mut *self.learner;
-            self.stepper.gather(executor.parameters(), task_gradients, size);
+            self.stepper.gather(executor, task_gradients, size);
             if (i + 1) % train.accumulate == 0 || i + 1 == batches {
                 lr_factor = self.lr_factor(at);
                 let Learner { executor, task_gradients, .. } = &mut *self.learner;
                 let stepper = &mut *self.stepper;
-                executor.update(|parameters| stepper.step(parameters, task_gradients, lr_factor));
+                executor.update(|parameters| stepper.step(parameters, task_gradients, lr_factor))?;
             }
             samples += size;
             labelled += values.labelled;
@@ -374,6 +379,7 @@ impl Run<'_> {
                 );
             }
         }
+        self.learner.executor.gpu().map_or(Ok(()), Gpu::wait).map_err(failed)?;
         self.check_finite().map_err(failed)?;
         let n = samples as f64;
         let means = self.learner.term_names.iter().cloned().zip(terms.iter().map(|sum| sum / n));
@@ -423,7 +429,7 @@ impl Run<'_> {
             let mut judged = [0.0; 2];
             if job.leads() {
                 let graph = self.learner.network()?;
-                let pace = Pace { batch: job.train.batch, threads: job.threads };
+                let pace = Pace { batch: job.train.batch, compute: job.compute };
                 let answers = teacher::evaluate(&graph, &job.data.contract, validation, pace)?;
                 judged = [answers.right as f64 / validation.len() as f64, answers.loss];
             }
@@ -442,7 +448,7 @@ impl Run<'_> {
         }
         if better {
             progress.selected_epoch = epoch.epoch;
-            progress.selected = self.learner.executor.parameters().iter().map(|p| p.value.clone()).collect();
+            progress.selected = self.learner.executor.parameters().iter().map(|p| p.value.to_vec()).collect();
         }
         let waited = epoch.epoch - progress.selected_epoch;
         let impatient = epoch.epoch > init && job.train.patience.is_some_and(|most| waited >= most);

@@ -22,6 +22,8 @@ use super::results::{Results, Teacher};
 use super::signals::Stop;
 use super::{arms, ranks, saved, teachers};
 use crate::data::{self, Prepared, Samples};
+use crate::exec::Compute;
+use crate::gpu::Gpu;
 use crate::group::Group;
 use crate::recipe::precheck::precheck;
 use crate::recipe::{Recipe, TeacherSource, Train};
@@ -41,6 +43,8 @@ pub struct Order<'a> {
     pub place: Option<Place>,
     /// Who trains with this process; none: it is alone.
     pub group: Option<Arc<Group>>,
+    /// The GPU that it runs on; none: the host alone.
+    pub gpu: Option<Gpu>,
     /// For the evidence.
     pub command_line: Vec<String>,
 }
@@ -53,6 +57,7 @@ pub(super) struct Session<'a> {
     pub site: Site,
     pub place: Option<&'a Place>,
     group: Option<&'a Arc<Group>>,
+    gpu: Option<&'a Gpu>,
     pub curves: Vec<Curve>,
     stop: &'a Stop,
     monitor: &'a mut dyn Monitor,
@@ -78,7 +83,8 @@ pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<
     group.map_or(Ok(()), |group| ranks::same_data(group, &data))?;
     let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
     let place = order.place.as_ref();
-    let mut session = Session { recipe, folder, data, site, place, group, curves: Vec::new(), stop, monitor };
+    let (gpu, curves) = (order.gpu.as_ref(), Vec::new());
+    let mut session = Session { recipe, folder, data, site, place, group, gpu, curves, stop, monitor };
     let given = teachers::given(&session)?;
     let opened: Vec<&Network> = given.iter().flatten().map(|(network, _)| network).collect();
     let own = group.map(|group| of_one_rank(recipe, group.of()));
@@ -87,7 +93,10 @@ pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<
     session.folder.begin(&recipe.to_toml())?;
     let processes = group.map(|group| group.of());
     let starts = match leads {
-        true => evidence::add_start(&session.folder, order.command_line.clone(), processes)?,
+        true => {
+            let gpu = order.gpu.as_ref().map(Gpu::name);
+            evidence::add_start(&session.folder, order.command_line.clone(), gpu, processes)?
+        }
         false => Vec::new(),
     };
     let (networks, judged) = teachers::all(&mut session, given)?;
@@ -145,8 +154,8 @@ impl Session<'_> {
 
     /// What several networks that are trained at once share, and who is told of it.
     pub fn share(&mut self) -> (Jobs<'_>, &mut dyn Monitor) {
-        let Session { recipe, folder, data, group, stop, monitor, .. } = self;
-        (Jobs { recipe, folder: folder.path(), data, group: *group, stop }, &mut **monitor)
+        let Session { recipe, folder, data, group, gpu, stop, monitor, .. } = self;
+        (Jobs { recipe, folder: folder.path(), data, group: *group, gpu: *gpu, stop }, &mut **monitor)
     }
 
     /// What a network that is made for this data answers.
@@ -176,8 +185,13 @@ impl Session<'_> {
         teacher::ask(&teacher.graph, &teacher.contract, samples, output, self.pace(), each)
     }
 
-    fn pace(&self) -> Pace {
-        Pace { batch: self.recipe.train.batch, threads: self.recipe.run.threads }
+    fn pace(&self) -> Pace<'_> {
+        Pace { batch: self.recipe.train.batch, compute: self.compute() }
+    }
+
+    /// What computes.
+    pub fn compute(&self) -> Compute<'_> {
+        Compute { threads: self.recipe.run.threads, gpu: self.gpu }
     }
 
     /// A remark of one line.
@@ -208,6 +222,7 @@ pub(super) struct Jobs<'a> {
     folder: &'a Path,
     data: &'a Prepared,
     group: Option<&'a Arc<Group>>,
+    gpu: Option<&'a Gpu>,
     stop: &'a Stop,
 }
 
@@ -252,7 +267,7 @@ impl Jobs<'_> {
             distill: teachers.map(|teachers| (&self.recipe.distill, teachers)),
             data: self.data,
             seed: replica.as_ref().map_or(seed, |replica| replicas::seed(seed, replica.me)),
-            threads: self.recipe.run.threads,
+            compute: Compute { threads: self.recipe.run.threads, gpu: self.gpu },
             loaders: self.recipe.run.loaders,
             replica,
             group: self.group,

@@ -152,7 +152,7 @@ fn judge(session: &Session<'_>, must_reach: Option<f64>, network: &Network) -> R
         false => ("validation", Cow::Borrowed(&session.data.validation)),
     };
     let score = |samples| -> Result<Score> {
-        let pace = Pace { batch: session.recipe.train.batch, threads: session.recipe.run.threads };
+        let pace = Pace { batch: session.recipe.train.batch, compute: session.compute() };
         let answers = teacher::evaluate(&network.graph, &network.contract, samples, pace)?;
         Ok(Score::new(answers.right, samples.len()))
     };

@@ -15,7 +15,7 @@ use super::fit::{Epoch, Fitted, Job, fit};
 use super::monitor::Monitor;
 use super::signals::Stop;
 use crate::data::{Prepared, Samples, UNLABELLED, Values, augment};
-use crate::exec::{Executor, Plan};
+use crate::exec::{Compute, Executor, Plan};
 use crate::losses::table::METHODS;
 use crate::optim::groups::Group;
 use crate::optim::schedule::SCHEDULES;
@@ -203,7 +203,7 @@ impl Setup {
 
     /// Names of the network's parameters that are trained.
     fn parameters(&self) -> Vec<String> {
-        let plan = Plan { batch: 1, taps: vec![], backward: true, threads: 1 };
+        let plan = Plan { batch: 1, taps: vec![], backward: true, threads: 1, gpu: None };
         let executor = Executor::<f32>::new(&self.graph, &plan).unwrap();
         let trained = executor.parameters().iter().filter(|p| p.role.is_trained());
         trained.map(|p| p.name.clone()).collect()
@@ -219,7 +219,7 @@ impl Setup {
             distill: self.distill.as_ref().map(|(distill, teachers)| (distill, &teachers[..])),
             data: &self.data,
             seed: 3,
-            threads: self.threads,
+            compute: Compute::host(self.threads),
             loaders: self.loaders,
             replica: None,
             group: None,
@@ -405,8 +405,13 @@ fn the_average_is_what_is_judged_and_kept() {
     assert!(difference(&expected, &raw.last) > 1e-3);
     assert_eq!(averaged.last, averaged.selected);
     let judge = |graph| {
-        crate::teacher::evaluate(graph, &setup.data.contract, &setup.data.validation, Pace { batch: 34, threads: 1 })
-            .unwrap()
+        crate::teacher::evaluate(
+            graph,
+            &setup.data.contract,
+            &setup.data.validation,
+            Pace { batch: 34, compute: Compute::host(1) },
+        )
+        .unwrap()
     };
     assert_eq!(averaged.history[0].validation_loss, Some(judge(&averaged.last).loss));
     // Training itself went on with the parameters: the checkpoint holds both.

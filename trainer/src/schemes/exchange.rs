@@ -333,8 +333,8 @@ mod tests {
             name: name.into(),
             shape: vec![value.len()],
             role: Role::Weight,
-            gradient: vec![0.0; value.len()],
-            value,
+            gradient: vec![0.0; value.len()].into(),
+            value: value.into(),
         };
         vec![one("w", vec![x, 2.0 * x]), one("b", vec![-x])]
     }

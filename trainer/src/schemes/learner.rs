@@ -13,10 +13,11 @@ use super::meeting::Snapshot;
 use super::teachers::{Feed, Taught, Teachers};
 use super::terms::{Extended, Passes, Term, extend, only};
 use crate::data::{Counts, RawBatch, UNLABELLED, scale};
-use crate::exec::{Executor, Mode, Parameter, Plan, Share};
+use crate::exec::{Compute, Executor, Mode, Parameter, Plan, Share};
 use crate::losses::ce::{Targets, balanced};
 use crate::losses::pair::cut;
 use crate::losses::{Batch, Tap};
+use crate::ops::kernels::buffer::Buffer;
 use crate::recipe::{ClassWeights, Distill, Train};
 use crate::teacher::{Network, largest, same_network};
 
@@ -91,7 +92,7 @@ impl Learner {
         contract: &Contract,
         train: &Train,
         distill: Option<(&Distill, &[Network])>,
-        threads: usize,
+        compute: Compute<'_>,
         samples: &Counts,
         seed: u64,
     ) -> Result<Self> {
@@ -108,11 +109,12 @@ impl Learner {
         }
         let mut taps: Vec<String> = vec![contract.output.name.clone()];
         taps.extend(terms.iter().flat_map(|term| term.loss.student_taps()).cloned());
-        let plan = Plan { batch: train.batch.min(samples.n), taps, backward: true, threads };
+        let Compute { threads, gpu } = compute;
+        let plan = Plan { batch: train.batch.min(samples.n), taps, backward: true, threads, gpu: gpu.cloned() };
         let mut executor =
             if passes.several() { Executor::for_several_passes(&graph, &plan) } else { Executor::new(&graph, &plan) }?;
         let taught: Vec<&str> = terms.iter().flat_map(|term| term.loss.teacher_taps()).map(String::as_str).collect();
-        let mut teachers = Teachers::new(networks, &taught, train.batch.min(samples.n), threads)?;
+        let mut teachers = Teachers::new(networks, &taught, train.batch.min(samples.n), compute)?;
         let mut taps: Vec<(ValueId, Vec<f32>)> = Vec::new();
         let term_names = terms.iter().map(|term| term.name.clone()).collect();
         let mut wired = Vec::with_capacity(terms.len());
@@ -177,7 +179,7 @@ impl Learner {
 
     /// The same, copied.
     pub fn snapshot(&self) -> Vec<(String, Vec<f32>)> {
-        self.left().into_iter().map(|parameter| (parameter.name.clone(), parameter.value.clone())).collect()
+        self.left().into_iter().map(|parameter| (parameter.name.clone(), parameter.value.to_vec())).collect()
     }
 
     /// The parameters of those that it listens to, as it knows them.
@@ -284,7 +286,7 @@ impl Learner {
     fn sum_gradients(&mut self, of: Range<usize>) -> Result<()> {
         let Self { executor, share, summed, .. } = self;
         let Some(share) = share else { return Ok(()) };
-        let mut trained: Vec<&mut Vec<f32>> =
+        let mut trained: Vec<&mut Buffer<f32>> =
             executor.parameters_mut()[of].iter_mut().filter(|p| p.role.is_trained()).map(|p| &mut p.gradient).collect();
         summed.clear();
         trained.iter().for_each(|gradient| summed.extend_from_slice(gradient));
@@ -346,7 +348,7 @@ impl Learner {
     /// the last step; without terms that did not take part. Changes nothing that training depends on. Refused unless the
     /// recipe asks for it (`distill.diagnose`), and where one is not finite.
     pub fn gradient_norms(&mut self) -> Result<Vec<(String, f64)>> {
-        let kept: Vec<Vec<f32>> = self.executor.parameters().iter().map(|p| p.gradient.clone()).collect();
+        let kept: Vec<Vec<f32>> = self.executor.parameters().iter().map(|p| p.gradient.to_vec()).collect();
         let mut norms = Vec::with_capacity(self.terms.len());
         for i in 0..self.terms.len() {
             if self.terms[i].weight.is_none() {
@@ -364,7 +366,11 @@ impl Learner {
             }
             norms.push((self.terms[i].term.name.clone(), norm));
         }
-        self.executor.parameters_mut().iter_mut().zip(kept).for_each(|(p, gradient)| p.gradient = gradient);
+        self.executor
+            .parameters_mut()
+            .iter_mut()
+            .zip(kept)
+            .for_each(|(p, gradient)| p.gradient.copy_from_slice(&gradient));
         Ok(norms)
     }
 

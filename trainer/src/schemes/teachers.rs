@@ -10,7 +10,7 @@ use kd_runtime::{Refusal, Result};
 
 use crate::data::augment::Augment;
 use crate::data::{self, RawBatch, Samples, scale};
-use crate::exec::{Executor, Mode, Parameter, Plan};
+use crate::exec::{Compute, Executor, Mode, Parameter, Plan};
 use crate::losses::pair::{LOGITS, value_name};
 use crate::losses::rows::Average;
 use crate::schemes::meeting::Snapshot;
@@ -95,9 +95,9 @@ struct Soft {
 
 impl Teachers {
     /// Plans the teachers for the values `taps` that losses read of them.
-    pub(super) fn new(networks: &[Network], taps: &[&str], batch: usize, threads: usize) -> Result<Self> {
+    pub(super) fn new(networks: &[Network], taps: &[&str], batch: usize, compute: Compute<'_>) -> Result<Self> {
         let members =
-            networks.iter().map(|network| Member::new(network, taps, batch, threads)).collect::<Result<_>>()?;
+            networks.iter().map(|network| Member::new(network, taps, batch, compute)).collect::<Result<_>>()?;
         Ok(Self { members, soft: Vec::new(), epoch: 0 })
     }
 
@@ -264,7 +264,7 @@ pub struct Feed<'a> {
 }
 
 impl Member {
-    fn new(network: &Network, taps: &[&str], batch: usize, threads: usize) -> Result<Self> {
+    fn new(network: &Network, taps: &[&str], batch: usize, compute: Compute<'_>) -> Result<Self> {
         let Network { name, graph, contract, weight, cache, .. } = network;
         let mut names: Vec<String> = Vec::new();
         for tap in taps {
@@ -274,7 +274,8 @@ impl Member {
             }
         }
         let within = |e: Refusal| e.within(format!("teacher `{name}`"));
-        let plan = Plan { batch, taps: names.clone(), backward: false, threads };
+        let Compute { threads, gpu } = compute;
+        let plan = Plan { batch, taps: names.clone(), backward: false, threads, gpu: gpu.cloned() };
         let executor = Executor::new(graph, &plan).map_err(within)?;
         let ids: Vec<ValueId> = names.iter().map(|name| executor.tap(name)).collect::<Result<_>>().map_err(within)?;
         let elements = ids.iter().map(|&id| executor.tap_shape(id).iter().product()).collect();
@@ -432,7 +433,7 @@ mod tests {
     #[test]
     fn only_what_is_read_is_asked() {
         let networks = [teacher("cnn", 1, 1.0)];
-        let mut teachers = Teachers::new(&networks, &["features", "logits"], 5, 1).unwrap();
+        let mut teachers = Teachers::new(&networks, &["features", "logits"], 5, Compute::host(1)).unwrap();
         let taught = ["features", "logits"].map(|name| teachers.taught(&networks, name, 1.0, Average::Logits).unwrap());
         let fed = |teachers: &Teachers| match &teachers.members[0].speaker {
             Speaker::Live(live) => live.x.len(),
@@ -464,7 +465,8 @@ mod tests {
 
     #[test]
     fn a_changed_parameter_is_noticed() {
-        let mut teachers = Teachers::new(&[teacher("cnn", 1, 0.5), teacher("mlp", 2, 0.5)], &[], 1, 1).unwrap();
+        let mut teachers =
+            Teachers::new(&[teacher("cnn", 1, 0.5), teacher("mlp", 2, 0.5)], &[], 1, Compute::host(1)).unwrap();
         teachers.check_unchanged().unwrap();
         let Speaker::Live(live) = &mut teachers.members[1].speaker else { panic!("not kept") };
         let last = live.executor.parameters_mut().last_mut().unwrap();

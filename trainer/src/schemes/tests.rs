@@ -16,7 +16,7 @@ use super::{At, Feed};
 use crate::data::augment::Augment;
 use crate::data::{self, Counts, RawBatch, Samples, Values};
 use crate::exec::random::Stream;
-use crate::exec::{Executor, Mode, Plan};
+use crate::exec::{Compute, Executor, Mode, Plan};
 use crate::losses::ce::{Targets, cross_entropy};
 use crate::losses::kd::soft_targets;
 use crate::losses::rows::{Average, Reduction, log_sum_exp};
@@ -147,7 +147,7 @@ fn batch() -> RawBatch {
 }
 
 fn learner(student: &Graph, distill: &Distill, teachers: &[Network]) -> kd_runtime::Result<Learner> {
-    Learner::new(student, &contract(), &train(0.0), Some((distill, teachers)), 2, &nine(), 1)
+    Learner::new(student, &contract(), &train(0.0), Some((distill, teachers)), Compute::host(2), &nine(), 1)
 }
 
 /// A step's values and all gradients.
@@ -155,7 +155,7 @@ fn step(distill: &Distill, teachers: &[Network]) -> (StepValues, Vec<f32>) {
     let mut learner = learner(&network("mlp", 1), distill, teachers).unwrap();
     let values = learner.step(&batch(), 0, AT).unwrap();
     learner.check_teachers_unchanged().unwrap();
-    let gradients = learner.executor.parameters().iter().flat_map(|p| p.gradient.clone()).collect();
+    let gradients = learner.executor.parameters().iter().flat_map(|p| p.gradient.to_vec()).collect();
     (values, gradients)
 }
 
@@ -169,7 +169,7 @@ fn assert_close(found: &[f32], expected: &[f32], what: &str) {
 /// Answers of a network in f64.
 fn answers(graph: &Graph, contract: &Contract, batch: &RawBatch) -> Vec<f64> {
     let n = batch.labels.len();
-    let plan = Plan { batch: n, taps: vec![], backward: false, threads: 1 };
+    let plan = Plan { batch: n, taps: vec![], backward: false, threads: 1, gpu: None };
     let mut executor = Executor::<f64>::new(graph, &plan).unwrap();
     executor.forward(&fed(contract, batch), n, Mode::Eval).unwrap();
     executor.value(executor.tap(&contract.output.name).unwrap()).to_vec()
@@ -199,13 +199,14 @@ fn the_gradient_is_that_of_the_weighted_sum_of_all_terms() {
     let distill = distill(0.7, vec![term("kd", 2.0, &[temperature(4.0)]), third]);
     let teachers = [taught_by];
     let mut learner =
-        Learner::new(&student, &contract(), &train(0.1), Some((&distill, &teachers)), 2, &nine(), 1).unwrap();
+        Learner::new(&student, &contract(), &train(0.1), Some((&distill, &teachers)), Compute::host(2), &nine(), 1)
+            .unwrap();
     assert_eq!(learner.term_names, ["ce", "kd", "kd.2"]);
     let batch = batch();
     let n = batch.labels.len();
     let found = learner.step(&batch, 0, AT).unwrap();
 
-    let plan = Plan { batch: n, taps: vec![], backward: true, threads: 1 };
+    let plan = Plan { batch: n, taps: vec![], backward: true, threads: 1, gpu: None };
     let mut executor = Executor::<f64>::new(&student, &plan).unwrap();
     executor.forward(&fed(&contract(), &batch), n, Mode::Train { seed: 0 }).unwrap();
     let logits = executor.tap("logits").unwrap();
@@ -237,7 +238,7 @@ fn the_gradient_is_that_of_the_weighted_sum_of_all_terms() {
 
 /// The gradients of a learner.
 fn gradients(learner: &Learner) -> Vec<Vec<f32>> {
-    learner.executor.parameters().iter().map(|p| p.gradient.clone()).collect()
+    learner.executor.parameters().iter().map(|p| p.gradient.to_vec()).collect()
 }
 
 #[test]
@@ -248,7 +249,8 @@ fn the_gradients_of_task_and_terms_are_apart_where_the_optimizer_wants_them() {
         let kinds = crate::optim::table::OPTIMIZERS.iter().map(|kind| (kind.name, kind.options));
         let train = Train { optimizer: choice(kinds, optimizer), ..train(0.1) };
         let mut learner =
-            Learner::new(&student, &contract(), &train, Some((distill, &teachers)), 2, &nine(), 1).unwrap();
+            Learner::new(&student, &contract(), &train, Some((distill, &teachers)), Compute::host(2), &nine(), 1)
+                .unwrap();
         let values = learner.step(&batch(), 0, AT).unwrap();
         learner.executor.check_gradients(&[]).unwrap();
         (values, learner.task_gradients.clone(), gradients(&learner))
@@ -273,7 +275,8 @@ fn measuring_the_terms_gradients_changes_nothing() {
     let terms = || vec![term("kd", 2.0, &[temperature(4.0)])];
     let learner = |distill: &Distill| {
         let mut learner =
-            Learner::new(&student, &contract(), &train(0.1), Some((distill, &teachers)), 2, &nine(), 1).unwrap();
+            Learner::new(&student, &contract(), &train(0.1), Some((distill, &teachers)), Compute::host(2), &nine(), 1)
+                .unwrap();
         learner.step(&batch(), 0, AT).unwrap();
         learner
     };
@@ -306,7 +309,7 @@ fn a_second_step_of_another_size_does_not_see_the_first() {
     let gradients = |batches: &[&RawBatch]| {
         let mut learner = learner(&network("mlp", 1), &distill, &teachers).unwrap();
         batches.iter().for_each(|batch| drop(learner.step(batch, 0, AT).unwrap()));
-        learner.executor.parameters().iter().flat_map(|p| p.gradient.clone()).collect::<Vec<_>>()
+        learner.executor.parameters().iter().flat_map(|p| p.gradient.to_vec()).collect::<Vec<_>>()
     };
     assert_eq!(gradients(&[&batch(), &small, &batch()]), gradients(&[&batch()]));
     assert_eq!(gradients(&[&batch(), &small]), gradients(&[&small]));
@@ -337,7 +340,7 @@ fn a_teacher_twice_teaches_what_it_teaches_once() {
 fn several_teachers_are_the_weighted_mean_of_their_softened_answers() {
     let networks = [teacher("mlp", 2, 0.25), teacher("cnn", 3, 0.75)];
     let batch = batch();
-    let mut teachers = Teachers::new(&networks, &["logits"], 5, 1).unwrap();
+    let mut teachers = Teachers::new(&networks, &["logits"], 5, Compute::host(1)).unwrap();
     let softened = |z: &[f64], t: f64| -> Vec<f64> {
         let rows = z.chunks(CLASSES).map(|row| (row, log_sum_exp(row, 1.0 / t)));
         rows.flat_map(|(row, shift)| row.iter().map(move |z| (z / t - shift).exp())).collect()
@@ -368,7 +371,7 @@ fn several_teachers_are_the_weighted_mean_of_their_softened_answers() {
 fn a_snapshot_that_is_heard_does_not_follow_the_network_that_left_it() {
     let mut live = learner(&network("cnn", 9), &distill(1.0, vec![]), &[]).unwrap();
     let networks = [Network { graph: network("cnn", 2), ..teacher("cnn", 2, 1.0) }];
-    let mut teachers = Teachers::new(&networks, &["logits"], 5, 1).unwrap();
+    let mut teachers = Teachers::new(&networks, &["logits"], 5, Compute::host(1)).unwrap();
     let taught = teachers.taught(&networks, "logits", 1.0, Average::Probabilities).unwrap();
     let said = |teachers: &mut Teachers| {
         teachers.answer(&batch(), &[taught]).unwrap();
@@ -388,13 +391,13 @@ fn a_snapshot_that_is_heard_does_not_follow_the_network_that_left_it() {
 #[test]
 fn a_baseline_learns_from_the_labels_alone() {
     let student = network("mlp", 1);
-    let mut alone = Learner::new(&student, &contract(), &train(0.0), None, 1, &nine(), 1).unwrap();
+    let mut alone = Learner::new(&student, &contract(), &train(0.0), None, Compute::host(1), &nine(), 1).unwrap();
     let found = alone.step(&batch(), 0, AT).unwrap();
     assert_eq!(alone.term_names, ["ce"]);
     let (expected, gradients) = step(&distill(1.0, vec![]), &[]);
     assert_eq!(found, expected);
     let parameters = alone.executor.parameters();
-    assert_eq!(parameters.iter().flat_map(|p| p.gradient.clone()).collect::<Vec<_>>(), gradients);
+    assert_eq!(parameters.iter().flat_map(|p| p.gradient.to_vec()).collect::<Vec<_>>(), gradients);
 }
 
 #[test]
@@ -470,7 +473,7 @@ fn epochs(kept: bool, augment: &[Box<dyn Augment>], views: usize, folder: &Path)
             all.push(learner.step(&batch, 0, AT).unwrap());
         }
     }
-    let gradients = learner.executor.parameters().iter().flat_map(|p| p.gradient.clone()).collect();
+    let gradients = learner.executor.parameters().iter().flat_map(|p| p.gradient.to_vec()).collect();
     (all, gradients)
 }
 

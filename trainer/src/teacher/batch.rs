@@ -70,7 +70,7 @@ fn open_reshapes(graph: &mut Graph) {
 
 /// Runs a few samples together and alone.
 fn samples_are_apart(graph: &Graph) -> Result<bool> {
-    let plan = |batch| Plan { batch, taps: Vec::new(), backward: false, threads: 1 };
+    let plan = |batch| Plan { batch, taps: Vec::new(), backward: false, threads: 1, gpu: None };
     let mut together = Executor::<f32>::new(graph, &plan(COMPARED))?;
     let mut alone = Executor::<f32>::new(graph, &plan(1))?;
     let input = graph.inputs[0];

@@ -14,7 +14,7 @@ use kd_runtime::{Refusal, Result, files, onnx};
 pub use source::open;
 
 use crate::data::{RawBatch, Samples, scale};
-use crate::exec::{Executor, Mode, Plan};
+use crate::exec::{Compute, Executor, Mode, Plan};
 use crate::losses::rows::log_sum_exp;
 
 /// Whether and how a teacher's answers are kept (keys of `[teacher]`).
@@ -62,13 +62,13 @@ pub struct Answers {
     pub loss: f64,
 }
 
-/// How samples are asked about: so many at a time, on so many threads.
+/// How samples are asked about: so many at a time, and what computes.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct Pace<'a> {
     /// Samples of a batch, at most.
     pub batch: usize,
-    /// Threads.
-    pub threads: usize,
+    /// What computes.
+    pub compute: Compute<'a>,
 }
 
 /// Asks a network (eval mode) about samples in their order, batch by batch: `each` gets the values of the taps, a row a
@@ -78,12 +78,13 @@ pub fn ask(
     contract: &Contract,
     samples: &Samples,
     taps: &[String],
-    pace: Pace,
+    pace: Pace<'_>,
     mut each: impl FnMut(&[&[f32]], &[usize]) -> Result<()>,
 ) -> Result<()> {
     let graph = batch::open(graph)?;
     let batch = pace.batch.min(samples.len()).max(1);
-    let plan = Plan { batch, taps: taps.to_vec(), backward: false, threads: pace.threads };
+    let Compute { threads, gpu } = pace.compute;
+    let plan = Plan { batch, taps: taps.to_vec(), backward: false, threads, gpu: gpu.cloned() };
     let mut executor = Executor::<f32>::new(&graph, &plan)?;
     let taps = taps.iter().map(|tap| executor.tap(tap)).collect::<Result<Vec<_>>>()?;
     let (mut raw, mut x) = (RawBatch::default(), Vec::new());
@@ -99,7 +100,7 @@ pub fn ask(
 }
 
 /// Evaluates a graph on samples, as [`ask`] does.
-pub fn evaluate(graph: &Graph, contract: &Contract, samples: &Samples, pace: Pace) -> Result<Answers> {
+pub fn evaluate(graph: &Graph, contract: &Contract, samples: &Samples, pace: Pace<'_>) -> Result<Answers> {
     let mut answers = Answers { predicted: Vec::with_capacity(samples.len()), right: 0, loss: 0.0 };
     let output = &contract.output;
     ask(graph, contract, samples, std::slice::from_ref(&output.name), pace, |values, labels| {

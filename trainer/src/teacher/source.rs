@@ -67,7 +67,7 @@ pub(super) fn read(path: &Path, contract: Option<&Path>, data: &Prepared, out: &
 fn gives_probabilities(network: &Network, data: &Prepared) -> Result<bool> {
     let Network { graph, contract, .. } = network;
     let places: Vec<usize> = (0..data.train.len().min(SEEN)).collect();
-    let plan = Plan { batch: places.len().max(1), taps: Vec::new(), backward: false, threads: 1 };
+    let plan = Plan { batch: places.len().max(1), taps: Vec::new(), backward: false, threads: 1, gpu: None };
     let mut executor = Executor::<f32>::new(graph, &plan)?;
     let output = executor.tap(&contract.output.name)?;
     let (mut raw, mut x) = (RawBatch::default(), Vec::new());

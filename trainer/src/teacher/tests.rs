@@ -14,6 +14,7 @@ use super::source::read;
 use super::{Pace, batch, evaluate, parameters_sha256};
 use crate::data::tests::{digits, prepared};
 use crate::data::{Prepared, Values};
+use crate::exec::Compute;
 use crate::exec::random::Stream;
 
 /// `logits = x w + b` over the 64 pixels, by `Reshape` from an input of this shape.
@@ -73,9 +74,13 @@ fn answers_are_those_computed_by_hand() {
     let n = data.test.len() as f64;
     // 359 samples are no multiple of 50: the last batch is short. One sample at a time is a batch of 1.
     for (batch, graph) in [(50, open_linear()), (1, open_linear()), (50, finish(fixed_linear().0, fixed_linear().1))] {
-        let answers =
-            evaluate(&graph, &contract(&data, "logits", Meaning::Logits), &data.test, Pace { batch, threads: 2 })
-                .unwrap();
+        let answers = evaluate(
+            &graph,
+            &contract(&data, "logits", Meaning::Logits),
+            &data.test,
+            Pace { batch, compute: Compute::host(2) },
+        )
+        .unwrap();
         assert_eq!((&answers.predicted, answers.right), (&predicted, right));
         assert!((answers.loss - loss / n).abs() < 1e-5, "{} {}", answers.loss, loss / n);
     }
@@ -84,7 +89,8 @@ fn answers_are_those_computed_by_hand() {
     let probabilities = graph.apply(Softmax { axis: -1 }, &[logits], "probabilities");
     let contract = contract(&data, "probabilities", Meaning::Probabilities);
     let answers =
-        evaluate(&finish(graph, probabilities), &contract, &data.test, Pace { batch: 64, threads: 1 }).unwrap();
+        evaluate(&finish(graph, probabilities), &contract, &data.test, Pace { batch: 64, compute: Compute::host(1) })
+            .unwrap();
     assert_eq!(answers.predicted, predicted);
     assert!((answers.loss - loss / n).abs() < 1e-5, "{} {}", answers.loss, loss / n);
 }
@@ -110,10 +116,14 @@ fn outputs_that_are_not_numbers_are_refused() {
     let mut graph = open_linear();
     let bias = graph.find("b").unwrap();
     graph.initializers.get_mut(&bias).unwrap().get_mut::<f32>().unwrap()[9] = f32::NAN;
-    let refused =
-        evaluate(&graph, &contract(&data, "logits", Meaning::Logits), &data.test, Pace { batch: 50, threads: 1 })
-            .err()
-            .unwrap();
+    let refused = evaluate(
+        &graph,
+        &contract(&data, "logits", Meaning::Logits),
+        &data.test,
+        Pace { batch: 50, compute: Compute::host(1) },
+    )
+    .err()
+    .unwrap();
     assert!(refused.to_string().starts_with("output `logits` of sample 0: expected numbers, found NaN"), "{refused}");
 }
 
@@ -193,6 +203,8 @@ fn mnist_8_scores_as_published() {
     contract.input.scale = 1.0;
     let contract = folder.write("contract.json", contract.to_json().as_bytes());
     let network = read(&path, Some(&contract), &data, &mut vec![]).unwrap();
-    let answers = evaluate(&network.graph, &network.contract, &data.test, Pace { batch: 256, threads: 2 }).unwrap();
+    let answers =
+        evaluate(&network.graph, &network.contract, &data.test, Pace { batch: 256, compute: Compute::host(2) })
+            .unwrap();
     assert_eq!(answers.right, 9891, "98.91 % by ONNX Runtime");
 }

@@ -163,7 +163,7 @@ fn every_architecture_has_its_taps_and_trains() {
             (1..).map(|k| format!("stage{k}")).take_while(|stage| graph.find(stage).is_some()).collect();
         assert!(!stages.is_empty() && graph.find("features").is_some(), "{name}");
         let taps = stages.iter().flat_map(|stage| [stage.clone(), format!("{stage}.pre")]).collect();
-        let plan = Plan { batch: 4, taps, backward: true, threads: 2 };
+        let plan = Plan { batch: 4, taps, backward: true, threads: 2, gpu: None };
         let mut executor = Executor::<f32>::new(&graph, &plan).unwrap_or_else(|error| panic!("{name}: {error}"));
         let x: Vec<f32> = (0..4 * site.input.iter().product::<usize>()).map(|i| (i * i % 13) as f32 - 6.0).collect();
         executor.forward(&x, 4, Mode::Train { seed: 1 }).unwrap();

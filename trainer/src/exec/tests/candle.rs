@@ -3,8 +3,8 @@
 use kd_runtime::ops;
 
 use super::super::candle::{Tap, composed, from_tensors, load, save, to_tensors};
+use super::super::cases::Net;
 use super::super::{Executor, Plan};
-use super::Net;
 
 fn executor() -> Executor<f32> {
     let mut net = Net::new("linear");
@@ -13,7 +13,7 @@ fn executor() -> Executor<f32> {
     let gemm = ops::gemm::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
     let y = net.graph.apply(gemm, &[x, w, b], "logits");
     let graph = net.finish(y);
-    Executor::new(&graph, &Plan { batch: 2, taps: vec![], backward: true, threads: 1 }).unwrap()
+    Executor::new(&graph, &Plan { batch: 2, taps: vec![], backward: true, threads: 1, gpu: None }).unwrap()
 }
 
 #[test]

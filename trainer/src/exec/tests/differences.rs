@@ -1,7 +1,7 @@
 //! Every gradient against central differences in f64.
 
+use super::super::cases::{self, noise};
 use super::super::{Executor, Mode, Plan};
-use super::{cases, noise};
 use crate::ops::table;
 
 /// The step of the differences: rounding (1e-16 / 1e-5) and curvature (1e-10) are both below the tolerance.
@@ -11,7 +11,7 @@ const TOLERANCE: f64 = 1e-7;
 
 /// The largest deviation of any gradient of a network's parameters, relative to the largest of that parameter.
 fn deviation(graph: &kd_runtime::graph::Graph, batch: usize, threads: usize, mode: Mode) -> Result<f64, String> {
-    let plan = Plan { batch, taps: vec![], backward: true, threads };
+    let plan = Plan { batch, taps: vec![], backward: true, threads, gpu: None };
     let mut executor = Executor::<f64>::new(graph, &plan).map_err(|refusal| refusal.to_string())?;
     let output = graph.outputs[0];
     let x = noise(1, batch * 3);

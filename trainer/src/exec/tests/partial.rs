@@ -3,15 +3,15 @@
 use kd_runtime::graph::{ElementType, Graph, ValueId};
 use kd_runtime::ops;
 
+use super::super::cases::{Net, noise};
 use super::super::{Executor, Mode, Plan, Role};
 use super::steps::network;
-use super::{Net, noise};
 
 const TAPS: [&str; 6] = ["conv0", "norm0", "stage0", "stage1", "features", "logits"];
 const MODE: Mode = Mode::Train { seed: 5 };
 
 fn plan(taps: &[&str]) -> Plan {
-    Plan { batch: 3, taps: taps.iter().map(|tap| tap.to_string()).collect(), backward: true, threads: 2 }
+    Plan { batch: 3, taps: taps.iter().map(|tap| tap.to_string()).collect(), backward: true, threads: 2, gpu: None }
 }
 
 /// All values and gradients of some taps after a step, `before` which others may have run.
@@ -22,7 +22,7 @@ fn step(executor: &mut Executor<f32>, taps: &[ValueId], all: bool) -> (Vec<Vec<f
     let values: Vec<Vec<f32>> = taps.iter().map(|&tap| executor.value(tap).to_vec()).collect();
     let d: Vec<Vec<f32>> = values.iter().map(|v| noise(2, v.len()).into_iter().map(|d| d as f32).collect()).collect();
     executor.backward(&taps.iter().copied().zip(d.iter().map(Vec::as_slice)).collect::<Vec<_>>()).unwrap();
-    (values, executor.parameters().iter().map(|p| p.gradient.clone()).collect())
+    (values, executor.parameters().iter().map(|p| p.gradient.to_vec()).collect())
 }
 
 #[test]

@@ -4,8 +4,8 @@
 use kd_runtime::graph::{Graph, Tensor};
 use kd_runtime::ops::{self, window::Window};
 
+use super::super::cases::{self, Net, noise};
 use super::super::{Executor, Mode, Plan, Role};
-use super::{Net, cases, noise};
 
 /// Convolutions, normalisation, a shortcut, dropout and a linear layer.
 pub fn network() -> Graph {
@@ -35,7 +35,7 @@ pub fn network() -> Graph {
 }
 
 fn plan(batch: usize, threads: usize) -> Plan {
-    Plan { batch, taps: vec!["stage1".into()], backward: true, threads }
+    Plan { batch, taps: vec!["stage1".into()], backward: true, threads, gpu: None }
 }
 
 fn floats(place: u64, n: usize) -> Vec<f32> {
@@ -135,7 +135,7 @@ fn a_parameter_without_gradient_is_named() {
     net.graph.outputs.push(b);
     let graph = net.finish(a);
     let mut executor =
-        Executor::<f32>::new(&graph, &Plan { batch: 2, taps: vec![], backward: true, threads: 1 }).unwrap();
+        Executor::<f32>::new(&graph, &Plan { batch: 2, taps: vec![], backward: true, threads: 1, gpu: None }).unwrap();
     executor.forward(&floats(0, 6), 2, Mode::Eval).unwrap();
     executor.backward(&[(a, &[1.0; 4])]).unwrap();
     let message = executor.check_gradients(&[]).unwrap_err().to_string();
@@ -168,7 +168,7 @@ fn refuses_what_it_cannot_do() {
     let graph = net.finish(y);
     let message = refusal(Executor::new(&graph, &plan(2, 1)));
     assert!(message.contains("stage1"), "{message}");
-    let plan = Plan { batch: 2, taps: vec![], backward: true, threads: 1 };
+    let plan = Plan { batch: 2, taps: vec![], backward: true, threads: 1, gpu: None };
     let message = refusal(Executor::new(&graph, &plan));
     assert!(message.starts_with("node 2 `same` (Cast): expected a differentiable operator"), "{message}");
     // A teacher may hold it: it is evaluated.
@@ -208,7 +208,8 @@ fn scaling_the_input_is_not_trained() {
     let x = net.graph.apply(ops::gemm::MatMul, &[x, w], "product");
     let x = net.graph.apply(ops::arith::Add, &[x, b], "y");
     let graph = net.finish(x);
-    let executor = Executor::<f32>::new(&graph, &Plan { batch: 2, taps: vec![], backward: true, threads: 1 }).unwrap();
+    let executor =
+        Executor::<f32>::new(&graph, &Plan { batch: 2, taps: vec![], backward: true, threads: 1, gpu: None }).unwrap();
     let found: Vec<_> = executor.parameters().iter().map(|p| (p.name.as_str(), p.role)).collect();
     assert_eq!(found, [("p3", Role::Weight), ("p4", Role::BiasOrNorm)]);
 }
@@ -218,7 +219,7 @@ fn further_backward_passes_see_the_same_forward_pass() {
     let (mut failed, mut changed, mut tried) = (Vec::new(), 0, 0);
     let graphs = cases::all().into_iter().map(|case| (format!("{} ({})", case.op, case.about), case.graph));
     for (name, graph) in graphs.chain([("network".to_string(), network())]) {
-        let plan = Plan { batch: 3, taps: vec![], backward: true, threads: 1 };
+        let plan = Plan { batch: 3, taps: vec![], backward: true, threads: 1, gpu: None };
         let mut once = Executor::<f64>::new(&graph, &plan).unwrap();
         let mut often = Executor::<f64>::for_several_passes(&graph, &plan).unwrap();
         let (x, output) = (noise(1, 9), graph.outputs[0]);
@@ -269,7 +270,7 @@ fn every_batch_up_to_the_planned_one_has_its_memory() {
     let gemm = ops::gemm::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
     let output = net.graph.apply(gemm, &[x, w, b], "logits");
     let graph = net.finish(output);
-    let plan = |batch| Plan { batch, taps: vec![], backward: false, threads: 1 };
+    let plan = |batch| Plan { batch, taps: vec![], backward: false, threads: 1, gpu: None };
     let mut large = Executor::<f32>::new(&graph, &plan(20)).unwrap();
     for batch in 1..=20 {
         let x = floats(1, batch * 3);
@@ -295,7 +296,7 @@ fn convolutions_have_memory_for_every_smaller_batch() {
     let gemm = ops::gemm::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
     let logits = net.graph.apply(gemm, &[x, w], "logits");
     let graph = net.finish(logits);
-    let plan = Plan { batch: 40, taps: vec![], backward: true, threads: 2 };
+    let plan = Plan { batch: 40, taps: vec![], backward: true, threads: 2, gpu: None };
     let mut executor = Executor::<f32>::new(&graph, &plan).unwrap();
     let logits = executor.tap("logits").unwrap();
     let elements = graph.value(graph.inputs[0]).shape.0[1..].iter().map(|dim| match dim {

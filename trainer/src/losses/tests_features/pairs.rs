@@ -18,7 +18,7 @@ fn step(loss: &mut dyn Loss, graph: &Graph, student: &Graph, teacher: &Graph) ->
         let dims = &graph.value(graph.inputs[0]).shape.0[1..];
         dims.iter().map(|dim| if let Dim::Known(n) = dim { *n } else { 0 }).product::<usize>()
     };
-    let plan = |taps: &[String], backward| Plan { batch: SIZE, taps: taps.to_vec(), backward, threads: 1 };
+    let plan = |taps: &[String], backward| Plan { batch: SIZE, taps: taps.to_vec(), backward, threads: 1, gpu: None };
     let mut taught = Executor::<f32>::new(teacher, &plan(loss.teacher_taps(), false)).map_err(told)?;
     let mut taps = vec!["logits".to_string()];
     taps.extend(loss.student_taps().iter().cloned());

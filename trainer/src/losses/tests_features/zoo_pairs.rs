@@ -28,7 +28,8 @@ fn network(arch: &str, input: &[usize], seed: u64) -> Graph {
 fn given(graph: &Graph, taps: &[String], mode: Mode) -> Vec<Vec<f32>> {
     let dims = &graph.value(graph.inputs[0]).shape.0[1..];
     let elements: usize = dims.iter().map(|dim| if let Dim::Known(n) = dim { *n } else { 0 }).product();
-    let plan = Plan { batch: SIZE, taps: taps.to_vec(), backward: matches!(mode, Mode::Train { .. }), threads: 1 };
+    let backward = matches!(mode, Mode::Train { .. });
+    let plan = Plan { batch: SIZE, taps: taps.to_vec(), backward, threads: 1, gpu: None };
     let mut executor = Executor::<f32>::new(graph, &plan).unwrap();
     let x: Vec<f32> = noise(7, SIZE * elements, 1.0).into_iter().map(|x| x as f32).collect();
     executor.forward(&x, SIZE, mode).unwrap();
@@ -43,7 +44,7 @@ fn value(loss: &mut dyn Loss, graph: &Graph, teacher: &Graph) -> f32 {
     let [taps, taught] = [&taps, &taught].map(|all| all.iter().map(Vec::as_slice).collect::<Vec<_>>());
     let mut d: Vec<&mut [f32]> = d.iter_mut().map(Vec::as_mut_slice).collect();
     let own = loss.own().into_iter();
-    let mut own: Vec<_> = own.map(|p| Parameter { gradient: vec![0.0; p.value.len()], ..p }).collect();
+    let mut own: Vec<_> = own.map(|p| Parameter { gradient: vec![0.0; p.value.len()].into(), ..p }).collect();
     loss.value(&BATCH, &taps, &taught, &mut d, &mut own).unwrap()
 }
 
@@ -170,7 +171,7 @@ fn a_copied_classifier_is_that_of_every_teacher() {
         tail.nodes.retain(|node| !node.outputs.contains(&from));
         tail.inputs = vec![from];
         tail.prune();
-        let plan = Plan { batch: SIZE, taps: vec!["logits".into()], backward: false, threads: 1 };
+        let plan = Plan { batch: SIZE, taps: vec!["logits".into()], backward: false, threads: 1, gpu: None };
         let mut executor = Executor::<f32>::new(&tail, &plan).unwrap_or_else(|e| panic!("{name}: {e}"));
         executor.forward(&taught, SIZE, Mode::Eval).unwrap();
         let found = executor.value(executor.tap("logits").unwrap());

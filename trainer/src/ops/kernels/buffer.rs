@@ -1,8 +1,12 @@
 //! Memory that vectors read whole lines of.
 
+use std::fmt::{self, Debug};
 use std::ops::{Deref, DerefMut};
 
+use kd_runtime::Result;
+
 use crate::exec::Real;
+use crate::gpu::Gpu;
 
 /// Bytes of a cache line, and of the widest vector.
 const LINE: usize = 64;
@@ -40,10 +44,34 @@ pub fn collect<T: Real>(elements: impl ExactSizeIterator<Item = T>) -> Vec<T> {
 }
 
 /// Elements that begin at a cache line (many of them at a large page): a vector that lies across two costs twice.
-#[derive(Debug, Default)]
-pub struct Buffer<T> {
-    data: Vec<T>,
-    from: usize,
+#[derive(Default)]
+pub struct Buffer<T>(Data<T>);
+
+enum Data<T> {
+    /// Of the host: those from this place on.
+    Host(Vec<T>, usize),
+    /// What a GPU and the host see.
+    Gpu { gpu: Gpu, place: *mut T, len: usize },
+}
+
+// SAFETY: the memory is owned, as a vector's is; a `Gpu` may be used by all threads.
+unsafe impl<T: Send> Send for Data<T> {}
+// SAFETY: as above.
+unsafe impl<T: Sync> Sync for Data<T> {}
+
+impl<T> Default for Data<T> {
+    fn default() -> Self {
+        Self::Host(Vec::new(), 0)
+    }
+}
+
+impl<T> Drop for Data<T> {
+    fn drop(&mut self) {
+        if let Self::Gpu { gpu, place, len } = self {
+            // SAFETY: allocated there by `Buffer::on`, and nobody has a reference any more.
+            unsafe { gpu.free(place.cast(), *len * size_of::<T>()) }
+        }
+    }
 }
 
 impl<T: Real> Buffer<T> {
@@ -57,7 +85,7 @@ impl<T: Real> Buffer<T> {
         len + Self::align(len) / size_of::<T>()
     }
 
-    /// Zeros.
+    /// Zeros in memory of the host.
     pub fn new(len: usize) -> Self {
         let align = Self::align(len);
         let data = vec![T::ZERO; Self::room(len)];
@@ -65,35 +93,102 @@ impl<T: Real> Buffer<T> {
         ask_for_large_pages(data[from..].as_ptr(), len);
         let mut data = data;
         data.truncate(from + len);
-        Self { data, from }
+        Self(Data::Host(data, from))
+    }
+
+    /// Zeros in memory of a GPU. Refused where there is not enough.
+    pub fn on(gpu: &Gpu, len: usize) -> Result<Self> {
+        if len == 0 {
+            return Ok(Self::default());
+        }
+        let place = gpu.allocate(len * size_of::<T>())?.cast();
+        Ok(Self(Data::Gpu { gpu: gpu.clone(), place, len }))
+    }
+
+    /// Zeros in the memory that this one lies in.
+    pub fn beside(&self, len: usize) -> Result<Self> {
+        match self.gpu() {
+            Some(gpu) => Self::on(gpu, len),
+            None => Ok(zeros(len).into()),
+        }
+    }
+
+    /// Zeros in memory of a GPU, or else of the host.
+    pub fn in_memory(gpu: Option<&Gpu>, len: usize) -> Result<Self> {
+        gpu.map_or_else(|| Ok(Self::new(len)), |gpu| Self::on(gpu, len))
+    }
+}
+
+impl<T> Buffer<T> {
+    /// The GPU whose memory it lies in.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        match &self.0 {
+            Data::Host(..) => None,
+            Data::Gpu { gpu, .. } => Some(gpu),
+        }
     }
 }
 
 impl<T> Deref for Buffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        &self.data[self.from..]
+        match &self.0 {
+            Data::Host(data, from) => &data[*from..],
+            // SAFETY: so many elements, all of them zeros or written since.
+            Data::Gpu { place, len, .. } => unsafe { std::slice::from_raw_parts(*place, *len) },
+        }
     }
 }
 
 impl<T> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.data[self.from..]
+        match &mut self.0 {
+            Data::Host(data, from) => &mut data[*from..],
+            // SAFETY: as above, and nobody else has them.
+            Data::Gpu { place, len, .. } => unsafe { std::slice::from_raw_parts_mut(*place, *len) },
+        }
+    }
+}
+
+impl<T: Debug> Debug for Buffer<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self[..].fmt(f)
+    }
+}
+
+impl<T: PartialEq> PartialEq for Buffer<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self[..] == other[..]
+    }
+}
+
+/// In memory of the host.
+impl<T: Clone> Clone for Buffer<T> {
+    fn clone(&self) -> Self {
+        self.to_vec().into()
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Buffer<T> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl<'a, T> IntoIterator for &'a mut Buffer<T> {
+    type Item = &'a mut T;
+    type IntoIter = std::slice::IterMut<'a, T>;
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter_mut()
     }
 }
 
 /// As it lies.
 impl<T> From<Vec<T>> for Buffer<T> {
     fn from(data: Vec<T>) -> Self {
-        Self { data, from: 0 }
-    }
-}
-
-/// The same memory again, if it was a `Vec`; else what lies before its first line goes too.
-impl<T> From<Buffer<T>> for Vec<T> {
-    fn from(mut buffer: Buffer<T>) -> Self {
-        buffer.data.drain(..buffer.from);
-        buffer.data
+        Self(Data::Host(data, 0))
     }
 }
 
@@ -107,7 +202,6 @@ mod tests {
             let buffer = Buffer::<f32>::new(len);
             assert_eq!((buffer.len(), buffer.as_ptr() as usize % LINE), (len, 0));
         }
-        let floats: Vec<f32> = Buffer::from(vec![1.0, 2.0]).into();
-        assert_eq!(floats, [1.0, 2.0]);
+        assert_eq!(Buffer::from(vec![1.0, 2.0])[..], [1.0, 2.0]);
     }
 }

@@ -94,7 +94,7 @@ fn a_batch_holds_no_more_than_there_are_samples_and_is_planned_as_it_will_be() {
         let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
         let forecast = precheck(&recipe, &site, Some(&data), &[]).expect("a forecast");
         let graph = zoo::build(&recipe.student, &site, 1).expect("a network");
-        let plan = Plan { batch: batch.min(data.train.len()), taps: Vec::new(), backward: true, threads: 1 };
+        let plan = Plan { batch: batch.min(data.train.len()), taps: Vec::new(), backward: true, threads: 1, gpu: None };
         let executor = Executor::<f32>::new(&graph, &plan).expect("an executor");
         assert_eq!(Executor::<f32>::planned_bytes(&graph, &plan, false), Ok(executor.buffer_bytes()), "{batch}");
         let bytes = forecast.networks[0].training_bytes;

@@ -1,7 +1,7 @@
 //! Processes that have parts of a batch, beside one that has it whole.
 
 use super::*;
-use crate::exec::Share;
+use crate::exec::{Compute, Share};
 use crate::group::tests::each;
 
 /// Values of a step and all gradients, with the running statistics that it leaves.
@@ -10,13 +10,13 @@ type Step = (StepValues, Vec<(String, Vec<f32>)>);
 fn all(learner: &Learner) -> Vec<(String, Vec<f32>)> {
     let parameters = learner.executor.parameters().iter();
     parameters
-        .map(|p| (p.name.clone(), if p.role.is_trained() { p.gradient.clone() } else { p.value.clone() }))
+        .map(|p| (p.name.clone(), if p.role.is_trained() { p.gradient.to_vec() } else { p.value.to_vec() }))
         .collect()
 }
 
 fn planned(arch: &Graph, train: &Train, distill: &Distill, teachers: &[Network], batch: usize) -> Learner {
     let train = Train { batch, ..train.clone() };
-    Learner::new(arch, &contract(), &train, Some((distill, teachers)), 1, &nine(), 1).unwrap()
+    Learner::new(arch, &contract(), &train, Some((distill, teachers)), Compute::host(1), &nine(), 1).unwrap()
 }
 
 /// Two steps of one process.

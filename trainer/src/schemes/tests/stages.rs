@@ -20,7 +20,8 @@ fn staged(method: &str, options: &[(&'static str, Setting)]) -> Distill {
 fn planned(optimizer: &str, distill: &Distill, teachers: &[Network], threads: usize) -> Learner {
     let kinds = crate::optim::table::OPTIMIZERS.iter().map(|kind| (kind.name, kind.options));
     let train = Train { optimizer: choice(kinds, optimizer), ..train(0.1) };
-    Learner::new(&network("cnn", 1), &contract(), &train, Some((distill, teachers)), threads, &nine(), 1).unwrap()
+    Learner::new(&network("cnn", 1), &contract(), &train, Some((distill, teachers)), Compute::host(threads), &nine(), 1)
+        .unwrap()
 }
 
 #[test]

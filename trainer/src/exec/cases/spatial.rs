@@ -3,7 +3,7 @@
 use kd_runtime::graph::Tensor;
 use kd_runtime::ops::{self, conv_transpose::ConvTranspose, window::Window};
 
-use super::cases::{Case, case, unary};
+use super::{Case, case, unary};
 
 fn window(strides: &[usize], pads: &[usize], dilations: &[usize]) -> Window {
     let (strides, pads, dilations) = (strides.to_vec(), pads.to_vec(), dilations.to_vec());

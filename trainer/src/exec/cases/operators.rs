@@ -1,35 +1,13 @@
-//! Small networks, at least one around each differentiable operator.
+//! Small networks around the operators of convolutional networks.
 
-use kd_runtime::graph::{Graph, Tensor, ValueId};
+use kd_runtime::graph::Tensor;
 use kd_runtime::ops::{self, Op, window::Window};
 
-use super::Net;
-
-/// A network around an operator.
-pub struct Case {
-    pub op: &'static str,
-    pub about: &'static str,
-    pub graph: Graph,
-}
-
-pub fn case(op: &'static str, about: &'static str, build: impl FnOnce(&mut Net) -> ValueId) -> Case {
-    let mut net = Net::new(&format!("{op}: {about}"));
-    let output = build(&mut net);
-    Case { op, about, graph: net.finish(output) }
-}
+use super::{Case, case, unary};
 
 fn window(kernel: &[usize], strides: &[usize], pads: &[usize], dilations: &[usize]) -> Window {
     let (kernel, strides, pads, dilations) = (kernel.to_vec(), strides.to_vec(), pads.to_vec(), dilations.to_vec());
     Window { kernel, strides, pads, dilations, ..Window::default() }
-}
-
-/// One of x only.
-pub fn unary(op: impl Into<Op>, about: &'static str, sizes: &[usize]) -> Case {
-    let op = op.into();
-    case(op.name(), about, |net| {
-        let x = net.stem(sizes);
-        net.graph.apply(op, &[x], "y")
-    })
 }
 
 fn conv(about: &'static str, x: &[usize], w: &[usize], group: usize, bias: bool, window: Window) -> Case {
@@ -130,6 +108,13 @@ fn products() -> Vec<Case> {
         matmul("weights of several matrices", &[2, 4, 5], &[2, 5, 3], true),
         matmul("broadcast matrices", &[1, 4, 5], &[3, 5, 2], true),
         matmul("large enough to be split", &[150], &[150, 40], true),
+        matmul("one column", &[4, 5], &[5, 1], true),
+        matmul("one product each", &[4, 1], &[1, 3], true),
+        matmul("rows and columns of one", &[2, 1, 5], &[2, 5, 1], false),
+        case("Gemm", "one input and one output", |net| {
+            let (x, b) = (net.stem(&[1]), net.parameter(&[1, 1]));
+            net.graph.apply(ops::gemm::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true }, &[x, b], "y")
+        }),
     ]
 }
 
@@ -232,6 +217,11 @@ fn shapes() -> Vec<Case> {
     vec![
         unary(ops::reshape::Flatten { axis: 1 }, "of three axes", &[3, 2, 2]),
         unary(ops::dropout::Identity, "of a stem", &[3, 2]),
+        case("Identity", "of the graph's input", |net| {
+            let x = net.graph.apply(ops::dropout::Identity, &[net.input], "copy");
+            let weight = net.parameter(&[3, 2]);
+            net.graph.apply(ops::gemm::MatMul, &[x, weight], "y")
+        }),
         with_ints(ops::reshape::Reshape { allowzero: false }.into(), "with a guess", &[3, 4], &[&[0, 2, -1]]),
         with_ints(ops::reshape::Squeeze.into(), "one axis", &[3, 1, 2], &[&[2]]),
         with_ints(ops::reshape::Unsqueeze.into(), "two axes", &[3, 2], &[&[1, -1]]),
@@ -340,20 +330,18 @@ fn activations() -> Vec<Case> {
     ]
 }
 
-/// All cases.
-pub fn all() -> Vec<Case> {
+/// The cases of this file.
+pub fn cases() -> Vec<Case> {
     let mut cases = convs();
     cases.extend(products());
     cases.extend(arithmetic());
     cases.extend(pools());
     cases.extend(shapes());
     cases.extend(activations());
-    cases.extend(super::sequences::cases());
-    cases.extend(super::spatial::cases());
-    cases.extend(super::blocks::cases());
     cases.push(batch_norm("2-D", &[3, 4, 3], false));
     cases.push(batch_norm("1-D, odd", &[2, 9], false));
     cases.push(batch_norm("followed by relu, in place", &[3, 5, 2], true));
+    cases.push(batch_norm("11 channels", &[11, 4, 3], true));
     cases.push(batch_norm("of vectors", &[4], false));
     cases
 }

@@ -4,8 +4,7 @@
 use kd_runtime::graph::ValueId;
 use kd_runtime::ops::{self, window::Window};
 
-use super::Net;
-use super::cases::{Case, case};
+use super::{Case, Net, case};
 
 fn conv(net: &mut Net, x: ValueId, w: &[usize], name: &str) -> ValueId {
     let pads = w[2..].iter().chain(&w[2..]).map(|kernel| kernel / 2).collect();

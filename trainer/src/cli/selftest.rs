@@ -1,0 +1,62 @@
+//! `kd-train selftest`: a device beside this machine.
+
+use std::io::Write;
+
+use kd_runtime::files::refuse_write;
+use kd_runtime::report::json;
+use kd_runtime::{Exit, Refusal, Result};
+
+use super::args::{Format, Selftest};
+use crate::exec::{Compute, cases};
+use crate::gpu::Gpu;
+use crate::recipe::{Device, parse};
+use crate::selftest::Report;
+
+pub(super) fn run(args: &Selftest, out: &mut dyn Write) -> Result<()> {
+    let gpu = match parse::device(&args.device) {
+        Some(Device::Cpu) => None,
+        Some(Device::Cuda(n)) => Some(Gpu::open(n)?),
+        None => {
+            let found = format!("`{}`", kd_runtime::error::Shown(&args.device));
+            return Err(Refusal::new("--device", "`cpu` or `cuda:N`", found, "name one of them"));
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut networks = cases::all();
+    networks.extend(cases::wide::cases());
+    let report = Report::of(Compute { threads, gpu: gpu.as_ref() }, &networks)?;
+    let text = match args.format {
+        Format::Json => json::pretty(&report),
+        Format::Text => render(&report),
+    };
+    out.write_all(text.as_bytes()).map_err(|e| refuse_write("standard output".as_ref(), &e))?;
+    let failures = report.failures();
+    let Some(first) = failures.first() else { return Ok(()) };
+    let found = format!("{} that fail, first {first}", failures.len());
+    let action = "use another device, and report it with this output";
+    Err(Refusal::new(&report.device, "values within their bounds", found, action).with_exit(Exit::VerdictFailed))
+}
+
+fn render(report: &Report) -> String {
+    let mut lines = vec![format!("device    {}", report.device), String::new()];
+    lines.push(format!("{:20} {:>4} {:>6} {:>9} {:>9}", "operator", "on", "cases", "worst", "bound"));
+    for line in &report.operators {
+        let verdict = if line.failed.is_empty() { "" } else { "  FAILS" };
+        let (op, on, cases, worst) = (line.op, line.on, line.cases, line.worst);
+        lines.push(format!("{op:20} {on:>4} {cases:>6} {worst:>9.1e} {:>9.1e}{verdict}", report.bound));
+    }
+    lines.push(String::new());
+    for training in &report.training {
+        let [first, last] = training.losses;
+        let verdict = training.failure().map_or("", |_| "  FAILS");
+        let (name, worst, bound) = (training.optimizer, training.worst, training.bound);
+        lines.push(format!(
+            "training with {name:9} loss {first:.3} to {last:.3}, off by {worst:.1e} of {bound:.1e}{verdict}"
+        ));
+    }
+    let failures = report.failures();
+    let verdict = if failures.is_empty() { "passed".into() } else { format!("{} failed", failures.len()) };
+    lines.push(format!("\n{verdict}\n"));
+    lines.extend(failures);
+    lines.join("\n")
+}

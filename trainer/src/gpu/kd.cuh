@@ -1,0 +1,38 @@
+// What every kernel begins with: a kernel is told one struct, and says what it does for each element (EACH) or as a group
+// of threads (SHARED, SYNC). CUDA C++ here; the tests' C has its own meaning of these words.
+typedef struct { const void *pointers[8]; long long numbers[32]; float floats[8]; unsigned used[3]; } Args;
+
+#define P(i) ((const float *)a.pointers[i])
+#define OUT(i) ((float *)a.pointers[i])
+#define N(i) (a.numbers[i])
+#define F(i) (a.floats[i])
+
+#ifndef KERNEL
+#define KERNEL(name) extern "C" __global__ void __launch_bounds__(256) name(const Args a)
+#define DEVICE static __device__ __forceinline__
+#define SHARED __shared__
+#define SYNC __syncthreads()
+#define THREAD ((int)threadIdx.x)
+#define THREADS ((int)blockDim.x)
+#define GROUP ((long long)blockIdx.x)
+#define GROUPS ((long long)gridDim.x)
+#endif
+
+// Elements 0 to n - 1, shared among all threads.
+#define EACH(i, n) for (long long i = GROUP * THREADS + THREAD; i < (n); i += GROUPS * THREADS)
+
+// The sum of one value of each thread of a group, in the same order every time. All threads call it.
+DEVICE float group_sum(float *shared, float value) {
+  shared[THREAD] = value;
+  SYNC;
+  for (int half = THREADS / 2; half > 0; half /= 2) {
+    if (THREAD < half) shared[THREAD] += shared[THREAD + half];
+    SYNC;
+  }
+  float sum = shared[0];
+  SYNC;
+  return sum;
+}
+
+// Writes a gradient, or adds it to what is there.
+#define GIVE(place, value, add) ((place) = (add) ? (place) + (value) : (value))

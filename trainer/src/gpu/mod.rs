@@ -1,0 +1,262 @@
+//! A GPU: memory that both sides see, and kernels that run one after another while the program goes on.
+//!
+//! [`Gpu`] is a handle; behind it is an [`Engine`], which CUDA is (`cuda`, with the feature of that name) and, in tests, the
+//! same kernels compiled for the host (`emulated`). Buffers lie in memory of the [`Gpu`], so whatever has no kernel in
+//! [`table`] is computed by the host in the same place, after [`Gpu::wait`].
+//!
+//! Kernels are text (`*.cu`, the part of C that CUDA has too), compiled for the device when they are first wanted: a program
+//! built anywhere runs on whatever GPU, driver and libraries it finds.
+
+pub mod args;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(feature = "cuda")]
+mod cudnn;
+#[cfg(test)]
+mod emulated;
+pub mod ops;
+pub mod optim;
+pub mod source;
+pub mod table;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::c_void;
+use std::fmt;
+use std::sync::Arc;
+
+use kd_runtime::{Exit, Refusal, Result};
+
+pub use args::Args;
+#[cfg(feature = "cuda")]
+pub use cuda::compile;
+
+/// What runs kernels, in the order in which they were launched.
+pub trait Engine: Send + Sync {
+    /// What it is, for reports.
+    fn name(&self) -> String;
+
+    /// Threads of a group.
+    fn threads(&self) -> usize {
+        GROUP
+    }
+
+    /// Zeros that host and kernels see; refused (with exit 3) where there is not enough memory.
+    fn allocate(&self, bytes: usize) -> Result<*mut u8>;
+
+    /// Gives memory back, once no kernel works on it.
+    ///
+    /// # Safety
+    ///
+    /// `place` was allocated here, of so many bytes, and nobody uses it any more.
+    unsafe fn free(&self, place: *mut u8, bytes: usize);
+
+    /// Queues a kernel for so many groups of threads.
+    ///
+    /// # Safety
+    ///
+    /// The arguments are those that the kernel reads, and their memory was allocated here, is as long as the kernel takes
+    /// it to be and stays until [`Engine::wait`] has returned.
+    unsafe fn launch(&self, kernel: &'static str, groups: usize, args: &Args);
+
+    /// Queues a matrix product, if it has something better than the kernel `product`; says whether.
+    ///
+    /// # Safety
+    ///
+    /// As [`Engine::launch`].
+    unsafe fn matmul(&self, _product: &Matmul) -> bool {
+        false
+    }
+
+    /// Queues a convolution, if it has something better than the kernels `conv_…`; says whether.
+    ///
+    /// # Safety
+    ///
+    /// As [`Engine::launch`].
+    unsafe fn convolve(&self, _convolution: &Convolution) -> bool {
+        false
+    }
+
+    /// Waits until all that was queued is done. Refuses (with exit 3) if any of it failed.
+    fn wait(&self) -> Result<()>;
+}
+
+/// Matrix products `y (+)= alpha A B`, one after another: `[m, k]` by `[k, n]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Matmul {
+    /// A and B.
+    pub inputs: [*const c_void; 2],
+    /// y, row after row.
+    pub output: *mut c_void,
+    /// m, n, k.
+    pub sizes: [usize; 3],
+    /// Of A and of B: from row to row, and from column to column.
+    pub strides: [[usize; 2]; 2],
+    /// Products.
+    pub batch: usize,
+    /// From matrix to matrix of A and of B.
+    pub steps: [usize; 2],
+    /// Factor of the products.
+    pub alpha: f32,
+    /// Whether they are added to y.
+    pub add: bool,
+}
+
+impl Matmul {
+    /// A and B as libraries take them: whether the memory holds the transposed matrix, and elements from one of its rows to
+    /// the next, at least as many as a row has. `None` where the elements of neither rows nor columns lie side by side.
+    pub fn leads(&self) -> Option<[(bool, usize); 2]> {
+        let [m, n, k] = self.sizes;
+        let lead = |[along_rows, along_columns]: [usize; 2], rows: usize, columns: usize| {
+            if (along_columns == 1 || columns == 1) && (along_rows >= columns || rows == 1) {
+                Some((false, along_rows.max(columns)))
+            } else if (along_rows == 1 || rows == 1) && (along_columns >= rows || columns == 1) {
+                Some((true, along_columns.max(rows)))
+            } else {
+                None
+            }
+        };
+        Some([lead(self.strides[0], m, k)?, lead(self.strides[1], k, n)?])
+    }
+}
+
+/// What of a convolution is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Direction {
+    /// y, of x and the weights.
+    Forward,
+    /// The gradient of x, of that of y and the weights.
+    Input,
+    /// The gradient of the weights, of that of y and x.
+    Weights,
+}
+
+/// A convolution of images with their channels last; weights are `[M, kernel, C / groups]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Convolution {
+    /// What is computed.
+    pub direction: Direction,
+    /// Images, input h, w, c, output h, w, c, channels of a group in and out, kernel, strides, dilations, pads.
+    pub sizes: [usize; 17],
+    /// What it is computed of, in the direction's order.
+    pub inputs: [*const c_void; 2],
+    /// What is computed.
+    pub output: *mut c_void,
+    /// Whether it is added to what is there.
+    pub add: bool,
+}
+
+/// A GPU that work is queued on. Copies are the same one.
+#[derive(Clone)]
+pub struct Gpu(Arc<dyn Engine>);
+
+/// Threads of a group, in every kernel: what the sources call the most they are written for.
+pub const GROUP: usize = 256;
+
+/// Groups of an element-wise kernel at most; each thread then takes several elements.
+const MOST_GROUPS: usize = 1 << 16;
+
+impl Gpu {
+    /// The GPU of this number. Refused, with exit 3, where this build, this machine or its libraries have none.
+    pub fn open(number: usize) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        return cuda::Cuda::open(number).map(|cuda| Self(Arc::new(cuda)));
+        #[cfg(not(feature = "cuda"))]
+        Err(lacking(
+            "a device of this build: cpu",
+            format!("cuda:{number}"),
+            "use --device cpu, or build with the feature `cuda`",
+        ))
+    }
+
+    /// What it is, for reports.
+    pub fn name(&self) -> String {
+        self.0.name()
+    }
+
+    /// Threads of a group.
+    pub fn threads(&self) -> usize {
+        self.0.threads()
+    }
+
+    /// Memory of so many bytes, all 0; see [`Engine::allocate`].
+    pub fn allocate(&self, bytes: usize) -> Result<*mut u8> {
+        self.0.allocate(bytes)
+    }
+
+    /// Gives memory back once nothing works on it.
+    ///
+    /// # Safety
+    ///
+    /// As [`Engine::free`].
+    pub unsafe fn free(&self, place: *mut u8, bytes: usize) {
+        // SAFETY: as the caller says.
+        unsafe { self.0.free(place, bytes) }
+    }
+
+    /// Queues a kernel that does `n` elements, one after another or at once.
+    ///
+    /// # Safety
+    ///
+    /// As [`Engine::launch`].
+    pub unsafe fn each(&self, kernel: &'static str, n: usize, args: &Args) {
+        if n > 0 {
+            // SAFETY: as the caller says.
+            unsafe { self.0.launch(kernel, n.div_ceil(GROUP).min(MOST_GROUPS), args) }
+        }
+    }
+
+    /// Queues a kernel whose groups each do something together.
+    ///
+    /// # Safety
+    ///
+    /// As [`Engine::launch`].
+    pub unsafe fn groups(&self, kernel: &'static str, groups: usize, args: &Args) {
+        if groups > 0 {
+            // SAFETY: as the caller says.
+            unsafe { self.0.launch(kernel, groups, args) }
+        }
+    }
+
+    /// Queues a matrix product where the vendor's library does it; says whether.
+    ///
+    /// # Safety
+    ///
+    /// As [`Engine::launch`].
+    pub unsafe fn matmul(&self, product: &Matmul) -> bool {
+        // SAFETY: as the caller says.
+        unsafe { self.0.matmul(product) }
+    }
+
+    /// Queues a convolution where the vendor's library does it; says whether.
+    ///
+    /// # Safety
+    ///
+    /// As [`Engine::launch`].
+    pub unsafe fn convolve(&self, convolution: &Convolution) -> bool {
+        // SAFETY: as the caller says.
+        unsafe { self.0.convolve(convolution) }
+    }
+
+    /// Waits until all that was queued is done, so that the host may read and write; see [`Engine::wait`].
+    pub fn wait(&self) -> Result<()> {
+        self.0.wait()
+    }
+}
+
+impl PartialEq for Gpu {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl fmt::Debug for Gpu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Gpu({})", self.0.name())
+    }
+}
+
+/// What this machine lacks of `run.device`.
+fn lacking(expected: impl fmt::Display, found: impl fmt::Display, action: impl fmt::Display) -> Refusal {
+    Refusal::new("run.device", expected, found, action).with_exit(Exit::Lacking)
+}
