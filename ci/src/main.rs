@@ -2,6 +2,7 @@
 
 mod ci;
 mod cross;
+mod cuda;
 mod data;
 mod demo;
 mod documents;
@@ -62,6 +63,12 @@ static COMMANDS: &[Command] = &[
     },
     Command { name: "recipes", about: "every example recipe for one epoch; KD_DATA", run: recipes::run },
     Command { name: "data", about: "cifar10: tiled sheets to the layout that `cifar:` reads", run: data::run },
+    Command { name: "cuda-check", about: "every GPU kernel, compiled for every architecture", run: cuda::check },
+    Command {
+        name: "cuda-bundle",
+        about: "kd-train for machines with an NVIDIA GPU, in one folder",
+        run: cuda::bundle,
+    },
     Command { name: "cross", about: "kd-bench for the devices; the demo's student on emulated ones", run: cross::run },
 ];
 

@@ -10,7 +10,9 @@ use crate::shell::{capture, run as execute};
 pub const PYTHON: &str = "target/venv/bin/python";
 /// Marks an environment whose packages are all there; its text is their list.
 const STAMP: &str = "target/venv/kd-packages.txt";
-const PACKAGES: &[&str] = &["numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "safetensors==0.8.0"];
+/// The last one is NVIDIA's compiler of kernels, the library alone.
+const PACKAGES: &[&str] =
+    &["numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "safetensors==0.8.0", "nvidia-cuda-nvrtc==13.0.88"];
 
 /// Debian packages, each with a program or file that it is there for.
 type Packages = &'static [(&'static str, &'static str)];
@@ -63,12 +65,18 @@ pub fn install() -> Result<(), String> {
     }
     install_packages(CI)?;
     install_targets(&[BARE_METAL])?;
-    if !environment_is_whole() {
-        execute(Command::new("python3").args(["-m", "venv", "--clear", "target/venv"]))?;
-        execute(Command::new(PYTHON).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
-        fs::write(STAMP, PACKAGES.join("\n")).map_err(|e| format!("{STAMP}: {e}"))?;
-    }
+    install_environment()?;
     if library()?.is_file() { Ok(()) } else { unpack_library(&library()?) }
+}
+
+/// Makes the Python environment, unless it is whole.
+pub fn install_environment() -> Result<(), String> {
+    if environment_is_whole() {
+        return Ok(());
+    }
+    execute(Command::new("python3").args(["-m", "venv", "--clear", "target/venv"]))?;
+    execute(Command::new(PYTHON).args(["-m", "pip", "install", "--quiet"]).args(PACKAGES))?;
+    fs::write(STAMP, PACKAGES.join("\n")).map_err(|e| format!("{STAMP}: {e}"))
 }
 
 /// Installs what is missing of a list of Debian packages.

@@ -37,6 +37,7 @@ const UNSAFE: &[&str] = &[
     "runtime/src/measure/",
     "runtime/src/ops/frame.rs",
     "runtime/tests/",
+    "trainer/src/gpu/",
     "trainer/src/ops/",
     "trainer/src/teacher/cache.rs",
     "trainer/tests/",
