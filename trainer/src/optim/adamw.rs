@@ -88,18 +88,24 @@ impl<T: Real> Step<T> {
 
 /// `g += coupled · p; p *= 1 - lr · decay; m += (1 - beta1)(g - m); v = beta2 v + (1 - beta2) g²; p -= size · m / (√v / root + epsilon)`.
 ///
+/// What decays to less than any float of full precision is 0: where there is no gradient any more, denormal numbers would stay
+/// for good, and take their time at each step.
+///
 /// Source: Kingma, Ba 2015 (arXiv 1412.6980); Loshchilov, Hutter 2019 (arXiv 1711.05101); epsilon outside the root and the corrections as torch's.
 pub fn update<T: Real>(p: &mut [T], g: &[T], m: &mut [T], v: &mut [T], step: &Step<T>) {
     let (one_1, one_2) = (T::ONE - step.beta1, T::ONE - step.beta2);
     // One division: both sides of the fraction times `root`.
     let (size, epsilon) = (step.size * step.root, step.epsilon * step.root);
     let step = *step;
+    // Of a smaller gradient the square's share would be denormal.
+    let least = (T::SMALLEST / one_2).sqrt();
     threads::chunks3([p, m, v], PIECE, |i, [p, m, v]| {
         wide(move || {
             for (((p, &g), m), v) in p.iter_mut().zip(&g[i * PIECE..]).zip(m).zip(v) {
                 let g = g + step.coupled * *p;
-                *m += one_1 * (g - *m);
-                *v = step.beta2 * *v + one_2 * g * g;
+                *m = (*m + one_1 * (g - *m)).flushed(T::SMALLEST);
+                let g = g.flushed(least);
+                *v = (step.beta2 * *v + one_2 * g * g).flushed(T::SMALLEST);
                 *p = *p * step.keep - size * *m / (v.sqrt() + epsilon);
             }
         });

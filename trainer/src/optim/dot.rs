@@ -55,8 +55,8 @@ pub fn update<T: Real>(p: &mut [T], g: [&[T]; 2], v: [&mut [T]; 2], step: &Step<
             for (((p, (&g_task, &g_distill)), v_task), v_distill) in
                 p.iter_mut().zip(gradients).zip(v_task).zip(v_distill)
             {
-                *v_task = m_task * *v_task + g_task + decay * *p;
-                *v_distill = m_distill * *v_distill + g_distill;
+                *v_task = (m_task * *v_task + g_task + decay * *p).flushed(T::SMALLEST);
+                *v_distill = (m_distill * *v_distill + g_distill).flushed(T::SMALLEST);
                 *p -= lr * (*v_task + *v_distill);
             }
         });

@@ -69,15 +69,15 @@ pub fn update<T: Real>(p: &mut [T], g: &[T], state: &mut State<T>, step: &Step<T
     for (i, (p, &g)) in p.iter_mut().zip(g).enumerate() {
         let g = g + step.decay * *p;
         let square = &mut state.square[i];
-        *square = step.alpha * *square + take * g * g;
+        *square = (step.alpha * *square + take * g * g).flushed(T::SMALLEST);
         let mut variance = *square;
         if let Some(mean) = state.mean.get_mut(i) {
-            *mean += take * (g - *mean);
+            *mean = (*mean + take * (g - *mean)).flushed(T::SMALLEST);
             variance -= *mean * *mean;
         }
         let mut direction = g / (variance.sqrt() + step.epsilon);
         if let Some(velocity) = state.velocity.get_mut(i) {
-            *velocity = step.momentum * *velocity + direction;
+            *velocity = (step.momentum * *velocity + direction).flushed(T::SMALLEST);
             direction = *velocity;
         }
         *p -= step.lr * direction;

@@ -41,7 +41,7 @@ pub struct Step<T> {
 }
 
 /// `g += decay · p; v = momentum · v + (1 - dampening) · g; p -= lr · v` (with Nesterov `p -= lr · (g + momentum · v)`), as
-/// torch: the first step sets `v = g`. `velocity` is empty without momentum.
+/// torch: the first step sets `v = g`. `velocity` is empty without momentum; it does not end in denormal numbers.
 pub fn update<T: Real>(p: &mut [T], g: &[T], velocity: &mut [T], step: &Step<T>) {
     let Step { lr, momentum, dampening, nesterov, decay, first } = *step;
     if momentum == T::ZERO {
@@ -54,7 +54,7 @@ pub fn update<T: Real>(p: &mut [T], g: &[T], velocity: &mut [T], step: &Step<T>)
         wide(move || {
             for ((p, &g), v) in p.iter_mut().zip(&g[i * PIECE..]).zip(velocity) {
                 let g = g + decay * *p;
-                *v = keep * *v + take * g;
+                *v = (keep * *v + take * g).flushed(T::SMALLEST);
                 *p -= lr * if nesterov { g + momentum * *v } else { *v };
             }
         });

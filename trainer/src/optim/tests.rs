@@ -42,6 +42,28 @@ fn run(
     }
 }
 
+/// A processor takes a hundred times as long for such numbers, and a decaying mean of nothing would keep them.
+#[test]
+fn no_state_keeps_denormal_numbers() {
+    for kind in OPTIMIZERS {
+        let mut parameters = parameters();
+        let rules = rules(&parameters, &[], true);
+        let task = if kind.splits { vec![vec![0.0; 12], vec![], vec![]] } else { vec![] };
+        let mut optimizer = (kind.build)(&Options::defaults(kind.options), &parameters, &rules).unwrap();
+        run(&mut *optimizer, &mut parameters, &task, 0..3);
+        parameters.iter_mut().for_each(|p| p.gradient.fill(0.0));
+        let mut kept = 0;
+        for step in 0..120_000 {
+            optimizer.step(&mut parameters, &task, 0.0);
+            if step % 10 == 0 {
+                let denormal = |all: &[f32]| all.iter().filter(|x| x.is_subnormal()).count();
+                kept += optimizer.state().iter().map(|(_, all)| denormal(all)).sum::<usize>();
+            }
+        }
+        assert_eq!(kept, 0, "{}", kind.name);
+    }
+}
+
 #[test]
 fn a_restored_state_goes_on_bit_for_bit() {
     for kind in OPTIMIZERS {
