@@ -14,6 +14,7 @@ use crate::gpu::Gpu;
 use crate::gpu::ops::{Failed, maps, moves};
 use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::frame::Frame;
+use crate::ops::kernels::pointwise;
 use crate::ops::moments::Moments;
 use crate::ops::part::Part;
 use crate::ops::{
@@ -434,17 +435,22 @@ impl<T: Real> State<T> {
         Ok(())
     }
 
-    /// From gradients of taps to those of the parameters.
+    /// From gradients of taps to those of the parameters. A gradient so small that its products with weights would be denormal
+    /// is taken for 0: where a loss has reached 0 all are, and a step would take many times as long.
     pub fn backward(&mut self, d_taps: &[(ValueId, &[T])]) -> Result<()> {
         self.wait()?;
         self.written.fill(false);
+        let least = T::SMALLEST * T::from_usize(1 << 26);
         for (tap, d) in d_taps {
             let root = self.program.root[tap.index()];
             let buffer = self.layout.gradient[root];
             if buffer == NOWHERE {
                 continue;
             }
-            crate::ops::kernels::pointwise::copy(&mut self.buffers[buffer][..d.len()], self.written[root], d);
+            let add = self.written[root];
+            pointwise::update_with(&mut self.buffers[buffer][..d.len()], d, |sum, d| {
+                if add { sum + d.flushed(least) } else { d.flushed(least) }
+            });
             self.written[root] = true;
         }
         for i in (0..self.program.steps.len()).rev() {
@@ -539,7 +545,7 @@ impl<T: Real> State<T> {
                     let (owner, own) = (&mut owner[..target.len], &buffer[..target.len]);
                     match &self.gpu {
                         Some(gpu) => maps::copy(gpu, owner, own, true),
-                        None => crate::ops::kernels::pointwise::copy(owner, true, own),
+                        None => pointwise::copy(owner, true, own),
                     }
                     self.buffers[twin] = buffer;
                 }

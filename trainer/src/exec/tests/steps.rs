@@ -42,6 +42,21 @@ fn floats(place: u64, n: usize) -> Vec<f32> {
     noise(place, n).into_iter().map(|v| v as f32).collect()
 }
 
+#[test]
+fn what_would_make_denormal_products_is_no_gradient() {
+    let graph = network();
+    let mut executor = Executor::<f32>::new(&graph, &plan(4, 1)).unwrap();
+    let logits = executor.tap("logits").unwrap();
+    for (scale, is_kept) in [(1e-20, true), (1e-32, false), (1e-42, false)] {
+        executor.forward(&floats(0, 4 * 3), 4, Mode::Train { seed: 0 }).unwrap();
+        let d: Vec<f32> = floats(1, 4 * 5).into_iter().map(|d| d * scale).collect();
+        executor.backward(&[(logits, &d)]).unwrap();
+        let gradients = || executor.parameters().iter().flat_map(|p| &p.gradient);
+        assert_eq!(gradients().any(|&g| g != 0.0), is_kept, "{scale}");
+        assert!(!gradients().any(|g| g.is_subnormal()), "{scale}");
+    }
+}
+
 /// A few steps of plain descent; all parameters and logits at the end, as bits.
 fn descend(batch: usize, threads: usize) -> Vec<u32> {
     let graph = network();
