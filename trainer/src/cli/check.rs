@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::Write;
 
+use kd_runtime::backend::available_bytes;
 use kd_runtime::data::Reading;
 use kd_runtime::report::json;
 use kd_runtime::report::text::{grouped, number};
@@ -12,7 +13,7 @@ use serde::Serialize;
 use super::args::{Check, Format};
 use crate::data::{self, Prepared, reading};
 use crate::recipe::precheck::{Forecast, precheck};
-use crate::recipe::{Recipe, TeacherSource, parse};
+use crate::recipe::{Device, Recipe, TeacherSource, parse};
 use crate::teacher::{self, Network};
 use crate::zoo::Site;
 
@@ -73,7 +74,9 @@ pub fn run(args: &Check, out: &mut dyn Write) -> Result<()> {
     };
     let (teachers, opened): (Vec<Given>, Vec<Network>) = teachers.into_iter().unzip();
     let site = Site { input: samples.shape.clone(), classes: samples.classes };
-    let forecast = precheck(&recipe, &site, prepared.as_ref(), &opened.iter().collect::<Vec<_>>())?;
+    // A GPU is not opened: the machine that checks need not have it.
+    let free = available_bytes().filter(|_| recipe.run.device == Device::Cpu);
+    let forecast = precheck(&recipe, &site, prepared.as_ref(), &opened.iter().collect::<Vec<_>>(), free)?;
     let text = recipe.to_toml();
     let checked = Checked {
         schema: "kd.check/1",

@@ -6,7 +6,9 @@ use kd_runtime::ops::{self, TensorType};
 use kd_runtime::{Refusal, Result};
 
 use super::Real;
+use super::layout::{Layout, NOWHERE};
 use super::program::{Origin, Program, Step, constant};
+use crate::ops::kernels::buffer::Buffer;
 
 /// Evaluates a step. `read` gives a float input's elements; what is no float lies in `others`, by value. Gives each
 /// output's value and tensor.
@@ -45,4 +47,21 @@ pub fn evaluate<'a, T: Real>(
     let inputs: Vec<Option<&Tensor>> = inputs.iter().map(Option::as_ref).collect();
     let outputs = ops::eval_as(&node.op, &inputs, &types).map_err(|error| error.at_node(step.node, node))?;
     Ok(node.outputs.iter().map(|id| id.index()).zip(outputs).collect())
+}
+
+/// Keeps a tensor that the runtime computed.
+pub fn store<T: Real>(
+    buffers: &mut [Buffer<T>],
+    others: &mut [Option<Tensor>],
+    layout: &Layout,
+    value: usize,
+    tensor: Tensor,
+) {
+    match (tensor.get::<f32>(), layout.value[value]) {
+        (Some(_), NOWHERE) => {}
+        (Some(values), buffer) => {
+            buffers[buffer].iter_mut().zip(values).for_each(|(to, &v)| *to = T::from_f32(v));
+        }
+        (None, _) => others[value] = Some(tensor),
+    }
 }

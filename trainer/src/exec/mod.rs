@@ -151,20 +151,12 @@ impl<T: Real> Executor<T> {
 
     /// The parameters, in the order of the graph's nodes.
     pub fn parameters(&self) -> &[Parameter<T>] {
-        self.wait();
         &self.state.parameters
     }
 
     /// The parameters, for the optimiser.
     pub fn parameters_mut(&mut self) -> &mut [Parameter<T>] {
-        self.wait();
         &mut self.state.parameters
-    }
-
-    /// Waits for the GPU, before the host reads or writes. What failed there is refused by the next [`Gpu::wait`]: that of a
-    /// forward pass, or the caller's own before what it read leaves the program.
-    fn wait(&self) {
-        self.state.wait().ok();
     }
 
     /// The GPU that it runs on.
@@ -212,8 +204,7 @@ impl<T: Real> Executor<T> {
         self.state.share = share;
     }
 
-    /// Calls `f` with the parameters; its loops run on the threads of this executor. On a GPU `f` has to wait before it reads
-    /// or writes itself what lies there.
+    /// Calls `f` with the parameters; its loops run on the threads of this executor.
     pub fn update<R>(&mut self, f: impl FnOnce(&mut [Parameter<T>]) -> R) -> R {
         let parameters = &mut self.state.parameters;
         self.threads.run(|| f(parameters))
@@ -254,7 +245,6 @@ impl<T: Real> Executor<T> {
 
     /// A tap's values of the last forward pass, `batch` samples one after another; none where it was left out.
     pub fn value(&self, tap: ValueId) -> &[T] {
-        self.wait();
         self.state.value(tap)
     }
 
@@ -313,7 +303,6 @@ impl<T: Real> Executor<T> {
 
     /// The graph with the present parameters in its initializers.
     pub fn to_graph(&self) -> Graph {
-        self.wait();
         let mut graph = self.state.program.graph.clone();
         for (parameter, &id) in self.state.parameters.iter().zip(&self.state.program.parameters) {
             let values: Vec<f32> = parameter.value.iter().map(|v| v.to_f32()).collect();

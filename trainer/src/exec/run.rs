@@ -233,7 +233,7 @@ impl<T: Real> State<T> {
         if let Some(gpu) = &gpu {
             let moved = |from: &[T]| -> Result<Buffer<T>> {
                 let mut to = Buffer::on(gpu, from.len())?;
-                to.copy_from_slice(from);
+                to.put(from);
                 Ok(to)
             };
             for parameter in &mut parameters {
@@ -275,7 +275,7 @@ impl<T: Real> State<T> {
         })
     }
 
-    /// Waits until the host may read and write what the GPU works on.
+    /// Waits until the GPU has done all, and says what failed.
     pub fn wait(&self) -> Result<()> {
         self.gpu.as_ref().map_or(Ok(()), Gpu::wait)
     }
@@ -302,8 +302,7 @@ impl<T: Real> State<T> {
                 1
             }
         };
-        self.wait()?;
-        self.input[..x.len()].copy_from_slice(x);
+        self.input.put(x);
         self.mode = None;
         Ok(())
     }
@@ -336,16 +335,14 @@ impl<T: Real> State<T> {
     /// Runs the steps that [`State::aim`] chose on the input that [`State::prepare`] took.
     pub fn forward(&mut self, mode: Mode) -> Result<()> {
         let batch = &mut self.bindings[self.current];
-        let x = &self.input[..batch.lens[self.program.graph.inputs[0].index()]];
+        let input = batch.lens[self.program.graph.inputs[0].index()];
         for (place, &i) in self.running.iter().enumerate() {
             let step = &self.program.steps[i];
-            if !batch.on_gpu[i]
-                && let Some(gpu) = &self.gpu
-            {
-                gpu.wait()?;
-            }
+            let on_gpu = batch.on_gpu[i];
+            let x = if on_gpu { &self.input.raw()[..input] } else { self.input.first(input) };
             if step.fallback {
                 let inputs = Inputs {
+                    on_gpu,
                     places: &batch.places[i],
                     x,
                     parameters: &self.parameters,
@@ -355,7 +352,7 @@ impl<T: Real> State<T> {
                 };
                 let outputs = fallback::evaluate(&self.program, &batch.bound, step, &self.others, |k| inputs.get(k))?;
                 for (value, tensor) in outputs {
-                    store(&mut self.buffers, &mut self.others, &self.layout, value, tensor);
+                    fallback::store(&mut self.buffers, &mut self.others, &self.layout, value, tensor);
                 }
                 continue;
             }
@@ -363,6 +360,7 @@ impl<T: Real> State<T> {
             let buffer = self.layout.value[step.output];
             let mut y = std::mem::take(&mut self.buffers[buffer]);
             let inputs = Inputs {
+                on_gpu,
                 places: &batch.places[i],
                 x,
                 parameters: &self.parameters,
@@ -376,7 +374,8 @@ impl<T: Real> State<T> {
                 self.gpu.is_none() && matches!(mode, Mode::Train { .. }) && next.is_some_and(is_norm);
             let share = self.share.as_ref();
             let mut context = Context { mode, node: step.node, scratch: &mut self.scratch, share };
-            let out = &mut y[..batch.lens[step.output]];
+            let out = if on_gpu { y.raw_mut() } else { &mut y[..] };
+            let out = &mut out[..batch.lens[step.output]];
             if self.layout.in_place[i] {
                 kernel.forward_in_place(&inputs, out, &mut context);
             } else {
@@ -384,7 +383,12 @@ impl<T: Real> State<T> {
             }
             self.buffers[buffer] = y;
             if let (Mode::Train { .. }, Some(statistics)) = (mode, kernel.statistics()) {
-                update_statistics(&mut self.parameters, &batch.places[i], statistics, self.gpu.as_ref());
+                update_statistics(
+                    &mut self.parameters,
+                    &batch.places[i],
+                    statistics,
+                    self.gpu.as_ref().filter(|_| on_gpu),
+                );
             }
         }
         self.mode = Some(mode);
@@ -399,10 +403,10 @@ impl<T: Real> State<T> {
             return &[];
         }
         match place(&self.program, &self.layout, root, batch.lens[root]) {
-            Place::Input => &self.input[..batch.lens[root]],
+            Place::Input => self.input.first(batch.lens[root]),
             Place::Parameter(i) => &self.parameters[i].value,
             Place::Constant(i) => &self.constants[i],
-            Place::Buffer(b, len) => &self.buffers[b][..len],
+            Place::Buffer(b, len) => self.buffers[b].first(len),
             Place::Other(_) | Place::Nowhere => &[],
         }
     }
@@ -438,7 +442,6 @@ impl<T: Real> State<T> {
     /// From gradients of taps to those of the parameters. A gradient so small that its products with weights would be denormal
     /// is taken for 0: where a loss has reached 0 all are, and a step would take many times as long.
     pub fn backward(&mut self, d_taps: &[(ValueId, &[T])]) -> Result<()> {
-        self.wait()?;
         self.written.fill(false);
         let least = T::SMALLEST * T::from_usize(1 << 26);
         for (tap, d) in d_taps {
@@ -447,10 +450,15 @@ impl<T: Real> State<T> {
             if buffer == NOWHERE {
                 continue;
             }
-            let add = self.written[root];
-            pointwise::update_with(&mut self.buffers[buffer][..d.len()], d, |sum, d| {
-                if add { sum + d.flushed(least) } else { d.flushed(least) }
-            });
+            let (add, to) = (self.written[root], &mut self.buffers[buffer]);
+            let sum = |sum: T, d: T| if add { sum + d.flushed(least) } else { d.flushed(least) };
+            if to.gpu().is_some() {
+                let before = if add { to.first(d.len()) } else { d };
+                let sums: Vec<T> = before.iter().zip(*d).map(|(&before, &d)| sum(before, d)).collect();
+                to.put(&sums);
+            } else {
+                pointwise::update_with(&mut to[..d.len()], d, sum);
+            }
             self.written[root] = true;
         }
         for i in (0..self.program.steps.len()).rev() {
@@ -463,7 +471,7 @@ impl<T: Real> State<T> {
             self.reached[i] = self.written[id.index()];
             if !self.reached[i] {
                 match &self.gpu {
-                    Some(gpu) => maps::fill(gpu, &mut parameter.gradient, T::ZERO),
+                    Some(gpu) => maps::fill(gpu, parameter.gradient.raw_mut(), T::ZERO),
                     None => parameter.gradient.fill(T::ZERO),
                 }
             }
@@ -475,11 +483,7 @@ impl<T: Real> State<T> {
         let step = &self.program.steps[i];
         let batch = &mut self.bindings[self.current];
         let Some(kernel) = &mut batch.kernels[i] else { return Ok(()) };
-        if !batch.on_gpu[i]
-            && let Some(gpu) = &self.gpu
-        {
-            gpu.wait()?;
-        }
+        let on_gpu = batch.on_gpu[i];
         let in_place = self.layout.gradient_in_place[i];
         let mut targets = std::mem::take(&mut self.targets[i]);
         for (k, target) in targets.iter_mut().enumerate() {
@@ -488,7 +492,7 @@ impl<T: Real> State<T> {
             if !target.wanted {
                 continue;
             }
-            target.len = batch.lens[root];
+            (target.len, target.on_gpu) = (batch.lens[root], on_gpu);
             let twin = self.layout.twins[i][k];
             target.add = self.written[root] && twin == NOWHERE;
             target.buffer = match (twin, self.program.origin[root]) {
@@ -499,23 +503,31 @@ impl<T: Real> State<T> {
         }
         let gradient = self.layout.gradient[step.output];
         let mut d = std::mem::take(&mut self.buffers[gradient]);
+        let input = batch.lens[self.program.graph.inputs[0].index()];
         let inputs = Inputs {
+            on_gpu,
             places: &batch.places[i],
-            x: &self.input[..batch.lens[self.program.graph.inputs[0].index()]],
+            x: if on_gpu { &self.input.raw()[..input] } else { self.input.first(input) },
             parameters: &self.parameters,
             constants: &self.constants,
             buffers: &self.buffers,
             others: &self.others,
         };
         let len = batch.lens[step.output];
-        let y = self.buffers[self.layout.value[step.output]].get(..len).unwrap_or(&[]);
+        let y = &self.buffers[self.layout.value[step.output]];
+        let y = match y.len() < len {
+            true => &[],
+            false if on_gpu => &y.raw()[..len],
+            false => y.first(len),
+        };
+        let from = if on_gpu { d.raw_mut() } else { &mut d[..] };
         let mode = self.mode.unwrap_or(Mode::Eval);
         let share = self.share.as_ref();
         let mut context = Context { mode, node: step.node, scratch: &mut self.scratch, share };
         if in_place {
-            kernel.backward_in_place(&inputs, y, &mut d[..len], &mut targets, &mut context);
+            kernel.backward_in_place(&inputs, y, &mut from[..len], &mut targets, &mut context);
         } else {
-            kernel.backward(&inputs, y, &d[..len], &mut targets, &mut context);
+            kernel.backward(&inputs, y, &from[..len], &mut targets, &mut context);
         }
         self.buffers[gradient] = d;
         self.give_back(i, targets);
@@ -539,36 +551,19 @@ impl<T: Real> State<T> {
                 (NOWHERE, _) => self.buffers[gradient] = buffer,
                 (_, origin) => {
                     let owner = match origin {
-                        Origin::Parameter(p) => &mut self.parameters[p].gradient[..],
-                        _ => &mut self.buffers[gradient][..],
+                        Origin::Parameter(p) => &mut self.parameters[p].gradient,
+                        _ => &mut self.buffers[gradient],
                     };
-                    let (owner, own) = (&mut owner[..target.len], &buffer[..target.len]);
+                    let len = target.len;
                     match &self.gpu {
-                        Some(gpu) => maps::copy(gpu, owner, own, true),
-                        None => pointwise::copy(owner, true, own),
+                        Some(gpu) => maps::copy(gpu, &mut owner.raw_mut()[..len], &buffer.raw()[..len], true),
+                        None => pointwise::copy(&mut owner[..len], true, &buffer[..len]),
                     }
                     self.buffers[twin] = buffer;
                 }
             }
         }
         self.targets[i] = targets;
-    }
-}
-
-/// Keeps a tensor that the runtime computed.
-fn store<T: Real>(
-    buffers: &mut [Buffer<T>],
-    others: &mut [Option<Tensor>],
-    layout: &Layout,
-    value: usize,
-    tensor: Tensor,
-) {
-    match (tensor.get::<f32>(), layout.value[value]) {
-        (Some(_), NOWHERE) => {}
-        (Some(values), buffer) => {
-            buffers[buffer].iter_mut().zip(values).for_each(|(to, &v)| *to = T::from_f32(v));
-        }
-        (None, _) => others[value] = Some(tensor),
     }
 }
 
@@ -582,7 +577,7 @@ fn update_statistics<T: Real>(
     for (place, batch) in [(places.get(3), mean), (places.get(4), var)] {
         if let Some(&Place::Parameter(p)) = place {
             if let Some(gpu) = gpu {
-                maps::blend(gpu, &mut parameters[p].value, batch, momentum);
+                maps::blend(gpu, parameters[p].value.raw_mut(), batch, momentum);
                 continue;
             }
             for (running, &batch) in parameters[p].value.iter_mut().zip(batch) {

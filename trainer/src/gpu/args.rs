@@ -11,14 +11,15 @@ pub struct Args {
     pointers: [*const c_void; 8],
     numbers: [i64; 32],
     floats: [f32; 8],
-    used: [u32; 3],
+    /// How many of each; a bit for each pointer that is written through.
+    used: [u32; 4],
 }
 
 impl Args {
     /// None yet.
     #[allow(clippy::new_without_default)] // One way to begin.
     pub fn new() -> Self {
-        Self { pointers: [std::ptr::null(); 8], numbers: [0; 32], floats: [0.0; 8], used: [0; 3] }
+        Self { pointers: [std::ptr::null(); 8], numbers: [0; 32], floats: [0.0; 8], used: [0; 4] }
     }
 
     /// Memory that is read; null where there is none (an input that is left out).
@@ -27,7 +28,8 @@ impl Args {
     }
 
     /// Memory that is written, and perhaps read.
-    pub fn write<T: Real>(self, x: &mut [T]) -> Self {
+    pub fn write<T: Real>(mut self, x: &mut [T]) -> Self {
+        self.used[3] |= 1 << self.used[0];
         self.pointer(if x.is_empty() { std::ptr::null() } else { x.as_mut_ptr().cast_const().cast() })
     }
 
@@ -68,9 +70,13 @@ impl Args {
         self
     }
 
-    /// The pointers that are told.
-    #[cfg(test)]
-    pub fn places(&self) -> impl Iterator<Item = *const c_void> + '_ {
-        self.pointers[..self.used[0] as usize].iter().copied().filter(|place| !place.is_null())
+    /// With other pointers for these.
+    pub fn map(&self, f: impl Fn(*const c_void) -> *const c_void) -> Self {
+        Self { pointers: self.pointers.map(f), ..*self }
+    }
+
+    /// The pointers that are written through.
+    pub fn written(&self) -> impl Iterator<Item = *const c_void> + '_ {
+        (0..self.pointers.len()).filter(|i| self.used[3] >> i & 1 == 1).map(|i| self.pointers[i])
     }
 }

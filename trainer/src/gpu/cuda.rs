@@ -32,8 +32,6 @@ pub struct Cuda {
 struct State {
     /// Kernels that are compiled, by name.
     kernels: BTreeMap<&'static str, Function>,
-    /// Bytes that were allocated.
-    bytes: usize,
     /// The library of convolutions, where there is one.
     cudnn: Option<Cudnn>,
     /// The first thing that failed: all that follows does too.
@@ -92,10 +90,6 @@ impl Cuda {
             let found = format!("{name}, of {major}.{minor}");
             return Err(lacking("a GPU of compute capability 8.0 or more", found, "use --device cpu"));
         }
-        let shares = driver_sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS;
-        if context.attribute(shares).map_err(|error| refuse("no attributes", error))? == 0 {
-            return Err(lacking("a GPU whose memory the host may use at the same time", name, "use --device cpu"));
-        }
         let mut lacks = Vec::new();
         let blas = if has_blas { Blas::new(&stream).map_err(|error| format!("{error:?}")) } else { Err("none".into()) };
         let blas = blas.map_err(|why| lacks.push(format!("cuBLAS: {why}"))).ok();
@@ -110,6 +104,15 @@ impl Cuda {
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the driver, unless something failed before; keeps what fails.
+    fn attempt(&self, what: &str, f: impl FnOnce() -> std::result::Result<(), DriverError>) {
+        let mut state = self.state();
+        if state.failed.is_none() {
+            let done = self.context.bind_to_thread().and_then(|()| f());
+            state.failed = done.err().map(|error| refuse(what, error));
+        }
     }
 
     /// The kernel of a name; compiles its source if it is the first of it.
@@ -190,33 +193,51 @@ impl Engine for Cuda {
         format!("{} (compute capability {major}.{minor}{lacks})", self.name)
     }
 
-    fn allocate(&self, bytes: usize) -> Result<*mut u8> {
-        let refuse = |error| refuse("no memory", error);
-        self.context.bind_to_thread().map_err(refuse)?;
-        let (_, total) = driver::mem_get_info().map_err(refuse)?;
-        let mut state = self.state();
-        if state.bytes + bytes > total {
-            let mib = |bytes: usize| format!("{} MiB", bytes.div_ceil(1 << 20));
-            let (expected, found) = (format!("at most {} on the GPU", mib(total)), mib(state.bytes + bytes));
-            return Err(lacking(expected, found, "make train.batch smaller, or choose a smaller network"));
-        }
-        // SAFETY: new memory; nobody touches it before the stream has written the zeros.
-        let place = unsafe {
-            let place = driver::malloc_managed(bytes, driver_sys::CUmemAttach_flags::CU_MEM_ATTACH_GLOBAL);
-            let place = place.map_err(refuse)?;
-            driver::memset_d8_async(place, 0, bytes, self.stream.cu_stream()).map_err(refuse)?;
-            place
-        };
-        self.stream.synchronize().map_err(refuse)?;
-        state.bytes += bytes;
-        Ok(place as *mut u8)
+    fn free_bytes(&self) -> Option<usize> {
+        self.context.bind_to_thread().ok()?;
+        driver::mem_get_info().ok().map(|(free, _)| free)
     }
 
-    unsafe fn free(&self, place: *mut u8, bytes: usize) {
+    fn allocate(&self, bytes: usize) -> Result<u64> {
+        let refuse = |error| refuse("no memory", error);
+        self.context.bind_to_thread().map_err(refuse)?;
+        // SAFETY: new memory, which the stream fills before it does anything else with it.
+        unsafe {
+            let address = match driver::malloc_sync(bytes) {
+                Err(DriverError(driver_sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                    let (free, _) = driver::mem_get_info().map_err(refuse)?;
+                    let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
+                    let (expected, found) = (format!("at most {} more on the GPU", mib(free)), mib(bytes));
+                    return Err(lacking(expected, found, "make train.batch smaller, or choose a smaller network"));
+                }
+                address => address.map_err(refuse)?,
+            };
+            driver::memset_d8_async(address, 0, bytes, self.stream.cu_stream()).map_err(refuse)?;
+            Ok(address)
+        }
+    }
+
+    unsafe fn free(&self, address: u64, _bytes: usize) {
         self.wait().ok();
         // SAFETY: as the caller says. What fails here failed before, or the process ends.
-        unsafe { driver::memory_free(place as driver_sys::CUdeviceptr) }.ok();
-        self.state().bytes -= bytes;
+        unsafe { driver::free_sync(address) }.ok();
+    }
+
+    unsafe fn upload(&self, to: u64, from: *const u8, bytes: usize) {
+        self.attempt("a copy to the GPU", || {
+            // SAFETY: as the caller says. Memory that is not locked is read before the call returns.
+            unsafe { driver::memcpy_htod_async(to, std::slice::from_raw_parts(from, bytes), self.stream.cu_stream()) }
+        });
+    }
+
+    unsafe fn download(&self, to: *mut u8, from: u64, bytes: usize) {
+        self.attempt("a copy from the GPU", || {
+            // SAFETY: as the caller says; nobody looks at the bytes before the stream is done.
+            unsafe {
+                driver::memcpy_dtoh_async(std::slice::from_raw_parts_mut(to, bytes), from, self.stream.cu_stream())
+            }?;
+            self.stream.synchronize()
+        });
     }
 
     unsafe fn launch(&self, kernel: &'static str, groups: usize, args: &Args) {

@@ -1,12 +1,13 @@
-//! The kernels compiled for the host, as strict as a GPU is: what they read and write lies in memory that was allocated
-//! for them, and the host that touches any of it before it has waited dies, as does a kernel that runs past its end.
+//! The kernels compiled for the host, as strict as a GPU is: what they read and write lies in memory of their own, they run when
+//! somebody waits for them, and a kernel that runs past the end of an array dies.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_void};
 use std::path::PathBuf;
 use std::process::Command;
 use std::ptr::null_mut;
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kd_runtime::Result;
 
@@ -34,11 +35,18 @@ static RUNNING: Mutex<()> = Mutex::new(());
 
 static LAUNCHED: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
 
+/// What is queued.
+enum Task {
+    Kernel(*mut c_void, i64, Box<Args>),
+    /// To an address, these bytes.
+    Upload(u64, Vec<u8>),
+}
+
 #[derive(Default)]
 struct State {
     /// Begin of each allocation, and of the pages that it lies in, with their bytes.
     allocations: BTreeMap<usize, (usize, usize, usize)>,
-    queue: Vec<(*mut c_void, i64, Args)>,
+    queue: Vec<Task>,
 }
 
 // SAFETY: the queue's pointers are those of a library that stays open.
@@ -49,12 +57,20 @@ pub struct Emulated {
     library: &'static Library,
     state: Mutex<State>,
     backwards: bool,
+    downloaded: Arc<AtomicUsize>,
 }
 
 impl Emulated {
     /// Threads of a group take their turns in order, or backwards: what differs then is a race.
     pub fn gpu(backwards: bool) -> Gpu {
-        Gpu(std::sync::Arc::new(Self { library: library(), state: Mutex::default(), backwards }))
+        Self::counted(backwards).0
+    }
+
+    /// The same, with the count of bytes that the host copies from it.
+    pub fn counted(backwards: bool) -> (Gpu, Arc<AtomicUsize>) {
+        let downloaded = Arc::new(AtomicUsize::new(0));
+        let engine = Self { library: library(), state: Mutex::default(), backwards, downloaded: downloaded.clone() };
+        (Gpu::new(engine), downloaded)
     }
 
     /// The kernels that any of them has run.
@@ -118,14 +134,6 @@ fn page() -> usize {
     unsafe { libc::sysconf(libc::_SC_PAGESIZE) as usize }
 }
 
-/// Lets the host touch the allocations, or not.
-fn protect(state: &State, access: i32) {
-    for &(begin, bytes, _) in state.allocations.values() {
-        // SAFETY: pages of this engine.
-        assert_eq!(unsafe { libc::mprotect(begin as *mut c_void, bytes, access) }, 0);
-    }
-}
-
 impl Engine for Emulated {
     fn name(&self) -> String {
         "emulated".into()
@@ -135,7 +143,11 @@ impl Engine for Emulated {
         THREADS
     }
 
-    fn allocate(&self, bytes: usize) -> Result<*mut u8> {
+    fn free_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<u64> {
         // The end of the last page, and one behind it that nobody may touch.
         let pages = bytes.next_multiple_of(page()).max(page());
         // SAFETY: new pages.
@@ -147,35 +159,35 @@ impl Engine for Emulated {
         // SAFETY: the last of those pages.
         assert_eq!(unsafe { libc::mprotect((begin + pages) as *mut c_void, page(), libc::PROT_NONE) }, 0);
         let place = begin + pages - bytes.next_multiple_of(8);
-        let mut state = self.state();
-        state.allocations.insert(place, (begin, pages, bytes));
-        if !state.queue.is_empty() {
-            protect(&state, libc::PROT_NONE);
-        }
-        Ok(place as *mut u8)
+        self.state().allocations.insert(place, (begin, pages, bytes));
+        Ok(place as u64)
     }
 
-    unsafe fn free(&self, place: *mut u8, _bytes: usize) {
+    unsafe fn free(&self, address: u64, _bytes: usize) {
         self.wait().expect("the kernels before");
-        let (begin, pages, _) = self.state().allocations.remove(&(place as usize)).expect("memory of this engine");
+        let (begin, pages, _) = self.state().allocations.remove(&(address as usize)).expect("memory of this engine");
         // SAFETY: pages of this engine, which nobody uses any more.
         assert_eq!(unsafe { libc::munmap(begin as *mut c_void, pages + page()) }, 0);
+    }
+
+    unsafe fn upload(&self, to: u64, from: *const u8, bytes: usize) {
+        // SAFETY: as the caller says.
+        let copy = unsafe { std::slice::from_raw_parts(from, bytes) }.to_vec();
+        self.state().queue.push(Task::Upload(to, copy));
+    }
+
+    unsafe fn download(&self, to: *mut u8, from: u64, bytes: usize) {
+        self.wait().expect("the kernels before");
+        self.downloaded.fetch_add(bytes, Ordering::Relaxed);
+        // SAFETY: as the caller says.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to, bytes) };
     }
 
     unsafe fn launch(&self, kernel: &'static str, groups: usize, args: &Args) {
         let function = symbol(self.library.handle, kernel);
         assert!(!function.is_null(), "no kernel `{kernel}`");
         LAUNCHED.lock().unwrap_or_else(PoisonError::into_inner).insert(kernel);
-        let mut state = self.state();
-        for place in args.places() {
-            let before = state.allocations.range(..=place as usize).next_back();
-            let is_inside = before.is_some_and(|(&at, &(_, _, bytes))| (place as usize) < at + bytes);
-            assert!(is_inside, "`{kernel}` is given memory of the host");
-        }
-        if state.queue.is_empty() {
-            protect(&state, libc::PROT_NONE);
-        }
-        state.queue.push((function, groups as i64, *args));
+        self.state().queue.push(Task::Kernel(function, groups as i64, Box::new(*args)));
     }
 
     /// Multiplies nothing, but sees that a library would be told of the same elements.
@@ -196,16 +208,19 @@ impl Engine for Emulated {
     }
 
     fn wait(&self) -> Result<()> {
-        let mut state = self.state();
-        let queue = std::mem::take(&mut state.queue);
-        if queue.is_empty() {
-            return Ok(());
-        }
-        protect(&state, libc::PROT_READ | libc::PROT_WRITE);
+        let queue = std::mem::take(&mut self.state().queue);
         let _alone = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        for (function, groups, args) in queue {
-            // SAFETY: a kernel of the library, with the arguments that it was launched with.
-            unsafe { (self.library.emulate)(function, groups, &args, i32::from(self.backwards)) };
+        for task in queue {
+            match task {
+                // SAFETY: a kernel of the library, with the arguments that it was launched with.
+                Task::Kernel(function, groups, args) => unsafe {
+                    (self.library.emulate)(function, groups, &*args, i32::from(self.backwards));
+                },
+                // SAFETY: an allocation of at least so many bytes.
+                Task::Upload(to, bytes) => unsafe {
+                    std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len());
+                },
+            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 // What every kernel begins with: a kernel is told one struct, and says what it does for each element (EACH) or as a group
 // of threads (SHARED, SYNC). CUDA C++ here; the tests' C has its own meaning of these words.
-typedef struct { const void *pointers[8]; long long numbers[32]; float floats[8]; unsigned used[3]; } Args;
+typedef struct { const void *pointers[8]; long long numbers[32]; float floats[8]; unsigned used[4]; } Args;
 
 #define P(i) ((const float *)a.pointers[i])
 #define OUT(i) ((float *)a.pointers[i])

@@ -1,8 +1,8 @@
-//! A GPU: memory that both sides see, and kernels that run one after another while the program goes on.
+//! A GPU: memory with a mirror of the host, and kernels that run one after another while the program goes on.
 //!
 //! [`Gpu`] is a handle; behind it is an [`Engine`], which CUDA is (`cuda`, with the feature of that name) and, in tests, the
-//! same kernels compiled for the host (`emulated`). Buffers lie in memory of the [`Gpu`], so whatever has no kernel in
-//! [`table`] is computed by the host in the same place, after [`Gpu::wait`].
+//! same kernels compiled for the host (`emulated`). Whatever has no kernel in [`table`] is computed by the host, in the mirrors
+//! of the same arrays ([`memory`]).
 //!
 //! Kernels are text (`*.cu`, the part of C that CUDA has too), compiled for the device when they are first wanted: a program
 //! built anywhere runs on whatever GPU, driver and libraries it finds.
@@ -14,6 +14,7 @@ mod cuda;
 mod cudnn;
 #[cfg(test)]
 mod emulated;
+pub mod memory;
 pub mod ops;
 pub mod optim;
 pub mod source;
@@ -21,11 +22,14 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kd_runtime::{Exit, Refusal, Result};
+
+use memory::Allocation;
 
 pub use args::Args;
 #[cfg(feature = "cuda")]
@@ -41,15 +45,32 @@ pub trait Engine: Send + Sync {
         GROUP
     }
 
-    /// Zeros that host and kernels see; refused (with exit 3) where there is not enough memory.
-    fn allocate(&self, bytes: usize) -> Result<*mut u8>;
+    /// Bytes that can be had; `None` where it is not known.
+    fn free_bytes(&self) -> Option<usize>;
+
+    /// Address of zeros; refused (with exit 3) where there is not enough memory.
+    fn allocate(&self, bytes: usize) -> Result<u64>;
 
     /// Gives memory back, once no kernel works on it.
     ///
     /// # Safety
     ///
-    /// `place` was allocated here, of so many bytes, and nobody uses it any more.
-    unsafe fn free(&self, place: *mut u8, bytes: usize);
+    /// The address was allocated here, of so many bytes, and is not used any more.
+    unsafe fn free(&self, address: u64, bytes: usize);
+
+    /// Queues a copy of the host's bytes, which may change when this returns.
+    ///
+    /// # Safety
+    ///
+    /// Both are of so many bytes.
+    unsafe fn upload(&self, to: u64, from: *const u8, bytes: usize);
+
+    /// Copies bytes to the host when all that was queued is done. Copies anything if that has failed.
+    ///
+    /// # Safety
+    ///
+    /// Both are of so many bytes.
+    unsafe fn download(&self, to: *mut u8, from: u64, bytes: usize);
 
     /// Queues a kernel for so many groups of threads.
     ///
@@ -148,7 +169,13 @@ pub struct Convolution {
 
 /// A GPU that work is queued on. Copies are the same one.
 #[derive(Clone)]
-pub struct Gpu(Arc<dyn Engine>);
+pub struct Gpu(Arc<Shared>);
+
+struct Shared {
+    engine: Box<dyn Engine>,
+    /// By the addresses of their mirrors.
+    arrays: Mutex<BTreeMap<usize, Weak<Allocation>>>,
+}
 
 /// Threads of a group, in every kernel: what the sources call the most they are written for.
 pub const GROUP: usize = 256;
@@ -160,7 +187,7 @@ impl Gpu {
     /// The GPU of this number. Refused, with exit 3, where this build, this machine or its libraries have none.
     pub fn open(number: usize) -> Result<Self> {
         #[cfg(feature = "cuda")]
-        return cuda::Cuda::open(number).map(|cuda| Self(Arc::new(cuda)));
+        return cuda::Cuda::open(number).map(Self::new);
         #[cfg(not(feature = "cuda"))]
         Err(lacking(
             "a device of this build: cpu",
@@ -169,29 +196,63 @@ impl Gpu {
         ))
     }
 
+    fn new(engine: impl Engine + 'static) -> Self {
+        Self(Arc::new(Shared { engine: Box::new(engine), arrays: Mutex::default() }))
+    }
+
+    fn engine(&self) -> &dyn Engine {
+        &*self.0.engine
+    }
+
+    fn arrays(&self) -> MutexGuard<'_, BTreeMap<usize, Weak<Allocation>>> {
+        self.0.arrays.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The array that an address of a mirror lies in.
+    ///
+    /// # Panics
+    ///
+    /// If it is another address: what was to be told to a kernel is not on this GPU.
+    fn array(&self, place: *const c_void) -> Arc<Allocation> {
+        let before = self.arrays().range(..=place as usize).next_back().and_then(|(_, array)| array.upgrade());
+        before.filter(|array| array.has(place as usize)).expect("what a kernel is told lies on its GPU")
+    }
+
+    /// What a kernel is told for an address of a mirror, when what the host has written is sent.
+    fn sent(&self, place: *const c_void) -> *const c_void {
+        if place.is_null() { place } else { self.array(place).sent(place as usize) }
+    }
+
+    /// Says that the array of an address is written.
+    fn written(&self, place: *const c_void) {
+        if !place.is_null() {
+            self.array(place).written();
+        }
+    }
+
     /// What it is, for reports.
     pub fn name(&self) -> String {
-        self.0.name()
+        self.engine().name()
+    }
+
+    /// Bytes that can be had; `None` where it is not known.
+    pub fn free_bytes(&self) -> Option<usize> {
+        self.engine().free_bytes()
     }
 
     /// Threads of a group.
     pub fn threads(&self) -> usize {
-        self.0.threads()
+        self.engine().threads()
     }
 
-    /// Memory of so many bytes, all 0; see [`Engine::allocate`].
-    pub fn allocate(&self, bytes: usize) -> Result<*mut u8> {
-        self.0.allocate(bytes)
-    }
-
-    /// Gives memory back once nothing works on it.
-    ///
     /// # Safety
     ///
-    /// As [`Engine::free`].
-    pub unsafe fn free(&self, place: *mut u8, bytes: usize) {
+    /// As [`Engine::launch`], but for the addresses, which are those of mirrors.
+    unsafe fn launch(&self, kernel: &'static str, groups: usize, args: &Args) {
+        let told = args.map(|place| self.sent(place));
         // SAFETY: as the caller says.
-        unsafe { self.0.free(place, bytes) }
+        unsafe { self.engine().launch(kernel, groups, &told) };
+        args.written().for_each(|place| self.written(place));
     }
 
     /// Queues a kernel that does `n` elements, one after another or at once.
@@ -202,7 +263,7 @@ impl Gpu {
     pub unsafe fn each(&self, kernel: &'static str, n: usize, args: &Args) {
         if n > 0 {
             // SAFETY: as the caller says.
-            unsafe { self.0.launch(kernel, n.div_ceil(GROUP).min(MOST_GROUPS), args) }
+            unsafe { self.launch(kernel, n.div_ceil(GROUP).min(MOST_GROUPS), args) }
         }
     }
 
@@ -214,7 +275,7 @@ impl Gpu {
     pub unsafe fn groups(&self, kernel: &'static str, groups: usize, args: &Args) {
         if groups > 0 {
             // SAFETY: as the caller says.
-            unsafe { self.0.launch(kernel, groups, args) }
+            unsafe { self.launch(kernel, groups, args) }
         }
     }
 
@@ -224,8 +285,14 @@ impl Gpu {
     ///
     /// As [`Engine::launch`].
     pub unsafe fn matmul(&self, product: &Matmul) -> bool {
+        let inputs = product.inputs.map(|place| self.sent(place));
+        let output = self.sent(product.output).cast_mut();
         // SAFETY: as the caller says.
-        unsafe { self.0.matmul(product) }
+        let is_done = unsafe { self.engine().matmul(&Matmul { inputs, output, ..*product }) };
+        if is_done {
+            self.written(product.output);
+        }
+        is_done
     }
 
     /// Queues a convolution where the vendor's library does it; says whether.
@@ -234,13 +301,19 @@ impl Gpu {
     ///
     /// As [`Engine::launch`].
     pub unsafe fn convolve(&self, convolution: &Convolution) -> bool {
+        let inputs = convolution.inputs.map(|place| self.sent(place));
+        let output = self.sent(convolution.output).cast_mut();
         // SAFETY: as the caller says.
-        unsafe { self.0.convolve(convolution) }
+        let is_done = unsafe { self.engine().convolve(&Convolution { inputs, output, ..*convolution }) };
+        if is_done {
+            self.written(convolution.output);
+        }
+        is_done
     }
 
-    /// Waits until all that was queued is done, so that the host may read and write; see [`Engine::wait`].
+    /// Waits until all that was queued is done; see [`Engine::wait`].
     pub fn wait(&self) -> Result<()> {
-        self.0.wait()
+        self.engine().wait()
     }
 }
 
@@ -252,7 +325,7 @@ impl PartialEq for Gpu {
 
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Gpu({})", self.0.name())
+        write!(f, "Gpu({})", self.name())
     }
 }
 

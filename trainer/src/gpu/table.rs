@@ -1,4 +1,4 @@
-//! The operators that run on a GPU, one line each. The others are computed by the host, in the same memory: right, and slow.
+//! The operators that run on a GPU, one line each. The others are computed by the host: right, and slow.
 
 use std::any::Any;
 

@@ -212,17 +212,24 @@ pub struct Inputs<'a, T: Real> {
     pub buffers: &'a [Buffer<T>],
     /// What is no float, by root.
     pub others: &'a [Option<Tensor>],
+    /// Whether a kernel of a GPU reads them there; else the host does.
+    pub on_gpu: bool,
 }
 
 impl<'a, T: Real> Inputs<'a, T> {
+    fn elements(&self, buffer: &'a Buffer<T>, len: usize) -> &'a [T] {
+        if self.on_gpu { &buffer.raw()[..len] } else { buffer.first(len) }
+    }
+
     /// Input `i`; empty if it is left out (or is the one that is overwritten).
     pub fn get(&self, i: usize) -> &'a [T] {
         match self.places.get(i).copied().unwrap_or(Place::Nowhere) {
             Place::Input => self.x,
-            Place::Parameter(p) => &self.parameters[p].value,
-            Place::Constant(c) => &self.constants[c],
-            Place::Buffer(b, len) => self.buffers[b].get(..len).unwrap_or(&[]),
-            Place::Other(_) | Place::Nowhere => &[],
+            Place::Parameter(p) => self.elements(&self.parameters[p].value, self.parameters[p].value.len()),
+            Place::Constant(c) => self.elements(&self.constants[c], self.constants[c].len()),
+            // The one that is overwritten is not there.
+            Place::Buffer(b, len) if self.buffers[b].len() >= len => self.elements(&self.buffers[b], len),
+            Place::Buffer(..) | Place::Other(_) | Place::Nowhere => &[],
         }
     }
 
@@ -246,12 +253,15 @@ pub struct Gradient<T> {
     pub wanted: bool,
     /// Whether to add to what is there (another consumer has written it) or to overwrite.
     pub add: bool,
+    /// Whether a kernel of a GPU writes it there; else the host does.
+    pub on_gpu: bool,
 }
 
 impl<T> Gradient<T> {
     /// Where to write, and whether to add; `None` if the gradient is not wanted.
     pub fn target(&mut self) -> Option<(&mut [T], bool)> {
-        self.wanted.then_some((&mut self.buffer[..self.len], self.add))
+        let elements = |buffer| if self.on_gpu { Buffer::raw_mut(buffer) } else { &mut buffer[..] };
+        self.wanted.then(|| (&mut elements(&mut self.buffer)[..self.len], self.add))
     }
 }
 

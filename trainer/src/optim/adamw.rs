@@ -174,10 +174,6 @@ impl Optimizer for AdamW {
         }
     }
 
-    fn runs_on_gpu(&self) -> bool {
-        true
-    }
-
     fn state(&self) -> Vec<(String, &[f32])> {
         let mut state = self.count.state();
         for (name, m, v) in self.moments.iter().filter(|(_, m, _)| !m.is_empty()) {

@@ -63,10 +63,6 @@ pub trait Optimizer {
     /// `task` is empty unless gradients are apart ([`OptimizerKind::splits`]): then it holds for each parameter the gradient
     /// of the task's loss, empty where the task's loss has none, and the parameter's own is that of the other terms.
     fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Vec<f32>], lr_factor: f64);
-    /// Whether it steps parameters in memory of a GPU there. Else the host does, which has to wait first.
-    fn runs_on_gpu(&self) -> bool {
-        false
-    }
     /// All that a checkpoint must keep, by name, in a fixed order; the count of steps, where it matters, among it.
     fn state(&self) -> Vec<(String, &[f32])>;
     /// The same for writing, same names and order: a checkpoint is copied into it.

@@ -111,10 +111,6 @@ impl Optimizer for Sgd {
         }
     }
 
-    fn runs_on_gpu(&self) -> bool {
-        true
-    }
-
     fn state(&self) -> Vec<(String, &[f32])> {
         let kept = self.velocities.iter().filter(|(_, v)| !v.is_empty());
         self.count.state().into_iter().chain(kept.map(|(name, v)| (name.clone(), &v[..]))).collect()

@@ -7,7 +7,6 @@ use super::average::Average;
 use super::table::OPTIMIZERS;
 use super::{Optimizer, Rule, clip, groups, max_norm};
 use crate::exec::{Executor, Parameter};
-use crate::gpu::Gpu;
 use crate::recipe::Train;
 
 /// All that `[train]` says about a step.
@@ -22,7 +21,6 @@ pub struct Stepper {
     average: Option<Average>,
     gathers: bool,
     gathered: Gathered,
-    gpu: Option<Gpu>,
 }
 
 /// Sums of gradients over the batches of a step, times their samples.
@@ -51,24 +49,14 @@ impl Stepper {
             average: train.ema.map(|decay| Average::new(network, decay, train.ema_warmup)),
             gathers: train.accumulate > 1,
             gathered: Gathered::default(),
-            gpu: executor.gpu().cloned(),
             rules,
         })
     }
 
-    /// Whether the host reads or writes parameters or gradients itself.
-    fn needs_host(&self, parameters: &[Parameter<f32>]) -> bool {
-        let is_limited = self.clip_value.is_some() || self.clip_norm.is_some() || self.max_norm.is_some();
-        // What a loss has of its own is the host's anyway.
-        let rests = parameters.iter().zip(&self.rules).any(|(p, rule)| !rule.is_stepped && !p.gradient.is_empty());
-        is_limited || rests || self.gathers || self.average.is_some() || !self.optimizer.runs_on_gpu()
-    }
-
     /// Takes in the gradients of a batch of `n` samples, to be stepped by together with those of other batches: the mean
     /// over all their samples. `task` as [`Optimizer::step`] has it.
-    pub fn gather(&mut self, executor: &Executor<f32>, task: &[Vec<f32>], n: usize) {
+    pub fn gather(&mut self, parameters: &[Parameter<f32>], task: &[Vec<f32>], n: usize) {
         if self.gathers {
-            let parameters = executor.parameters();
             self.gathered.samples += n;
             add(&mut self.gathered.own, parameters.iter().map(|p| &p.gradient[..]), n as f32);
             add(&mut self.gathered.task, task.iter().map(|task| &task[..]), n as f32);
@@ -76,9 +64,7 @@ impl Stepper {
     }
 
     /// Steps by the gradients of the last batch, or of those that were gathered.
-    pub fn step(&mut self, parameters: &mut [Parameter<f32>], task: &mut [Vec<f32>], lr_factor: f64) -> Result<()> {
-        let waits = self.gpu.clone().filter(|_| self.needs_host(parameters));
-        waits.as_ref().map_or(Ok(()), Gpu::wait)?;
+    pub fn step(&mut self, parameters: &mut [Parameter<f32>], task: &mut [Vec<f32>], lr_factor: f64) {
         if self.gathers {
             let samples = std::mem::take(&mut self.gathered.samples).max(1) as f32;
             task.iter_mut().zip(&self.gathered.task).for_each(|(task, sum)| task.resize(sum.len(), 0.0));
@@ -97,14 +83,12 @@ impl Stepper {
             clip::global_norm(parameters, task, most as f32);
         }
         self.optimizer.step(parameters, task, lr_factor);
-        waits.as_ref().map_or(Ok(()), Gpu::wait)?;
         if let Some(most) = self.max_norm {
             max_norm::constrain(parameters, &self.unit_axes, most as f32);
         }
         if let Some(average) = &mut self.average {
             average.follow(parameters);
         }
-        Ok(())
     }
 
     /// Exchanges the parameters for their average, or back; nothing where none is kept.

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use kd_exporter::calibrate::{Calibration, Range};
 use kd_exporter::{fold, quantize};
-use kd_runtime::backend::available_bytes;
 use kd_runtime::budget::{Budget, Figure, Line, Verdict};
 use kd_runtime::contract::{Contract, Meaning};
 use kd_runtime::data::Description;
@@ -19,7 +18,7 @@ use serde::Serialize;
 
 use super::cross::needs_teacher;
 use super::values::suggest;
-use super::{Choice, Codistill, Device, Recipe, Run, Scheme, Shards, TeacherSource, Train};
+use super::{Choice, Codistill, Recipe, Run, Scheme, Shards, TeacherSource, Train};
 use crate::data::{Prepared, augment, feed};
 use crate::exec::{Executor, Parameter, Plan};
 use crate::losses::ce::Targets;
@@ -75,13 +74,14 @@ pub struct Network {
 
 /// Builds the networks of a recipe for this data and forecasts their cost. `data` is what is trained on, as far as it is
 /// open; `given` are the teachers that exist: without them (`--no-data`) terms that read of a teacher are not built. Refuses what cannot be built, a tap that does
-/// not exist, what this machine has too few cores or too little memory for ([`Exit::Lacking`]), and a student that cannot
+/// not exist, what this machine has too few cores for or takes more than `free_bytes` ([`Exit::Lacking`]), and a student that cannot
 /// meet its budget's size or memory ([`Exit::VerdictFailed`]).
 pub fn precheck(
     recipe: &Recipe,
     site: &Site,
     data: Option<&Prepared>,
     given: &[&teacher::Network],
+    free_bytes: Option<usize>,
 ) -> Result<Forecast> {
     check_threads(recipe.run.threads)?;
     // Without the data its range is taken to be known.
@@ -167,13 +167,14 @@ pub fn precheck(
         let listens_to = others(i + 1).into_iter().map(|graph| (graph, LOGITS)).collect();
         trained.push(Trained { is_whole: false, ..Trained::taught(peer, passes, listens_to) });
     }
-    let mut networks = vec![forecast(recipe, data, "student", &recipe.student, &recipe.train, &deployed, trained)?];
+    let here = Here { run: &recipe.run, data, free_bytes };
+    let mut networks = vec![forecast(&here, "student", &recipe.student, &recipe.train, &deployed, trained)?];
     for (graph, name, arch) in peers.iter().chain(&assistants) {
         let trained = vec![Trained::alone(graph, &recipe.train)];
-        networks.push(forecast(recipe, data, name, arch, &recipe.train, graph, trained)?);
+        networks.push(forecast(&here, name, arch, &recipe.train, graph, trained)?);
     }
     for (name, graph, arch, train) in &built {
-        networks.push(forecast(recipe, data, name, arch, train, graph, vec![Trained::alone(graph, train)])?);
+        networks.push(forecast(&here, name, arch, train, graph, vec![Trained::alone(graph, train)])?);
     }
     let budget = recipe.budget.as_deref().map_or(Ok(Vec::new()), |path| judge(path, &networks[0]))?;
     let training = networks.iter().map(|network| network.training_bytes).max().unwrap_or(0);
@@ -247,23 +248,28 @@ fn contract(site: &Site) -> Contract {
     Contract::for_data(&description, "x", LOGITS, Meaning::Logits)
 }
 
+/// Where networks are trained.
+struct Here<'a> {
+    run: &'a Run,
+    data: Option<&'a Prepared>,
+    /// Memory of the device; `None` where it is not known.
+    free_bytes: Option<usize>,
+}
+
 /// What a network costs: as it is kept, and as it is trained, with all that is trained beside it.
 fn forecast(
-    recipe: &Recipe,
-    data: Option<&Prepared>,
+    here: &Here<'_>,
     name: &str,
     arch: &Choice,
     train: &Train,
     graph: &Graph,
     trained: Vec<Trained<'_>>,
 ) -> Result<Network> {
-    let validation = data.map_or(0, |data| data.validation.len());
-    let needs = trained.into_iter().map(|trained| trained.needs(train, &recipe.run, validation));
+    let validation = here.data.map_or(0, |data| data.validation.len());
+    let needs = trained.into_iter().map(|trained| trained.needs(train, here.run, validation));
     let needs: Vec<Needs<'_>> = needs.collect::<Result<_>>().map_err(|e| e.within(name))?;
-    let batch = data.map_or(train.batch, |data| train.batch.min(data.train.len()));
-    // A GPU has memory of its own, and refuses what it has no room for.
-    let available = available_bytes().filter(|_| recipe.run.device == Device::Cpu);
-    let bytes = check_memory(&|batch| needs.iter().map(|one| one.bytes(batch)).sum(), batch, available)
+    let batch = here.data.map_or(train.batch, |data| train.batch.min(data.train.len()));
+    let bytes = check_memory(&|batch| needs.iter().map(|one| one.bytes(batch)).sum(), batch, here.free_bytes)
         .map_err(|e| e.within(name))?;
     let stats = graph.stats()?;
     let int8 = int8(graph)?;

@@ -356,12 +356,12 @@ impl Run<'_> {
                 }
             }
             let Learner { executor, task_gradients, .. } = &mut *self.learner;
-            self.stepper.gather(executor, task_gradients, size);
+            self.stepper.gather(executor.parameters(), task_gradients, size);
             if (i + 1) % train.accumulate == 0 || i + 1 == batches {
                 lr_factor = self.lr_factor(at);
                 let Learner { executor, task_gradients, .. } = &mut *self.learner;
                 let stepper = &mut *self.stepper;
-                executor.update(|parameters| stepper.step(parameters, task_gradients, lr_factor))?;
+                executor.update(|parameters| stepper.step(parameters, task_gradients, lr_factor));
             }
             samples += size;
             labelled += values.labelled;

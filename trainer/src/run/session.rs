@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use kd_runtime::backend::available_bytes;
 use kd_runtime::contract::Contract;
 use kd_runtime::graph::Graph;
 use kd_runtime::measure::device::Device;
@@ -88,7 +89,8 @@ pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<
     let given = teachers::given(&session)?;
     let opened: Vec<&Network> = given.iter().flatten().map(|(network, _)| network).collect();
     let own = group.map(|group| of_one_rank(recipe, group.of()));
-    let forecast = precheck(own.as_ref().unwrap_or(recipe), &session.site, Some(&session.data), &opened)?;
+    let free = session.gpu.map_or_else(available_bytes, Gpu::free_bytes);
+    let forecast = precheck(own.as_ref().unwrap_or(recipe), &session.site, Some(&session.data), &opened, free)?;
     forecast.notes.iter().for_each(|note| session.note(note));
     session.folder.begin(&recipe.to_toml())?;
     let processes = group.map(|group| group.of());

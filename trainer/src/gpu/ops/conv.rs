@@ -97,8 +97,8 @@ impl Conv {
 impl Kernel<f32> for Conv {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
         let mut packed = std::mem::take(&mut self.packed);
-        self.turn("move_forward", x.get(1), &mut packed, false);
-        self.run(Direction::Forward, [x.get(0), &packed], y, false);
+        self.turn("move_forward", x.get(1), packed.raw_mut(), false);
+        self.run(Direction::Forward, [x.get(0), packed.raw()], y, false);
         self.packed = packed;
         if !x.get(2).is_empty() {
             let n = y.len();
@@ -124,13 +124,13 @@ impl Kernel<f32> for Conv {
         }
         if let Some((d, add)) = d_x[1].target() {
             let mut packed = std::mem::take(&mut self.d_packed);
-            self.run(Direction::Weights, [d_y, x.get(0)], &mut packed, false);
-            self.turn("move_backward", &packed, d, add);
+            self.run(Direction::Weights, [d_y, x.get(0)], packed.raw_mut(), false);
+            self.turn("move_backward", packed.raw(), d, add);
             self.d_packed = packed;
         }
         if let Some((d, add)) = d_x[0].target() {
             // Those of the forward pass: nobody has stepped since.
-            self.run(Direction::Input, [d_y, &self.packed], d, add);
+            self.run(Direction::Input, [d_y, self.packed.raw()], d, add);
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::fmt::{self, Debug};
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use kd_runtime::Result;
 
 use crate::exec::Real;
 use crate::gpu::Gpu;
+use crate::gpu::memory::Allocation;
 
 /// Bytes of a cache line, and of the widest vector.
 const LINE: usize = 64;
@@ -50,27 +52,13 @@ pub struct Buffer<T>(Data<T>);
 enum Data<T> {
     /// Of the host: those from this place on.
     Host(Vec<T>, usize),
-    /// What a GPU and the host see.
-    Gpu { gpu: Gpu, place: *mut T, len: usize },
+    /// Of a GPU, with a mirror that the host reads and writes.
+    Gpu { array: Arc<Allocation>, len: usize },
 }
-
-// SAFETY: the memory is owned, as a vector's is; a `Gpu` may be used by all threads.
-unsafe impl<T: Send> Send for Data<T> {}
-// SAFETY: as above.
-unsafe impl<T: Sync> Sync for Data<T> {}
 
 impl<T> Default for Data<T> {
     fn default() -> Self {
         Self::Host(Vec::new(), 0)
-    }
-}
-
-impl<T> Drop for Data<T> {
-    fn drop(&mut self) {
-        if let Self::Gpu { gpu, place, len } = self {
-            // SAFETY: allocated there by `Buffer::on`, and nobody has a reference any more.
-            unsafe { gpu.free(place.cast(), *len * size_of::<T>()) }
-        }
     }
 }
 
@@ -101,8 +89,7 @@ impl<T: Real> Buffer<T> {
         if len == 0 {
             return Ok(Self::default());
         }
-        let place = gpu.allocate(len * size_of::<T>())?.cast();
-        Ok(Self(Data::Gpu { gpu: gpu.clone(), place, len }))
+        Ok(Self(Data::Gpu { array: Allocation::new(gpu, len * size_of::<T>())?, len }))
     }
 
     /// Zeros in the memory that this one lies in.
@@ -124,7 +111,57 @@ impl<T> Buffer<T> {
     pub fn gpu(&self) -> Option<&Gpu> {
         match &self.0 {
             Data::Host(..) => None,
-            Data::Gpu { gpu, .. } => Some(gpu),
+            Data::Gpu { array, .. } => Some(array.gpu()),
+        }
+    }
+
+    /// How many elements; none of them is looked at.
+    pub fn len(&self) -> usize {
+        self.raw().len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Elements, where kernels of its GPU read them: whatever the host sees there is not to be used by it.
+    pub fn raw(&self) -> &[T] {
+        match &self.0 {
+            Data::Host(data, from) => &data[*from..],
+            // SAFETY: so many elements, all of them zeros or written since.
+            Data::Gpu { array, len } => unsafe { std::slice::from_raw_parts(array.mirror().cast(), *len) },
+        }
+    }
+
+    /// Elements, where kernels of its GPU write them.
+    pub fn raw_mut(&mut self) -> &mut [T] {
+        match &mut self.0 {
+            Data::Host(data, from) => &mut data[*from..],
+            // SAFETY: as above, and nobody else has them.
+            Data::Gpu { array, len } => unsafe { std::slice::from_raw_parts_mut(array.mirror().cast(), *len) },
+        }
+    }
+
+    /// The first elements: of what lies on a GPU no others are copied.
+    pub fn first(&self, len: usize) -> &[T] {
+        if let Data::Gpu { array, .. } = &self.0 {
+            array.fetch(len * size_of::<T>());
+        }
+        &self.raw()[..len]
+    }
+}
+
+impl<T: Real> Buffer<T> {
+    /// Overwrites the first elements: what lies on a GPU is sent there, and not copied back before.
+    pub fn put(&mut self, from: &[T]) {
+        match &mut self.0 {
+            Data::Host(data, at) => data[*at..][..from.len()].copy_from_slice(from),
+            Data::Gpu { array, .. } => {
+                // SAFETY: floats are bytes.
+                let bytes = unsafe { std::slice::from_raw_parts(from.as_ptr().cast(), size_of_val(from)) };
+                array.put(bytes);
+            }
         }
     }
 }
@@ -132,21 +169,17 @@ impl<T> Buffer<T> {
 impl<T> Deref for Buffer<T> {
     type Target = [T];
     fn deref(&self) -> &[T] {
-        match &self.0 {
-            Data::Host(data, from) => &data[*from..],
-            // SAFETY: so many elements, all of them zeros or written since.
-            Data::Gpu { place, len, .. } => unsafe { std::slice::from_raw_parts(*place, *len) },
-        }
+        self.first(self.len())
     }
 }
 
 impl<T> DerefMut for Buffer<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        match &mut self.0 {
-            Data::Host(data, from) => &mut data[*from..],
-            // SAFETY: as above, and nobody else has them.
-            Data::Gpu { place, len, .. } => unsafe { std::slice::from_raw_parts_mut(*place, *len) },
+        if let Data::Gpu { array, len } = &self.0 {
+            array.fetch(*len * size_of::<T>());
+            array.own();
         }
+        self.raw_mut()
     }
 }
 

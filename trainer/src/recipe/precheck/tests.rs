@@ -14,7 +14,7 @@ fn the_forecast_of_bytes_is_what_the_exporter_writes_of_other_weights_and_real_r
         let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
         let data = data::prepare(&recipe).expect("digits");
         let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
-        let forecast = precheck(&recipe, &site, Some(&data), &[]).expect("a forecast").networks[0].clone();
+        let forecast = precheck(&recipe, &site, Some(&data), &[], None).expect("a forecast").networks[0].clone();
         let mut graph = zoo::build(&recipe.student, &site, 7).expect("a network");
         let mut rng = Rng::new(1, Purpose::Shuffle, 0, 0);
         for tensor in graph.initializers.values_mut().filter(|tensor| tensor.element() == ElementType::F32) {
@@ -40,7 +40,7 @@ fn what_replicas_cannot_learn_from_each_other_is_refused_and_all_of_them_take_me
              terms = [{{ method = \"{method}\" }}]\n{more}"
         );
         let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
-        precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, None, &[])
+        precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, None, &[], None)
     };
     for method in ["srrl", "ofd", "simkd"] {
         let message = check(method, "").expect_err(method).to_string();
@@ -66,7 +66,8 @@ fn what_replicas_cannot_learn_from_each_other_is_refused_and_all_of_them_take_me
 fn an_augmentation_is_refused_by_its_key_once() {
     let text = "[data]\nformat = \"digits\"\naugment = [{ kind = \"window_warp\" }]\n[student]\narch = \"mlp\"\n";
     let recipe = parse(text, "r.toml", &[]).expect("a recipe");
-    let refusal = precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, None, &[]).expect_err("no series");
+    let refusal =
+        precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, None, &[], None).expect_err("no series");
     assert_eq!(refusal.at, "data.augment `window_warp`");
 }
 
@@ -92,7 +93,7 @@ fn a_batch_holds_no_more_than_there_are_samples_and_is_planned_as_it_will_be() {
         let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
         let data = data::prepare(&recipe).expect("digits");
         let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
-        let forecast = precheck(&recipe, &site, Some(&data), &[]).expect("a forecast");
+        let forecast = precheck(&recipe, &site, Some(&data), &[], None).expect("a forecast");
         let graph = zoo::build(&recipe.student, &site, 1).expect("a network");
         let plan = Plan { batch: batch.min(data.train.len()), taps: Vec::new(), backward: true, threads: 1, gpu: None };
         let executor = Executor::<f32>::new(&graph, &plan).expect("an executor");
@@ -119,7 +120,7 @@ fn batches_too_small_for_relations_are_remarked() {
     let notes = |batch: usize, more: &str| {
         let set = [format!("train.batch={batch}"), "run.threads=1".into(), more.into()];
         let recipe = parse(text, "r.toml", &set).expect("a recipe");
-        precheck(&recipe, &site, Some(&data), &[]).expect("a forecast").notes
+        precheck(&recipe, &site, Some(&data), &[], None).expect("a forecast").notes
     };
     let begin = "distill.terms.1: `rkd_a` says something of 3 samples or more, and has";
     assert_eq!(notes(2, "run.seed=1"), [format!("{begin} batches of 2")]);
@@ -139,8 +140,9 @@ fn what_training_needs_grows_with_what_is_switched_on() {
              terms = [{{ method = \"kd\" }}]\n{more}"
         );
         let recipe = parse(&text, "r.toml", &[]).expect("a recipe");
-        let networks =
-            precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, None, &[]).expect("a forecast").networks;
+        let networks = precheck(&recipe, &Site { input: vec![1, 8, 8], classes: 10 }, None, &[], None)
+            .expect("a forecast")
+            .networks;
         [networks[0].training_bytes, networks[1].training_bytes]
     };
     let [student, teacher] = bytes("");
