@@ -1,9 +1,11 @@
 """Training steps in PyTorch, for comparison. Started by `training_step` as
 
-    python torch_training.py CASE THREADS
+    python torch_training.py CASE THREADS DEVICE
 
-Prints `ready VERSION FORM…`: the forms are `contiguous` and, for images, `channels_last`. Then for each line `FORM N` on
-standard input runs N whole steps and prints their times in ms on one line. Eager, with fused optimizers.
+Prints `ready VERSION FORM…`: the forms are `contiguous` and, for images, `channels_last`, eager, with fused optimizers; on a
+GPU also `compiled`, by torch.compile. Then for each line `FORM N` on standard input runs N whole steps and prints their times
+in ms on one line; of a GPU, which works on while the host goes on, their mean alone. Data and network lie on the device, and
+products are those of full f32.
 """
 
 import sys
@@ -46,13 +48,40 @@ def head(channels, classes):
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes)]
 
 
-def resnet(blocks):
-    layers, c_in = norm_relu(3, 16, 3, padding=1), 16
-    for stage, width in enumerate((16, 32, 64)):
+def resnet(blocks, stem=16, widths=(16, 32, 64), classes=10):
+    layers, c_in = norm_relu(3, stem, 3, padding=1), stem
+    for stage, width in enumerate(widths):
         for block in range(blocks):
             layers.append(Block(c_in, width, 2 if stage > 0 and block == 0 else 1))
             c_in = width
-    return nn.Sequential(*layers, *head(64, 10))
+    return nn.Sequential(*layers, *head(c_in, classes))
+
+
+def resnet_x4(blocks):
+    return resnet(blocks, 32, (64, 128, 256), 100)
+
+
+class Bottleneck(nn.Module):
+    def __init__(self, c_in, c_out, stride, expansion):
+        super().__init__()
+        inner = c_in * expansion
+        depthwise = norm_relu(inner, inner, 3, stride=stride, padding=1, groups=inner)
+        end = [nn.Conv2d(inner, c_out, 1, bias=False), nn.BatchNorm2d(c_out)]
+        self.layers = nn.Sequential(*norm_relu(c_in, inner, 1), *depthwise, *end)
+        self.adds = stride == 1 and c_in == c_out
+
+    def forward(self, x):
+        return x + self.layers(x) if self.adds else self.layers(x)
+
+
+def mobilenet_v2():
+    layers, c_in = norm_relu(3, 16, 3, stride=2, padding=1), 16
+    groups = [(8, 1, 1), (12, 2, 1), (16, 3, 2), (32, 4, 2), (48, 3, 1), (80, 3, 2), (160, 1, 1)]
+    for group, (width, blocks, stride) in enumerate(groups):
+        for block in range(blocks):
+            layers.append(Bottleneck(c_in, width, stride if block == 0 else 1, 6 if group > 0 else 1))
+            c_in = width
+    return nn.Sequential(*layers, *norm_relu(c_in, 1280, 1), *head(1280, 100))
 
 
 def ds_cnn():
@@ -93,28 +122,37 @@ CASES = {
     "adamw": (mlp, (784,), 128, 10),
     "kd_live": (lambda: resnet(1), (3, 32, 32), 64, 10),
     "kd_cached": (lambda: resnet(1), (3, 32, 32), 64, 10),
+    "resnet8x4": (lambda: resnet_x4(1), (3, 32, 32), 64, 100),
+    "mobilenet_v2": (mobilenet_v2, (3, 32, 32), 64, 100),
+    "kd32x4_live": (lambda: resnet_x4(1), (3, 32, 32), 64, 100),
+    "kd32x4_cached": (lambda: resnet_x4(1), (3, 32, 32), 64, 100),
 }
+# Who teaches where the teacher is not cached.
+TEACHERS = {"kd_live": lambda: resnet(9), "kd32x4_live": lambda: resnet_x4(5)}
 CACHED_SAMPLES = 50_000
 
 
-def stepper(name, form):
+def stepper(name, form, device):
     """A function that does one step of a case in a form."""
     build, shape, batch, classes = CASES[name]
     torch.manual_seed(1)
-    lay = lambda value: value.to(memory_format=torch.channels_last) if form == "channels_last" else value
-    model, x, y = lay(build()), lay(torch.randn(batch, *shape)), torch.randint(classes, (batch,))
+    last = form == "channels_last" or (form == "compiled" and len(shape) == 3)
+    lay = lambda value: value.to(device, memory_format=torch.channels_last) if last else value.to(device)
+    model, x, y = lay(build()), lay(torch.randn(batch, *shape)), torch.randint(classes, (batch,)).to(device)
     if name == "adamw":
         optimizer = torch.optim.AdamW(model.parameters(), fused=True)
         F.cross_entropy(model(x), y).backward()
         return optimizer.step
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
     teach = None
-    if name == "kd_live":
-        teacher = lay(resnet(9)).eval()
+    if name in TEACHERS:
+        teacher = lay(TEACHERS[name]()).eval()
+        teacher = torch.compile(teacher) if form == "compiled" else teacher
         teach = lambda: teacher(x)
-    elif name == "kd_cached":
-        cache = torch.randn(CACHED_SAMPLES, classes)
-        teach = lambda: cache[torch.randint(CACHED_SAMPLES, (batch,))]
+    elif name.endswith("_cached"):
+        cache = torch.randn(CACHED_SAMPLES, classes, device=device)
+        teach = lambda: cache[torch.randint(CACHED_SAMPLES, (batch,), device=device)]
+    model = torch.compile(model) if form == "compiled" else model
 
     def step():
         optimizer.zero_grad(set_to_none=True)
@@ -132,18 +170,26 @@ def stepper(name, form):
 
 
 def main():
-    name, threads = sys.argv[1], int(sys.argv[2])
+    name, threads, device = sys.argv[1], int(sys.argv[2]), torch.device(sys.argv[3])
     torch.set_num_threads(threads)
+    on_gpu = device.type == "cuda"
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = on_gpu
     images = len(CASES[name][1]) == 3
-    steppers = {form: stepper(name, form) for form in ["contiguous"] + ["channels_last"] * images}
+    forms = ["contiguous"] + ["channels_last"] * images + ["compiled"] * (on_gpu and name != "adamw")
+    steppers = {form: stepper(name, form, device) for form in forms}
     print("ready", torch.__version__, *steppers, flush=True)
     for line in sys.stdin:
-        form, n = line.split()
-        times = []
-        for _ in range(int(n)):
+        form, n = line.split()[0], int(line.split()[1])
+        block, times = n if on_gpu else 1, []
+        for _ in range(n // block):
             start = time.perf_counter()
-            steppers[form]()
-            times.append((time.perf_counter() - start) * 1e3)
+            for _ in range(block):
+                steppers[form]()
+            if on_gpu:
+                torch.cuda.synchronize(device)
+            times.append((time.perf_counter() - start) * 1e3 / block)
         print(" ".join(f"{t:.4f}" for t in times), flush=True)
 
 

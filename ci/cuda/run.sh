@@ -4,9 +4,7 @@ set -eu
 data=$(realpath "${1:?the folder of the binary version of CIFAR-10}")
 epochs=${2:-8}
 cd "$(dirname "$0")"
-libraries=$(python3 -c 'import glob, os, site
-print(":".join(sorted({os.path.dirname(p) for s in site.getsitepackages() for p in glob.glob(s + "/nvidia/*/lib/*.so.*")})))')
-export LD_LIBRARY_PATH="$libraries:${LD_LIBRARY_PATH:-}"
+. ./libraries.sh
 keys="data.path=$data train.epochs=$epochs compare.seeds=[]"
 ./kd-train run resnet8-cifar10.toml $keys --device cuda:0 --force --output runs/cuda
 ./kd-train check resnet8-cifar10.toml $keys --format json > runs/recipe.json

@@ -34,18 +34,25 @@ pub fn bundle(args: &[String]) -> Result<(), Failure> {
     if let Some(arg) = args.first() {
         return Err(format!("cuda-bundle: expected no argument, found `{arg}`").into());
     }
-    execute(Command::new("cargo").args(["build", "--release", "--locked", "-p", "kd-trainer", "--bin", "kd-train"]))?;
+    let build = ["build", "--release", "--locked", "-p", "kd-trainer", "-p", "kd-benchmarks", "--bins"];
+    execute(Command::new("cargo").args(build))?;
     let bundle = Path::new(BUNDLE);
     if bundle.exists() {
         fs::remove_dir_all(bundle).map_err(|e| format!("{BUNDLE}: {e}"))?;
     }
     fs::create_dir_all(bundle).map_err(|e| format!("{BUNDLE}: {e}"))?;
+    for name in ["kd-train", "training_step"] {
+        let program = bundle.join(name);
+        execute(Command::new("strip").arg("-o").arg(&program).arg(format!("target/release/{name}")))?;
+    }
     let program = bundle.join("kd-train");
-    execute(Command::new("strip").arg("-o").arg(&program).arg("target/release/kd-train"))?;
     let copies = [
         ("benchmarks/peers/torch_recipe.py", "torch_recipe.py"),
+        ("benchmarks/peers/torch_training.py", "torch_training.py"),
         ("recipes/resnet8-cifar10.toml", "resnet8-cifar10.toml"),
         ("ci/cuda/README.md", "README.md"),
+        ("ci/cuda/libraries.sh", "libraries.sh"),
+        ("ci/cuda/prove.sh", "prove.sh"),
         ("ci/cuda/run.sh", "run.sh"),
     ];
     for (from, to) in copies {

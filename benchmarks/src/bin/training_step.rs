@@ -1,12 +1,14 @@
-//! `training_step [CASE…] [--python FILE] [--threads N] [--rounds N] [--seconds S] [--max-ratio R] [--output FILE]`: whole
-//! training steps, ours and PyTorch's in turns. Prints a line per case; raw samples go to FILE as JSON. Exits with 1 if
+//! `training_step [CASE…] [--device cpu|cuda:N] [--python FILE] [--peer FILE] [--threads N] [--rounds N] [--max-ratio R]
+//! [--output FILE]`: whole training steps, ours and PyTorch's in turns, on the same device. Prints a line per case; raw samples go to FILE as JSON. Exits with 1 if
 //! a ratio is above R.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use kd_benchmarks::training::{CASES, Case, Ours, Peer, quantile};
+use kd_benchmarks::training::{CASES, Case, Device, Ours, Peer, quantile};
 use kd_runtime::{Refusal, Result, files};
+use kd_trainer::gpu::Gpu;
+use kd_trainer::recipe::{self, parse};
 use serde_json::{Value, json};
 
 /// Steps before any is timed.
@@ -18,6 +20,10 @@ const TURN_MS: f64 = 400.0;
 
 struct Asked {
     python: PathBuf,
+    /// PyTorch's side.
+    peer: PathBuf,
+    /// As PyTorch calls it too.
+    device: String,
     cases: Vec<&'static Case>,
     threads: Vec<usize>,
     rounds: usize,
@@ -45,11 +51,14 @@ fn main() -> ExitCode {
 fn read_args() -> Result<Asked> {
     let usage = |found: String| {
         let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
-        let options = "--python FILE, --threads N, --rounds N, --max-ratio R, --output FILE";
+        let options =
+            "--device cpu|cuda:N, --python FILE, --peer FILE, --threads N, --rounds N, --max-ratio R, --output FILE";
         Refusal::new("training_step", format!("{options} or cases of {}", names.join(", ")), found, "correct it")
     };
     let mut asked = Asked {
         python: "python3".into(),
+        peer: concat!(env!("CARGO_MANIFEST_DIR"), "/peers/torch_training.py").into(),
+        device: "cpu".into(),
         cases: Vec::new(),
         threads: vec![1, 2],
         rounds: ROUNDS,
@@ -61,6 +70,8 @@ fn read_args() -> Result<Asked> {
         let mut value = || args.next().ok_or_else(|| usage(format!("{arg} without a value")));
         match arg.as_str() {
             "--python" => asked.python = value()?.into(),
+            "--peer" => asked.peer = value()?.into(),
+            "--device" => asked.device = value()?,
             "--threads" => asked.threads = vec![value()?.parse().map_err(|e| usage(format!("--threads: {e}")))?],
             "--rounds" => asked.rounds = value()?.parse().map_err(|e| usage(format!("--rounds: {e}")))?,
             "--max-ratio" => asked.max_ratio = Some(value()?.parse().map_err(|e| usage(format!("--max-ratio: {e}")))?),
@@ -71,8 +82,13 @@ fn read_args() -> Result<Asked> {
             }
         }
     }
+    let is_gpu = asked.device != "cpu";
     if asked.cases.is_empty() {
-        asked.cases = CASES.iter().collect();
+        asked.cases = CASES.iter().filter(|case| case.on.includes(is_gpu)).collect();
+    }
+    if is_gpu {
+        // Of the host, which does little.
+        asked.threads.truncate(1);
     }
     if asked.rounds == 0 || asked.threads.contains(&0) {
         return Err(usage("a 0".into()));
@@ -86,17 +102,22 @@ fn run(asked: &Asked) -> Result<bool> {
         "{:12} {:>7} {:>6}  {:>9} {:>9} {:>9}  {:>9} {:>9} {:>9}  of torch",
         "ms a step", "threads", "ratio", "ours", "p10", "p90", "torch", "p10", "p90"
     );
+    let gpu = match parse::device(&asked.device) {
+        Some(recipe::Device::Cpu) => None,
+        Some(recipe::Device::Cuda(n)) => Some(Gpu::open(n)?),
+        None => return Err(Refusal::new("--device", "cpu or cuda:N", format!("`{}`", asked.device), "correct it")),
+    };
     let mut lines = Vec::new();
     for &threads in &asked.threads {
         for case in &asked.cases {
-            lines.push(compare(asked, case, threads)?);
+            lines.push(compare(asked, case, &Device { threads, gpu: gpu.clone() })?);
         }
     }
     let mean = (lines.iter().map(|line| line.ratio.ln()).sum::<f64>() / lines.len() as f64).exp();
     println!("{:12} {:>7} {mean:>6.3}", "geomean", "");
     if let Some(path) = &asked.output {
         let cases: Vec<&Value> = lines.iter().map(|line| &line.record).collect();
-        let record = json!({ "schema": "kd.training_step/1", "cpu": cpu(), "geomean": mean, "cases": cases });
+        let record = json!({ "schema": "kd.training_step/1", "cpu": cpu(), "gpu": gpu.map(|gpu| gpu.name()), "geomean": mean, "cases": cases });
         let text = serde_json::to_string(&record).unwrap_or_default();
         files::write_atomic(path, format!("{text}\n").as_bytes())?;
         println!("raw samples: {}", path.display());
@@ -104,23 +125,21 @@ fn run(asked: &Asked) -> Result<bool> {
     Ok(lines.iter().all(|line| asked.max_ratio.is_none_or(|most| line.ratio <= most)))
 }
 
-fn compare(asked: &Asked, case: &Case, threads: usize) -> Result<Line> {
-    let mut ours = Ours::new(case, threads)?;
-    let mut peer = Peer::start(&asked.python, case.name, threads)?;
+fn compare(asked: &Asked, case: &Case, device: &Device) -> Result<Line> {
+    let threads = device.threads;
+    let mut ours = Ours::new(case, device)?;
+    let mut peer = Peer::start(&asked.python, &asked.peer, case.name, threads, &asked.device)?;
     let forms = peer.forms.clone();
-    let mut longest: f64 = 0.0;
-    for _ in 0..WARM_UP {
-        longest = ours.step_ms()?;
-    }
+    let mut longest = ours.steps_ms(WARM_UP)?.last().copied().unwrap_or(0.0);
+    longest = ours.steps_ms(1)?.last().map_or(longest, |&last| longest.min(last));
     for form in &forms {
-        longest = peer.steps_ms(form, WARM_UP)?.last().map_or(longest, |&last| longest.max(last));
+        peer.steps_ms(form, WARM_UP)?;
+        longest = peer.steps_ms(form, 1)?.last().map_or(longest, |&last| longest.max(last));
     }
     let turn = ((TURN_MS / longest) as usize).clamp(1, 1000);
     let (mut own, mut others) = (Vec::new(), vec![Vec::new(); forms.len()]);
     for _ in 0..asked.rounds {
-        for _ in 0..turn {
-            own.push(ours.step_ms()?);
-        }
+        own.extend(ours.steps_ms(turn)?);
         for (form, times) in forms.iter().zip(&mut others) {
             times.extend(peer.steps_ms(form, turn)?);
         }

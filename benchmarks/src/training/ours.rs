@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use kd_runtime::{Refusal, Result};
 use kd_trainer::exec::{Executor, Mode, Plan};
+use kd_trainer::gpu::Gpu;
 use kd_trainer::losses::ce::{Targets, cross_entropy};
 use kd_trainer::losses::kd::soft_targets;
 use kd_trainer::losses::rows::Reduction;
@@ -34,7 +35,16 @@ pub struct Ours {
     seed: u64,
 }
 
-fn executor(network: &Network, case: &Case, backward: bool, threads: usize) -> Result<Executor<f32>> {
+/// Where it is computed.
+#[derive(Clone, Debug)]
+pub struct Device {
+    /// Threads of the host.
+    pub threads: usize,
+    /// A GPU, if not on the host.
+    pub gpu: Option<Gpu>,
+}
+
+fn executor(network: &Network, case: &Case, backward: bool, device: &Device) -> Result<Executor<f32>> {
     let arch = ARCHS.iter().find(|arch| arch.name == network.arch);
     let arch = arch.ok_or_else(|| Refusal::new("case", "a known architecture", network.arch, "build it first"))?;
     let mut options = Options::defaults(arch.options);
@@ -43,13 +53,14 @@ fn executor(network: &Network, case: &Case, backward: bool, threads: usize) -> R
     }
     let site = Site { input: case.input.to_vec(), classes: case.classes };
     let graph = zoo::build(&Choice { name: arch.name, options }, &site, 1)?;
-    Executor::new(&graph, &Plan { batch: case.batch, taps: Vec::new(), backward, threads, gpu: None })
+    let Device { threads, gpu } = device.clone();
+    Executor::new(&graph, &Plan { batch: case.batch, taps: Vec::new(), backward, threads, gpu })
 }
 
 impl Ours {
     /// Plans the case.
-    pub fn new(case: &Case, threads: usize) -> Result<Self> {
-        let executor = executor(&case.student, case, true, threads)?;
+    pub fn new(case: &Case, device: &Device) -> Result<Self> {
+        let executor = executor(&case.student, case, true, device)?;
         let rules = groups::rules(executor.parameters(), &[], true);
         let optimizer = if case.work == Work::AdamW {
             adamw::build(&Options::defaults(adamw::OPTIONS), executor.parameters(), &rules)?
@@ -57,12 +68,16 @@ impl Ours {
             let options = Options::defaults(sgd::OPTIONS).with("lr", Setting::Number(0.01));
             sgd::build(&options, executor.parameters(), &rules)?
         };
-        let live = case.work == Work::Distill { cached: false };
-        let teacher = if live { Some(self::executor(&super::plain("resnet56"), case, false, threads)?) } else { None };
+        let teacher = match case.work {
+            Work::Distill { teacher, cached: false } => {
+                Some(self::executor(&super::plain(teacher), case, false, device)?)
+            }
+            _ => None,
+        };
         let mut rng = Rng::new(1, Purpose::Augment, 0, 0);
         let mut normal = |elements: usize| -> Vec<f32> { (0..elements).map(|_| rng.normal() as f32).collect() };
         let x = normal(case.batch * case.input.iter().product::<usize>());
-        let cached = case.work == Work::Distill { cached: true };
+        let cached = matches!(case.work, Work::Distill { cached: true, .. });
         let cache = normal(if cached { CACHED_SAMPLES * case.classes } else { 0 });
         let mut ours = Self {
             work: case.work,
@@ -85,15 +100,29 @@ impl Ours {
         Ok(ours)
     }
 
-    /// One step; its time in ms.
-    pub fn step_ms(&mut self) -> Result<f64> {
-        let start = Instant::now();
+    /// Times of so many steps in ms; of a GPU, which works on while the host goes on, their mean alone.
+    pub fn steps_ms(&mut self, n: usize) -> Result<Vec<f64>> {
+        let gpu = self.executor.gpu().cloned();
+        let block = if gpu.is_some() { n } else { 1 };
+        let mut times = Vec::with_capacity(n / block);
+        for _ in 0..n / block {
+            let start = Instant::now();
+            for _ in 0..block {
+                self.step()?;
+            }
+            gpu.as_ref().map_or(Ok(()), Gpu::wait)?;
+            times.push(start.elapsed().as_secs_f64() * 1e3 / block as f64);
+        }
+        Ok(times)
+    }
+
+    fn step(&mut self) -> Result<()> {
         if self.work != Work::AdamW {
             self.train()?;
         }
         let optimizer = &mut *self.optimizer;
         self.executor.update(|parameters| optimizer.step(parameters, &[], 1.0));
-        Ok(start.elapsed().as_secs_f64() * 1e3)
+        Ok(())
     }
 
     /// Forward, loss and backward.

@@ -18,11 +18,10 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts PyTorch with a case, and waits until it is ready.
-    pub fn start(python: &Path, case: &str, threads: usize) -> Result<Self> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/torch_training.py");
+    /// Starts PyTorch with a case on a device, and waits until it is ready.
+    pub fn start(python: &Path, script: &Path, case: &str, threads: usize, device: &str) -> Result<Self> {
         let mut command = Command::new(python);
-        command.arg(script).args([case, &threads.to_string()]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(script).args([case, &threads.to_string(), device]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let lacking = |error: &dyn std::fmt::Display| {
             let action = "make one by `cargo xtask peers`, or name another by --python";
             Refusal::new(python.display(), "a Python with torch", error, action).with_exit(Exit::Lacking)
@@ -50,7 +49,7 @@ impl Peer {
         }
     }
 
-    /// Times of so many steps in one form, in ms.
+    /// Times of so many steps in one form, in ms; of a GPU their mean alone.
     pub fn steps_ms(&mut self, form: &str, n: usize) -> Result<Vec<f64>> {
         let sent = writeln!(self.to, "{form} {n}").and_then(|()| self.to.flush());
         sent.map_err(|e| Refusal::new("peer", "a process that listens", e, "read its messages above"))?;
