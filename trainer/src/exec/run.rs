@@ -167,7 +167,7 @@ fn build<T: Real>(
             Some(Ok(kernel)) => Some(kernel),
             Some(Err(Failed::Node(error))) => return Err(error.at_node(step.node, node)),
             Some(Err(Failed::Machine(refusal))) => return Err(refusal),
-            Some(Err(Failed::TooManyAxes)) | None => None,
+            Some(Err(Failed::Host)) | None => None,
         };
         if let Some(kernel) = made.and_then(crate::gpu::table::among) {
             return Ok((kernel, true));

@@ -18,6 +18,12 @@ typedef struct { const void *pointers[8]; long long numbers[32]; float floats[8]
 #define GROUPS ((long long)gridDim.x)
 #endif
 
+// 1 / (1 + e^-x).
+DEVICE float logistic(float x) {
+  float e = expf(-fabsf(x)); // Cannot overflow.
+  return x >= 0.0f ? 1.0f / (1.0f + e) : e / (1.0f + e);
+}
+
 // Elements 0 to n - 1, shared among all threads.
 #define EACH(i, n) for (long long i = GROUP * THREADS + THREAD; i < (n); i += GROUPS * THREADS)
 

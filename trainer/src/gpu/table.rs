@@ -5,7 +5,10 @@ use std::any::Any;
 use kd_runtime::ops::Op;
 
 use super::Gpu;
-use super::ops::{Made, arith, batch_norm, conv, dropout, layer_norm, maps, moves, pool, product, softmax};
+use super::ops::{
+    Made, arith, batch_norm, conv, dropout, gather, global_max, gru, layer_norm, lstm, maps, moves, pool, product,
+    softmax,
+};
 use crate::exec::Real;
 use crate::ops::{Kernel, Site};
 
@@ -36,12 +39,16 @@ operators! {
     Elu: maps::elu;
     Erf: maps::erf;
     Flatten: maps::alias;
+    GRU: gru::build;
+    Gather: gather::build;
     Gelu: maps::gelu;
     Gemm: product::gemm;
     GlobalAveragePool: pool::global_average;
+    GlobalMaxPool: global_max::build;
     HardSigmoid: maps::hard_sigmoid;
     HardSwish: maps::hard_swish;
     Identity: maps::alias;
+    LSTM: lstm::build;
     LayerNormalization: layer_norm::build;
     LeakyRelu: maps::leaky_relu;
     LogSoftmax: softmax::log_softmax;
@@ -53,6 +60,7 @@ operators! {
     ReduceMean: moves::mean;
     Relu: maps::relu;
     Reshape: maps::alias;
+    Resize: moves::resize;
     Sigmoid: maps::sigmoid;
     Slice: moves::slice;
     Softmax: softmax::softmax;

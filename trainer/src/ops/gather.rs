@@ -35,7 +35,7 @@ pub fn build<T: Real>(op: &ops::gather::Gather, site: &Site<'_>) -> Built<T> {
 }
 
 /// The elements of an i64 or i32 tensor.
-fn integers(tensor: &Tensor) -> impl Iterator<Item = i64> + '_ {
+pub fn integers(tensor: &Tensor) -> impl Iterator<Item = i64> + '_ {
     let long = tensor.get::<i64>().unwrap_or(&[]).iter().copied();
     long.chain(tensor.get::<i32>().unwrap_or(&[]).iter().map(|&i| i64::from(i)))
 }

@@ -1,9 +1,5 @@
 // Functions of each element. Values and slopes are those of trainer/src/ops: at corners they are torch's, and a NaN passes.
 
-DEVICE float logistic(float x) {
-  float e = expf(-fabsf(x)); // Cannot overflow.
-  return x >= 0.0f ? 1.0f / (1.0f + e) : e / (1.0f + e);
-}
 DEVICE float clamped(float x) { return x < 0.0f ? 0.0f : x > 1.0f ? 1.0f : x; }
 DEVICE float phi(float x) { return 0.5f * (1.0f + erff(x * 0.70710678f)); }
 DEVICE float gate(float x) { return tanhf(0.79788456f * (x + 0.044715f * x * x * x)); }

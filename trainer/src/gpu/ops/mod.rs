@@ -5,11 +5,16 @@ pub mod arith;
 pub mod batch_norm;
 pub mod conv;
 pub mod dropout;
+pub mod gather;
+pub mod global_max;
+pub mod gru;
 pub mod layer_norm;
+pub mod lstm;
 pub mod maps;
 pub mod moves;
 pub mod pool;
 pub mod product;
+mod recurrent;
 pub mod softmax;
 
 use kd_runtime::Refusal;
@@ -30,7 +35,7 @@ pub enum Failed {
     /// What the machine lacks.
     Machine(Refusal),
     /// The host has to do it.
-    TooManyAxes,
+    Host,
 }
 
 impl From<OpError> for Failed {
@@ -52,7 +57,7 @@ pub const AXES: usize = 6;
 /// More axes are the host's.
 pub fn walk(shape: &[usize], a: &View, b: &View) -> Result<Walk, Failed> {
     if shape.len() > AXES {
-        return Err(Failed::TooManyAxes);
+        return Err(Failed::Host);
     }
     let lead = AXES - shape.len();
     let mut walk = Walk { sizes: [1; AXES], a: [0; AXES], b: [0; AXES], from: [a.offset, b.offset] };

@@ -17,7 +17,7 @@ KERNEL(move_backward) {
 }
 
 // The mean along axes. P(0): x, OUT(1): y. A group sums what one element of y is the mean of. N(0): a bit for each axis that
-// is reduced, N(1)...: sizes of x. F(0): 1 / elements of a mean.
+// is reduced, N(1)...: sizes of x, N(7): whether to add. F(0): 1 / elements of a mean.
 KERNEL(mean_forward) {
   SHARED float shared[256];
   long long uses = 1, first = 0, rest = GROUP, steps[6], step = 1;
@@ -44,7 +44,7 @@ KERNEL(mean_forward) {
     sum += P(0)[i];
   }
   sum = group_sum(shared, sum);
-  if (THREAD == 0) OUT(1)[GROUP] = sum * F(0);
+  if (THREAD == 0) GIVE(OUT(1)[GROUP], sum * F(0), N(7));
 }
 
 // OUT(1) at the first view (dx) = P(0) at the second (dy) F(0). N(0): elements of x, N(1): whether to add, N(2)...: walk.

@@ -1,5 +1,5 @@
-//! Operators that put elements elsewhere: Transpose, Slice, Pad, Concat, Split, one of several outputs, the two layouts of
-//! images; and means along axes.
+//! Operators that put elements elsewhere: Transpose, Slice, Pad, Concat, Split, Resize, one of several outputs, the two layouts
+//! of images; and means along axes.
 
 use kd_runtime::ops;
 
@@ -160,17 +160,37 @@ pub fn mean(op: &ops::reduce::ReduceMean, site: &Site<'_>, gpu: &Gpu) -> Made {
     let strides = dense(&kept).into_iter().zip(&reduced).map(|(s, &r)| if r { 0 } else { s }).collect();
     let count: usize = x.iter().zip(&reduced).filter(|(_, r)| **r).map(|(&n, _)| n).product();
     let walk = walk(x, &View::dense(x), &View { offset: 0, strides })?;
-    let lead = AXES - x.len();
-    let bits = reduced.iter().enumerate().filter(|(_, r)| **r).map(|(axis, _)| 1 << (lead + axis)).sum();
-    Ok(Box::new(Mean { gpu: gpu.clone(), walk, reduced: bits, weight: 1.0 / count.max(1) as f32 }))
+    Ok(Box::new(Mean { gpu: gpu.clone(), walk, reduced: bits(&reduced), weight: 1.0 / count.max(1) as f32 }))
 }
 
-impl Kernel<f32> for Mean {
+/// A bit for each axis of a walk that is so.
+fn bits(axes: &[bool]) -> usize {
+    let lead = AXES - axes.len();
+    axes.iter().enumerate().filter(|(_, is)| **is).map(|(axis, _)| 1 << (lead + axis)).sum()
+}
+
+/// Resize, which repeats elements: a mean's way back, and back a mean's way, but for the weight.
+pub fn resize(_op: &ops::resize::Resize, site: &Site<'_>, gpu: &Gpu) -> Made {
+    let x = site.shape(0);
+    let (mut shape, mut strides, mut copies) = (Vec::new(), Vec::new(), Vec::new());
+    for ((&n, &m), step) in x.iter().zip(site.output).zip(dense(x)) {
+        for (size, stride, is_copy) in [(n, step, false), (m.checked_div(n).unwrap_or(0), 0, true)] {
+            if size != 1 {
+                shape.push(size);
+                strides.push(stride);
+                copies.push(is_copy);
+            }
+        }
+    }
+    let walk = walk(&shape, &View::dense(&shape), &View { offset: 0, strides })?;
+    Ok(Box::new(Repeat(Mean { gpu: gpu.clone(), walk, reduced: bits(&copies), weight: 1.0 })))
+}
+
+struct Repeat(Mean);
+
+impl Kernel<f32> for Repeat {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
-        let groups = y.len();
-        let args = Args::new().read(x.get(0)).write(y).number(self.reduced).numbers(&self.walk.sizes);
-        // SAFETY: mean_forward: x of the walk's elements, y of those that are not reduced.
-        unsafe { self.gpu.groups("mean_forward", groups, &args.float(self.weight)) };
+        self.0.spread(x.get(0), y, false);
     }
 
     fn backward(
@@ -181,11 +201,50 @@ impl Kernel<f32> for Mean {
         d_x: &mut [Gradient<f32>],
         _context: &mut Context<'_, f32>,
     ) {
-        let Some((d, add)) = d_x[0].target() else { return };
-        let n = d.len();
-        let args = self.walk.tell(Args::new().read(d_y).write(d).number(n).flag(add)).float(self.weight);
-        // SAFETY: mean_backward: as forward.
+        if let Some((d, add)) = d_x[0].target() {
+            self.0.sum(d_y, d, add);
+        }
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::NOTHING
+    }
+}
+
+impl Mean {
+    /// From the elements of the walk to those that are not reduced.
+    fn sum(&self, from: &[f32], to: &mut [f32], add: bool) {
+        let groups = to.len();
+        let args = Args::new().read(from).write(to).number(self.reduced).numbers(&self.walk.sizes).flag(add);
+        // SAFETY: mean_forward: as many elements as the walk has, and as are not reduced.
+        unsafe { self.gpu.groups("mean_forward", groups, &args.float(self.weight)) };
+    }
+
+    /// The way back.
+    fn spread(&self, from: &[f32], to: &mut [f32], add: bool) {
+        let n = to.len();
+        let args = self.walk.tell(Args::new().read(from).write(to).number(n).flag(add)).float(self.weight);
+        // SAFETY: mean_backward: as `sum`, the other way round.
         unsafe { self.gpu.each("mean_backward", n, &args) };
+    }
+}
+
+impl Kernel<f32> for Mean {
+    fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
+        self.sum(x.get(0), y, false);
+    }
+
+    fn backward(
+        &mut self,
+        _x: &Inputs<'_, f32>,
+        _y: &[f32],
+        d_y: &[f32],
+        d_x: &mut [Gradient<f32>],
+        _context: &mut Context<'_, f32>,
+    ) {
+        if let Some((d, add)) = d_x[0].target() {
+            self.spread(d_y, d, add);
+        }
     }
 
     fn keeps(&self) -> Keeps {

@@ -10,13 +10,13 @@ use crate::ops::{Context, Gradient, Inputs, Keeps, Kernel, Site};
 
 /// A matrix inside an array: strides from row to row and from column to column.
 #[derive(Clone, Copy)]
-struct Matrix<'a> {
-    data: &'a [f32],
-    strides: [usize; 2],
+pub(super) struct Matrix<'a> {
+    pub data: &'a [f32],
+    pub strides: [usize; 2],
 }
 
 impl<'a> Matrix<'a> {
-    fn rows(data: &'a [f32], columns: usize) -> Self {
+    pub fn rows(data: &'a [f32], columns: usize) -> Self {
         Self { data, strides: [columns, 1] }
     }
 
@@ -25,7 +25,7 @@ impl<'a> Matrix<'a> {
         Self { strides: if is { [columns, rows] } else { self.strides }, ..self }
     }
 
-    fn t(self) -> Self {
+    pub fn t(self) -> Self {
         self.turned_if(true)
     }
 }
@@ -65,6 +65,11 @@ impl Product<'_> {
         // SAFETY: product: matrices of these sizes at the places of the walk.
         unsafe { self.gpu.each("product", elements, &self.batch.tell(args)) };
     }
+}
+
+/// `y (+)= A B`: `[m, k]` by `[k, n]`, given m, n, k.
+pub(super) fn product(gpu: &Gpu, y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, sizes: [usize; 3], add: bool) {
+    Product { gpu, sizes, alpha: 1.0, batch: &alone() }.run(y, add, a, b);
 }
 
 /// One matrix of each.
