@@ -61,8 +61,10 @@ pub fn run<T: Real>(op: &Op, inputs: &[&Array], scalars: &[f32], d_y: &Array, mo
     let parameter = |i: usize| executor.parameters().iter().find(|p| p.name == i.to_string());
     let value = |i: usize| parameter(i).map(|p| p.value.to_vec());
     let running = if matches!(op, Op::BatchNormalization(_)) { value(3).zip(value(4)) } else { None };
-    let gradients = (0..inputs.len()).map(|i| parameter(i).map(|p| p.gradient.to_vec()).unwrap_or_default());
-    Ok(Found { y, gradients: gradients.collect(), running: running.map(|(mean, var)| [mean, var]) })
+    let gradient =
+        |i: usize| parameter(i).map(|p| p.gradient.to_vec()).ok_or_else(|| format!("input {i} is no parameter"));
+    let gradients = (0..inputs.len()).map(gradient).collect::<Result<_, _>>()?;
+    Ok(Found { y, gradients, running: running.map(|(mean, var)| [mean, var]) })
 }
 
 /// Runs a case in its precision: y, then the named gradients of the arrays in order.

@@ -153,11 +153,15 @@ fn build<T: Real>(
     let site = Site { inputs: &ports, output, outputs, frame };
     let before = |k: usize| node.outputs[..k].iter().map(|id| shape(id.index()).iter().product::<usize>()).sum();
     let frame = program.frames[step.output];
+    let there = |frame: Option<Frame>| {
+        let at = kd_runtime::ops::node_place(step.node, node);
+        frame.ok_or_else(|| Refusal::new(at, "the layout of images", "none", "report it"))
+    };
     if let Some(gpu) = gpu {
         let made = match (step.run, &node.op) {
             (Run::Part(k), _) => Some(moves::part(before(k), output.iter().product(), gpu)),
-            (Run::ToFrame, _) => Some(moves::to_frame(batch, &frame.unwrap_or_default(), gpu)),
-            (Run::ToPlanar, _) => Some(moves::to_planar(batch, &site.frame(0).unwrap_or_default(), gpu)),
+            (Run::ToFrame, _) => Some(moves::to_frame(batch, &there(frame)?, gpu)),
+            (Run::ToPlanar, _) => Some(moves::to_planar(batch, &there(site.frame(0))?, gpu)),
             (Run::Norm { relu }, Op::BatchNormalization(op)) => {
                 Some(crate::gpu::ops::batch_norm::fused(op, &site, gpu, relu))
             }
@@ -175,9 +179,9 @@ fn build<T: Real>(
     }
     let built = match (step.run, &node.op) {
         (Run::Part(k), _) => return Ok((Box::new(Part { from: before(k) }), false)),
-        (Run::ToFrame, _) => return Ok((Box::new(convert::ToFrame(frame.unwrap_or_default())), false)),
+        (Run::ToFrame, _) => return Ok((Box::new(convert::ToFrame(there(frame)?)), false)),
         (Run::ToPlanar, _) => {
-            return Ok((Box::new(convert::ToPlanar(site.frame(0).unwrap_or_default())), false));
+            return Ok((Box::new(convert::ToPlanar(there(site.frame(0))?)), false));
         }
         (Run::Norm { relu }, Op::BatchNormalization(op)) => Some(batch_norm::fused(op, &site, relu)),
         (_, op) => table::build(op, &site),
