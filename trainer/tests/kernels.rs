@@ -1,5 +1,5 @@
 //! Every kernel, compiled by NVRTC for every compute capability that is meant. Needs the library, no GPU:
-//! `cargo xtask cuda-check`.
+//! `cargo xtask cuda-check`, which `cargo xtask ci` runs too (its step `GPU kernels`).
 
 use kd_trainer::gpu::compile;
 use kd_trainer::gpu::source::SOURCES;

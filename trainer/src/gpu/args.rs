@@ -17,8 +17,7 @@ pub struct Args {
 
 impl Args {
     /// None yet.
-    #[allow(clippy::new_without_default)] // One way to begin.
-    pub fn new() -> Self {
+    pub fn none() -> Self {
         Self { pointers: [std::ptr::null(); 8], numbers: [0; 32], floats: [0.0; 8], used: [0; 4] }
     }
 

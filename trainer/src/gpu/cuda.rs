@@ -150,6 +150,7 @@ pub fn compile(source: &source::Source, [major, minor]: [i32; 2]) -> Result<Vec<
     // SAFETY: the program that was just made, destroyed once.
     unsafe {
         let made = nvrtc::compile_program(program, &options).map_err(|error| {
+            // Without its log the error is still told.
             let log = nvrtc::get_program_log(program).unwrap_or_default();
             let log: Vec<u8> = log.iter().map(|&c| c as u8).collect();
             let log = CStr::from_bytes_until_nul(&log).map(CStr::to_string_lossy).unwrap_or_default();

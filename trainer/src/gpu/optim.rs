@@ -12,7 +12,7 @@ pub fn sgd(gpu: &Gpu, p: &mut Array, g: &Array, velocity: &mut Array, step: &sgd
     let (p, g, velocity) = (p.raw_mut(), g.raw(), velocity.raw_mut());
     let n = p.len();
     assert!(g.len() == n && (velocity.len() == n || velocity.is_empty()), "arrays of one parameter");
-    let args = Args::new().read(g).write(p).write(velocity).number(n).flag(step.nesterov);
+    let args = Args::none().read(g).write(p).write(velocity).number(n).flag(step.nesterov);
     let args = args.float(step.lr).float(keep).float(take).float(step.decay).float(step.momentum);
     // SAFETY: sgd: arrays of n elements.
     unsafe { gpu.each("sgd", n, &args) };
@@ -23,7 +23,7 @@ pub fn adam(gpu: &Gpu, p: &mut Array, g: &Array, m: &mut Array, v: &mut Array, s
     let (p, g, m, v) = (p.raw_mut(), g.raw(), m.raw_mut(), v.raw_mut());
     let n = p.len();
     assert!([g.len(), m.len(), v.len()] == [n; 3], "arrays of one parameter");
-    let args = Args::new().read(g).write(p).write(m).write(v).number(n).float(step.keep).float(step.coupled);
+    let args = Args::none().read(g).write(p).write(m).write(v).number(n).float(step.keep).float(step.coupled);
     let args = args.float(step.size * step.root).float(step.epsilon * step.root).float(step.beta1).float(step.beta2);
     // SAFETY: adam: arrays of n elements.
     unsafe { gpu.each("adam", n, &args) };

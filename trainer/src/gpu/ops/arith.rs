@@ -74,7 +74,7 @@ impl Arith {
     fn gradient(&self, which: usize, inputs: [&[f32]; 2], d_y: &[f32], d: &mut [f32], add: bool) {
         let (elements, stretch) = self.stretch[which];
         let n = d_y.len();
-        let args = Args::new().read(inputs[0]).read(inputs[1]).read(d_y).write(d);
+        let args = Args::none().read(inputs[0]).read(inputs[1]).read(d_y).write(d);
         let args = args.number(n).number(self.kind as usize).number(which).flag(self.same).flag(add).number(stretch);
         let args = self.walk.tell(args);
         // SAFETY: arith_backward and arith_backward_sum: d_y of n elements, d of as many or of those of the input, inputs as
@@ -91,7 +91,7 @@ impl Arith {
 impl Kernel<f32> for Arith {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
         let n = y.len();
-        self.run(Args::new().read(x.get(0)).read(x.get(1)).write(y), n);
+        self.run(Args::none().read(x.get(0)).read(x.get(1)).write(y), n);
     }
 
     fn backward(
@@ -124,7 +124,7 @@ impl Kernel<f32> for Arith {
 
     fn forward_in_place(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
         let n = y.len();
-        self.run(Args::new().read(y).read(x.get(1)).write(y), n);
+        self.run(Args::none().read(y).read(x.get(1)).write(y), n);
     }
 
     fn backward_in_place(

@@ -80,8 +80,8 @@ impl BatchNorm {
     fn measure(&mut self, x: &[f32]) {
         let (rows, channels) = (self.rows, self.channels);
         let groups = self.groups();
-        let args = Args::new().write(self.sums.raw_mut()).read(x).numbers(&[rows, channels, self.chunk]);
-        let numbers = Args::new().read(self.sums.raw()).read(x).write(self.numbers.raw_mut());
+        let args = Args::none().write(self.sums.raw_mut()).read(x).numbers(&[rows, channels, self.chunk]);
+        let numbers = Args::none().read(self.sums.raw()).read(x).write(self.numbers.raw_mut());
         let numbers = numbers.numbers(&[rows, channels, self.chunk, rows.div_ceil(self.chunk)]).float(self.epsilon);
         // SAFETY: norm_sums, norm_statistics: x of rows times channels, buffers of their sizes.
         unsafe {
@@ -93,7 +93,7 @@ impl BatchNorm {
     /// What a backward pass reads: x, scale, bias, numbers, y where it says what the ReLU let pass, the output's gradient.
     fn seen(&self, x: &Inputs<'_, f32>, y: &[f32], d_y: &[f32]) -> Args {
         let y = if self.masks_by_output() { y } else { &[] };
-        Args::new().read(x.get(0)).read(x.get(1)).read(x.get(2)).read(self.numbers.raw()).read(y).read(d_y)
+        Args::none().read(x.get(0)).read(x.get(1)).read(x.get(2)).read(self.numbers.raw()).read(y).read(d_y)
     }
 
     /// Gradients of scale and bias, and the numbers that that of x needs.
@@ -106,7 +106,7 @@ impl BatchNorm {
             None => (args.write::<f32>(&mut []), false),
         };
         let (rest, own) = self.numbers.raw_mut().split_at_mut(3 * channels);
-        let numbers = Args::new().read(self.sums.raw()).read(x.get(1)).read::<f32>(&[]).read(rest);
+        let numbers = Args::none().read(self.sums.raw()).read(x.get(1)).read::<f32>(&[]).read(rest);
         let (numbers, add_scale) = args_of(d_x.get_mut(1), numbers);
         let (numbers, add_bias) = args_of(d_x.get_mut(2), numbers);
         let numbers = numbers.write(own).numbers(&[rows, channels, chunks]);
@@ -138,13 +138,13 @@ impl Kernel<f32> for BatchNorm {
         if self.trained {
             self.measure(x.get(0));
         } else {
-            let args = Args::new().read(x.get(3)).read(x.get(4)).write(self.numbers.raw_mut());
+            let args = Args::none().read(x.get(3)).read(x.get(4)).write(self.numbers.raw_mut());
             let args = args.numbers(&[self.rows, self.channels]).float(self.epsilon);
             // SAFETY: norm_running: arrays of a number a channel.
             unsafe { self.gpu.each("norm_running", self.channels, &args) };
         }
         let n = y.len();
-        let args = Args::new().read(x.get(0)).read(x.get(1)).read(x.get(2)).read(self.numbers.raw()).read(x.get(5));
+        let args = Args::none().read(x.get(0)).read(x.get(1)).read(x.get(2)).read(self.numbers.raw()).read(x.get(5));
         let args = args.write(y).numbers(&[n, self.channels]).flag(self.relu);
         // SAFETY: norm_forward: x, residual and y of n elements, the others of a number a channel.
         unsafe { self.gpu.each("norm_forward", n, &args) };

@@ -75,7 +75,7 @@ impl Conv {
             if self.gpu.convolve(&convolution) {
                 return;
             }
-            let args = Args::new().read(inputs[0]).read(inputs[1]).write(output);
+            let args = Args::none().read(inputs[0]).read(inputs[1]).write(output);
             let args = args.number(n).numbers(&self.sizes).flag(add);
             match direction {
                 Direction::Forward => self.gpu.each("conv_forward", n, &args),
@@ -88,7 +88,7 @@ impl Conv {
     /// Weights between `[M, C / groups, kernel]` and `[M, kernel, C / groups]`.
     fn turn(&self, kernel: &'static str, from: &[f32], to: &mut [f32], add: bool) {
         let n = self.packing.elements();
-        let args = self.packing.tell(Args::new().read(from).write(to).number(n).flag(add));
+        let args = self.packing.tell(Args::none().read(from).write(to).number(n).flag(add));
         // SAFETY: move_forward, move_backward: both of the weights' elements.
         unsafe { self.gpu.each(kernel, n, &args) };
     }
@@ -102,7 +102,7 @@ impl Kernel<f32> for Conv {
         self.packed = packed;
         if !x.get(2).is_empty() {
             let n = y.len();
-            let args = Args::new().write(y).read(x.get(2)).numbers(&[n, self.sizes[6]]);
+            let args = Args::none().write(y).read(x.get(2)).numbers(&[n, self.sizes[6]]);
             // SAFETY: add_channels: y of n elements, a number a channel.
             unsafe { self.gpu.each("add_channels", n, &args) };
         }
@@ -118,7 +118,7 @@ impl Kernel<f32> for Conv {
     ) {
         if let Some((d, add)) = d_x.get_mut(2).and_then(Gradient::target) {
             let channels = self.sizes[6];
-            let args = Args::new().read(d_y).write(d).numbers(&[d_y.len() / channels.max(1), channels]).flag(add);
+            let args = Args::none().read(d_y).write(d).numbers(&[d_y.len() / channels.max(1), channels]).flag(add);
             // SAFETY: column_sums: d_y of rows of channels.
             unsafe { self.gpu.groups("column_sums", channels, &args) };
         }

@@ -41,7 +41,7 @@ impl Dropout {
 impl Kernel<f32> for Dropout {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], context: &mut Context<'_, f32>) {
         let n = y.len();
-        self.run(Args::new().read(x.get(0)).write(y), n, false, context);
+        self.run(Args::none().read(x.get(0)).write(y), n, false, context);
     }
 
     fn backward(
@@ -53,7 +53,7 @@ impl Kernel<f32> for Dropout {
         context: &mut Context<'_, f32>,
     ) {
         let Some((d, add)) = d_x[0].target() else { return };
-        self.run(Args::new().read(d_y).write(d), d_y.len(), add, context);
+        self.run(Args::none().read(d_y).write(d), d_y.len(), add, context);
     }
 
     fn keeps(&self) -> Keeps {
@@ -66,7 +66,7 @@ impl Kernel<f32> for Dropout {
 
     fn forward_in_place(&mut self, _x: &Inputs<'_, f32>, y: &mut [f32], context: &mut Context<'_, f32>) {
         let n = y.len();
-        self.run(Args::new().read(y).write(y), n, false, context);
+        self.run(Args::none().read(y).write(y), n, false, context);
     }
 
     fn backward_in_place(
@@ -78,6 +78,6 @@ impl Kernel<f32> for Dropout {
         context: &mut Context<'_, f32>,
     ) {
         let n = d.len();
-        self.run(Args::new().read(d).write(d), n, false, context);
+        self.run(Args::none().read(d).write(d), n, false, context);
     }
 }

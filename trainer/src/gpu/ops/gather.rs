@@ -35,7 +35,7 @@ pub fn build(op: &ops::gather::Gather, site: &Site<'_>, gpu: &Gpu) -> Made {
 impl Kernel<f32> for Gather {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
         let n = y.len();
-        let args = Args::new().read(x.get(0)).read(self.indices.raw()).write(y).number(n).numbers(&self.sizes);
+        let args = Args::none().read(x.get(0)).read(self.indices.raw()).write(y).number(n).numbers(&self.sizes);
         // SAFETY: gather_forward: indices inside a block of the table, y of n elements.
         unsafe { self.gpu.each("gather_forward", n, &args) };
     }
@@ -50,7 +50,7 @@ impl Kernel<f32> for Gather {
     ) {
         let Some((d, add)) = d_x[0].target() else { return };
         let n = d.len();
-        let args = Args::new().read(d_y).read(self.indices.raw()).write(d).number(n).numbers(&self.sizes).flag(add);
+        let args = Args::none().read(d_y).read(self.indices.raw()).write(d).number(n).numbers(&self.sizes).flag(add);
         // SAFETY: gather_backward: the table's n elements.
         unsafe { self.gpu.each("gather_backward", n, &args) };
     }

@@ -28,7 +28,7 @@ pub fn build(_op: &ops::pool::GlobalMaxPool, site: &Site<'_>, gpu: &Gpu) -> Made
 impl Kernel<f32> for GlobalMax {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
         let planes = y.len();
-        let args = Args::new().read(x.get(0)).write(y).write(self.winners.raw_mut()).numbers(&[planes, self.plane]);
+        let args = Args::none().read(x.get(0)).write(y).write(self.winners.raw_mut()).numbers(&[planes, self.plane]);
         // SAFETY: plane_max_forward: x in planes, an element of each for the others.
         unsafe { self.gpu.groups("plane_max_forward", planes, &args) };
     }
@@ -43,7 +43,7 @@ impl Kernel<f32> for GlobalMax {
     ) {
         let Some((d, add)) = d_x[0].target() else { return };
         let n = d.len();
-        let args = Args::new().read(d_y).read(self.winners.raw()).write(d).numbers(&[n, self.plane]).flag(add);
+        let args = Args::none().read(d_y).read(self.winners.raw()).write(d).numbers(&[n, self.plane]).flag(add);
         // SAFETY: plane_max_backward: d of n elements in planes, an element of each for the others.
         unsafe { self.gpu.each("plane_max_backward", n, &args) };
     }

@@ -82,12 +82,12 @@ impl Kernel<f32> for Gru {
                 let (gates, met) = (&mut gates[t * 3 * n..][..3 * n], &mut met[t * n..][..n]);
                 let h_before = Matrix::rows(before, hidden);
                 product(gpu, sums, h_before, r_gates.t(), [batch, 2 * hidden, hidden], false);
-                let args = Args::new().read(before).read(sums).write(gates).write(met);
+                let args = Args::none().read(before).read(sums).write(gates).write(met);
                 // SAFETY: gru_gates: gates of n times 3 elements, sums of n times 2, the others of n.
                 unsafe { gpu.each("gru_gates", n, &args.numbers(&[n, hidden]).flag(!resets_product)) };
                 let own = if resets_product {
                     if !own_bias.is_empty() {
-                        let args = Args::new().read(own_bias).read::<f32>(&[]).write(met).numbers(&[n, hidden, 0]);
+                        let args = Args::none().read(own_bias).read::<f32>(&[]).write(met).numbers(&[n, hidden, 0]);
                         // SAFETY: recurrent_biases: n elements in rows of as many as there are biases.
                         unsafe { gpu.each("recurrent_biases", n, &args) };
                     }
@@ -97,7 +97,7 @@ impl Kernel<f32> for Gru {
                     product(gpu, own, Matrix::rows(met, hidden), r_own.t(), [batch, hidden, hidden], false);
                     &*own
                 };
-                let args = Args::new().read(before).read(own).write(gates).write(h);
+                let args = Args::none().read(before).read(own).write(gates).write(h);
                 // SAFETY: gru_state: gates of n times 3 elements, the others of n.
                 unsafe { gpu.each("gru_state", n, &args.numbers(&[n, hidden]).flag(resets_product)) };
             }
@@ -127,7 +127,7 @@ impl Kernel<f32> for Gru {
                 let (gates, d_t) = (&gates[t * 3 * n..][..3 * n], &mut d_sums[t * 3 * n..][..3 * n]);
                 let d_own = &mut d_all_own[if resets_product { t * n } else { 0 }..][..n];
                 let args =
-                    Args::new().read(layer.d_states(d_y, d, t)).read(gates).read(before).read(&met[t * n..][..n]);
+                    Args::none().read(layer.d_states(d_y, d, t)).read(gates).read(before).read(&met[t * n..][..n]);
                 let args = args.write(d_h).write(d_t).write(d_own).numbers(&[n, hidden]).flag(resets_product);
                 // SAFETY: gru_back: gates and their gradient of n times 3 elements, the others of n.
                 unsafe { gpu.each("gru_back", n, &args) };
@@ -136,7 +136,7 @@ impl Kernel<f32> for Gru {
                 } else {
                     let d_hidden = Matrix::rows(&d_t[2 * hidden..], columns);
                     product(gpu, d_own, d_hidden, r_own, [batch, hidden, hidden], false);
-                    let args = Args::new().read(d_own).read(gates).read(before).write(d_t).write(d_h);
+                    let args = Args::none().read(d_own).read(gates).read(before).write(d_t).write(d_h);
                     // SAFETY: gru_reset_back: gates and their gradient of n times 3 elements, the others of n.
                     unsafe { gpu.each("gru_reset_back", n, &args.numbers(&[n, hidden])) };
                 }

@@ -32,7 +32,7 @@ pub fn build(op: &ops::layer_norm::LayerNormalization, site: &Site<'_>, gpu: &Gp
 
 impl Kernel<f32> for LayerNorm {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
-        let args = Args::new().read(x.get(0)).read(x.get(1)).read(x.get(2)).write(y).write(self.statistics.raw_mut());
+        let args = Args::none().read(x.get(0)).read(x.get(1)).read(x.get(2)).write(y).write(self.statistics.raw_mut());
         // SAFETY: layer_norm_forward: arrays of these sizes.
         unsafe { self.gpu.groups("layer_norm_forward", self.sizes[0], &args.numbers(&self.sizes).float(self.epsilon)) };
     }
@@ -47,7 +47,7 @@ impl Kernel<f32> for LayerNorm {
     ) {
         let [rows, len] = self.sizes;
         if self.wanted[1] || self.wanted[2] {
-            let mut args = Args::new().read(x.get(0)).read(d_y).read(self.statistics.raw());
+            let mut args = Args::none().read(x.get(0)).read(d_y).read(self.statistics.raw());
             let mut adds = [false; 2];
             for (k, added) in adds.iter_mut().enumerate() {
                 args = match d_x.get_mut(1 + k).and_then(Gradient::target) {
@@ -63,7 +63,7 @@ impl Kernel<f32> for LayerNorm {
             unsafe { self.gpu.groups("layer_norm_gradients", len, &args) };
         }
         if let Some((d, add)) = d_x[0].target() {
-            let args = Args::new().read(x.get(0)).read(x.get(1)).read(d_y).read(self.statistics.raw()).write(d);
+            let args = Args::none().read(x.get(0)).read(x.get(1)).read(d_y).read(self.statistics.raw()).write(d);
             // SAFETY: layer_norm_backward: arrays of these sizes.
             unsafe { self.gpu.groups("layer_norm_backward", rows, &args.numbers(&self.sizes).flag(add)) };
         }

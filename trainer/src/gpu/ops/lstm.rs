@@ -56,7 +56,7 @@ impl Kernel<f32> for Lstm {
                 let gates = &mut gates[t * 4 * n..][..4 * n];
                 let ((h, h_before), (c, c_before)) = (pair(h, slots(reversed, t), n), pair(c, slots(reversed, t), n));
                 product(gpu, gates, Matrix::rows(h_before, hidden), r.t(), [batch, 4 * hidden, hidden], true);
-                let args = Args::new().read(c_before).write(gates).write(c).write(h).numbers(&[n, hidden]);
+                let args = Args::none().read(c_before).write(gates).write(c).write(h).numbers(&[n, hidden]);
                 // SAFETY: lstm_step: gates of n times 4 elements, states of n.
                 unsafe { gpu.each("lstm_step", n, &args) };
             }
@@ -85,7 +85,7 @@ impl Kernel<f32> for Lstm {
                 let t = layer.time(reversed, i);
                 let (own, before) = slots(reversed, t);
                 let d_t = &mut d_sums[t * 4 * n..][..4 * n];
-                let args = Args::new().read(d_h).read(layer.d_states(d_y, d, t)).read(&gates[t * 4 * n..][..4 * n]);
+                let args = Args::none().read(d_h).read(layer.d_states(d_y, d, t)).read(&gates[t * 4 * n..][..4 * n]);
                 let args = args.read(&c[own * n..][..n]).read(&c[before * n..][..n]).write(d_c).write(d_t);
                 // SAFETY: lstm_step_back: gates and their gradient of n times 4 elements, the others of n.
                 unsafe { gpu.each("lstm_step_back", n, &args.numbers(&[n, hidden])) };

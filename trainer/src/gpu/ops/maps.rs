@@ -121,7 +121,7 @@ pub fn alias<Op>(_op: &Op, _site: &Site<'_>, gpu: &Gpu) -> Made {
 pub fn fill<T: Real>(gpu: &Gpu, to: &mut [T], value: T) {
     let n = to.len();
     // SAFETY: fill: n elements.
-    unsafe { gpu.each("fill", n, &Args::new().write(to).number(n).float(value.to_f32())) };
+    unsafe { gpu.each("fill", n, &Args::none().write(to).number(n).float(value.to_f32())) };
 }
 
 /// Copies, or adds.
@@ -129,7 +129,7 @@ pub fn copy<T: Real>(gpu: &Gpu, to: &mut [T], from: &[T], add: bool) {
     let n = from.len();
     assert_eq!(to.len(), n, "as many elements");
     // SAFETY: copy_backward: n elements of both.
-    unsafe { gpu.each("copy_backward", n, &Args::new().read::<T>(&[]).read(from).write(to).number(n).flag(add)) };
+    unsafe { gpu.each("copy_backward", n, &Args::none().read::<T>(&[]).read(from).write(to).number(n).flag(add)) };
 }
 
 /// `running = running * momentum + value * (1 - momentum)`.
@@ -137,7 +137,7 @@ pub fn blend<T: Real>(gpu: &Gpu, running: &mut [T], value: &[T], momentum: T) {
     let n = running.len();
     assert_eq!(value.len(), n, "as many elements");
     // SAFETY: blend: n elements of both.
-    unsafe { gpu.each("blend", n, &Args::new().write(running).read(value).number(n).float(momentum.to_f32())) };
+    unsafe { gpu.each("blend", n, &Args::none().write(running).read(value).number(n).float(momentum.to_f32())) };
 }
 
 impl Map {
@@ -149,7 +149,7 @@ impl Map {
 impl Kernel<f32> for Map {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
         let n = y.len();
-        let args = self.args(Args::new().read(x.get(0)).write(y).number(n));
+        let args = self.args(Args::none().read(x.get(0)).write(y).number(n));
         // SAFETY: FORWARD of maps.cu: x and y of n elements.
         unsafe { self.gpu.each(self.forward, n, &args) };
     }
@@ -169,7 +169,7 @@ impl Kernel<f32> for Map {
             Seen::Nothing => &[],
         };
         let n = d_y.len();
-        let args = self.args(Args::new().read(seen).read(d_y).write(d).number(n).flag(add));
+        let args = self.args(Args::none().read(seen).read(d_y).write(d).number(n).flag(add));
         // SAFETY: BACKWARD of maps.cu: three arrays of n elements.
         unsafe { self.gpu.each(self.backward, n, &args) };
     }
@@ -188,7 +188,7 @@ impl Kernel<f32> for Map {
 
     fn forward_in_place(&mut self, _x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
         let n = y.len();
-        let args = self.args(Args::new().read(y).write(y).number(n));
+        let args = self.args(Args::none().read(y).write(y).number(n));
         // SAFETY: FORWARD of maps.cu, which reads an element before it writes it.
         unsafe { self.gpu.each(self.forward, n, &args) };
     }
@@ -202,7 +202,7 @@ impl Kernel<f32> for Map {
         _context: &mut Context<'_, f32>,
     ) {
         let n = d.len();
-        let args = self.args(Args::new().read(y).read(d).write(d).number(n).flag(false));
+        let args = self.args(Args::none().read(y).read(d).write(d).number(n).flag(false));
         // SAFETY: BACKWARD of maps.cu, which reads an element before it writes it.
         unsafe { self.gpu.each(self.backward, n, &args) };
     }

@@ -115,7 +115,7 @@ impl Kernel<f32> for Moves {
             maps::fill(&self.gpu, y, value);
         }
         for (input, walk) in &self.parts {
-            self.run("move_forward", walk, Args::new().read(x.get(*input)).write(y), false);
+            self.run("move_forward", walk, Args::none().read(x.get(*input)).write(y), false);
         }
     }
 
@@ -134,7 +134,7 @@ impl Kernel<f32> for Moves {
         }
         for (input, walk) in &self.parts {
             let Some((d, add)) = d_x[*input].target() else { continue };
-            self.run("move_backward", walk, Args::new().read(d_y).write(d), add);
+            self.run("move_backward", walk, Args::none().read(d_y).write(d), add);
         }
     }
 
@@ -215,7 +215,7 @@ impl Mean {
     /// From the elements of the walk to those that are not reduced.
     fn sum(&self, from: &[f32], to: &mut [f32], add: bool) {
         let groups = to.len();
-        let args = Args::new().read(from).write(to).number(self.reduced).numbers(&self.walk.sizes).flag(add);
+        let args = Args::none().read(from).write(to).number(self.reduced).numbers(&self.walk.sizes).flag(add);
         // SAFETY: mean_forward: as many elements as the walk has, and as are not reduced.
         unsafe { self.gpu.groups("mean_forward", groups, &args.float(self.weight)) };
     }
@@ -223,7 +223,7 @@ impl Mean {
     /// The way back.
     fn spread(&self, from: &[f32], to: &mut [f32], add: bool) {
         let n = to.len();
-        let args = self.walk.tell(Args::new().read(from).write(to).number(n).flag(add)).float(self.weight);
+        let args = self.walk.tell(Args::none().read(from).write(to).number(n).flag(add)).float(self.weight);
         // SAFETY: mean_backward: as `sum`, the other way round.
         unsafe { self.gpu.each("mean_backward", n, &args) };
     }

@@ -56,7 +56,7 @@ pub fn average(op: &ops::pool::AveragePool, site: &Site<'_>, gpu: &Gpu) -> Made 
 impl Kernel<f32> for Pool {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
         let n = y.len();
-        let args = Args::new().read(x.get(0)).write(y).write(self.winners.raw_mut()).number(n).numbers(&self.sizes);
+        let args = Args::none().read(x.get(0)).write(y).write(self.winners.raw_mut()).number(n).numbers(&self.sizes);
         let kernel = if self.is_max { "max_forward" } else { "average_forward" };
         // SAFETY: max_forward, average_forward: arrays of these sizes.
         unsafe { self.gpu.each(kernel, n, &args.number(0).flag(self.counts_pads)) };
@@ -72,7 +72,7 @@ impl Kernel<f32> for Pool {
     ) {
         let Some((d, add)) = d_x[0].target() else { return };
         let n = d.len();
-        let args = Args::new().read(d_y);
+        let args = Args::none().read(d_y);
         let args = if self.is_max { args.read(self.winners.raw()) } else { args };
         let args = args.write(d).number(n).numbers(&self.sizes).flag(add).flag(self.counts_pads);
         let kernel = if self.is_max { "max_backward" } else { "average_backward" };
@@ -102,7 +102,7 @@ pub fn global_average(_op: &ops::pool::GlobalAveragePool, site: &Site<'_>, gpu: 
 impl Kernel<f32> for GlobalAverage {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
         let n = y.len();
-        let args = Args::new().read(x.get(0)).write(y).number(n).numbers(&self.sizes);
+        let args = Args::none().read(x.get(0)).write(y).number(n).numbers(&self.sizes);
         // SAFETY: plane_mean_forward: arrays of these sizes.
         unsafe { self.gpu.each("plane_mean_forward", n, &args) };
     }
@@ -117,7 +117,7 @@ impl Kernel<f32> for GlobalAverage {
     ) {
         let Some((d, add)) = d_x[0].target() else { return };
         let n = d.len();
-        let args = Args::new().read(d_y).write(d).number(n).numbers(&self.sizes).flag(add);
+        let args = Args::none().read(d_y).write(d).number(n).numbers(&self.sizes).flag(add);
         // SAFETY: plane_mean_backward: arrays of these sizes.
         unsafe { self.gpu.each("plane_mean_backward", n, &args) };
     }

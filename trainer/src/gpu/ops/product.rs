@@ -60,7 +60,7 @@ impl Product<'_> {
             }
         }
         let elements = self.batch.elements() * m * n;
-        let args = Args::new().read(a.data).read(b.data).write(y).numbers(&[elements, m, n, k]);
+        let args = Args::none().read(a.data).read(b.data).write(y).numbers(&[elements, m, n, k]);
         let args = args.numbers(&a.strides).numbers(&b.strides).flag(add).float(self.alpha);
         // SAFETY: product: matrices of these sizes at the places of the walk.
         unsafe { self.gpu.each("product", elements, &self.batch.tell(args)) };
@@ -128,7 +128,7 @@ impl Kernel<f32> for Gemm {
         if let Some([rows, columns]) = self.c {
             let n = y.len();
             let strides = [if rows == 1 { 0 } else { columns }, usize::from(columns != 1)];
-            let args = Args::new().read(x.get(2)).write(y).numbers(&[n, self.m, self.n]).numbers(&strides);
+            let args = Args::none().read(x.get(2)).write(y).numbers(&[n, self.m, self.n]).numbers(&strides);
             // SAFETY: stretch: y of n elements, C of the sizes that its strides were made for.
             unsafe { self.gpu.each("stretch", n, &args.float(self.beta)) };
         }
@@ -161,7 +161,7 @@ impl Kernel<f32> for Gemm {
             }
         }
         if let (Some(c), Some((d, add))) = (self.c, d_x.get_mut(2).and_then(Gradient::target)) {
-            let args = Args::new().read(d_y).write(d).numbers(&[0, m, n]).numbers(&c).flag(add).float(self.beta);
+            let args = Args::none().read(d_y).write(d).numbers(&[0, m, n]).numbers(&c).flag(add).float(self.beta);
             // SAFETY: stretch_backward: d_y [m, n], d of the sizes of C.
             unsafe { self.gpu.groups("stretch_backward", c[0] * c[1], &args) };
         }

@@ -13,7 +13,7 @@ pub fn project(gpu: &Gpu, layer: &Layer, x: &Inputs<'_, f32>, d: usize, biases: 
     let [input, state] = biases;
     if !input.is_empty() {
         let n = sums.len();
-        let args = Args::new().read(input).read(state).write(sums).numbers(&[n, columns, state.len()]);
+        let args = Args::none().read(input).read(state).write(sums).numbers(&[n, columns, state.len()]);
         // SAFETY: recurrent_biases: sums of n elements in rows of as many as there are biases for the input.
         unsafe { gpu.each("recurrent_biases", n, &args) };
     }
@@ -38,7 +38,7 @@ pub fn write(gpu: &Gpu, layer: &Layer, d: usize, states: &[&[f32]], y: &mut [f32
     let (n, reversed, directions, steps) =
         (layer.state(), layer.reversed[d], layer.sizes.directions, layer.sizes.steps);
     let first = &states[0][if reversed { 0 } else { n }..];
-    let args = Args::new().read(first).write(&mut y[..steps * directions * n]);
+    let args = Args::none().read(first).write(&mut y[..steps * directions * n]);
     // SAFETY: recurrent_write: steps states of n elements, and room for those of all directions.
     unsafe { gpu.each("recurrent_write", steps * n, &args.numbers(&[steps * n, n, directions, d])) };
     let (last, _) = slots(reversed, layer.time(reversed, steps - 1));
@@ -83,7 +83,7 @@ pub fn d_biases(gpu: &Gpu, layer: &Layer, d: usize, d_sums: &[f32], own: Option<
     let Some((to, add)) = d_x.get_mut(B).and_then(Gradient::target) else { return };
     let (input, state) = to[2 * d * columns..][..2 * columns].split_at_mut(columns);
     let sums = |from: &[f32], columns: usize, to: &mut [f32]| {
-        let args = Args::new().read(from).write(to).numbers(&[rows, columns]).flag(add);
+        let args = Args::none().read(from).write(to).numbers(&[rows, columns]).flag(add);
         // SAFETY: column_sums: rows of columns, and a sum for each of these.
         unsafe { gpu.groups("column_sums", columns, &args) };
     };
@@ -92,7 +92,7 @@ pub fn d_biases(gpu: &Gpu, layer: &Layer, d: usize, d_sums: &[f32], own: Option<
         None => sums(d_sums, columns, state),
         Some(own) => {
             // A row is as long as before, and fewer of its columns are summed.
-            let args = Args::new().read(d_sums).write(&mut state[..columns - hidden]);
+            let args = Args::none().read(d_sums).write(&mut state[..columns - hidden]);
             let args = args.numbers(&[rows, columns]).flag(add);
             // SAFETY: column_sums: rows of columns, of which the first are summed.
             unsafe { gpu.groups("column_sums", columns - hidden, &args) };

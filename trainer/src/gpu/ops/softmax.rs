@@ -36,7 +36,7 @@ fn build(logarithm: bool, axis: i64, site: &Site<'_>, gpu: &Gpu) -> Made {
 
 impl Kernel<f32> for Softmax {
     fn forward(&mut self, x: &Inputs<'_, f32>, y: &mut [f32], _context: &mut Context<'_, f32>) {
-        let args = Args::new().read(x.get(0)).write(y).numbers(&self.sizes).flag(self.logarithm);
+        let args = Args::none().read(x.get(0)).write(y).numbers(&self.sizes).flag(self.logarithm);
         // SAFETY: softmax_forward: arrays of these sizes.
         unsafe { self.gpu.each("softmax_forward", self.sizes[0], &args) };
     }
@@ -50,7 +50,7 @@ impl Kernel<f32> for Softmax {
         _context: &mut Context<'_, f32>,
     ) {
         let Some((d, add)) = d_x[0].target() else { return };
-        let args = Args::new().read(y).read(d_y).write(d).numbers(&self.sizes).flag(self.logarithm).flag(add);
+        let args = Args::none().read(y).read(d_y).write(d).numbers(&self.sizes).flag(self.logarithm).flag(add);
         // SAFETY: softmax_backward: arrays of these sizes.
         unsafe { self.gpu.each("softmax_backward", self.sizes[0], &args) };
     }
