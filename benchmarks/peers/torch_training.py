@@ -1,11 +1,11 @@
 """Training steps in PyTorch, for comparison. Started by `training_step` as
 
-    python torch_training.py CASE THREADS DEVICE
+    python torch_training.py CASE THREADS DEVICE PRECISION
 
 Prints `ready VERSION FORM…`: the forms are `contiguous` and, for images, `channels_last`, eager, with fused optimizers; on a
 GPU also `compiled`, by torch.compile. Then for each line `FORM N` on standard input runs N whole steps and prints their times
-in ms on one line; of a GPU, which works on while the host goes on, their mean alone. Data and network lie on the device, and
-products are those of full f32.
+in ms on one line; of a GPU, which works on while the host goes on, their mean alone. Data and network lie on the device.
+PRECISION is that of products on a GPU: f32, in full, or tf32.
 """
 
 import sys
@@ -173,8 +173,7 @@ def main():
     name, threads, device = sys.argv[1], int(sys.argv[2]), torch.device(sys.argv[3])
     torch.set_num_threads(threads)
     on_gpu = device.type == "cuda"
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = sys.argv[4] == "tf32"
     torch.backends.cudnn.benchmark = on_gpu
     images = len(CASES[name][1]) == 3
     forms = ["contiguous"] + ["channels_last"] * images + ["compiled"] * (on_gpu and name != "adamw")

@@ -1,13 +1,14 @@
-//! `training_step [CASE…] [--device cpu|cuda:N] [--python FILE] [--peer FILE] [--threads N] [--rounds N] [--max-ratio R]
-//! [--output FILE]`: whole training steps, ours and PyTorch's in turns, on the same device. Prints a line per case; raw samples go to FILE as JSON. Exits with 1 if
-//! a ratio is above R.
+//! `training_step [CASE…] [--device cpu|cuda:N] [--precision f32|tf32] [--python FILE] [--peer FILE] [--threads N] [--rounds N]
+//! [--max-ratio R] [--output FILE]`: whole training steps, ours and PyTorch's in turns, on the same device. Prints a line per case;
+//! raw samples go to FILE as JSON. Exits with 1 if a ratio is above R.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use kd_benchmarks::training::{CASES, Case, Device, Ours, Peer, quantile};
 use kd_runtime::{Refusal, Result, files};
-use kd_trainer::gpu::Gpu;
+use kd_trainer::gpu::{Gpu, Precision};
+use kd_trainer::recipe::keys::PRECISIONS;
 use kd_trainer::recipe::{self, parse};
 use serde_json::{Value, json};
 
@@ -24,6 +25,8 @@ struct Asked {
     peer: PathBuf,
     /// As PyTorch calls it too.
     device: String,
+    /// Of products on a GPU.
+    precision: String,
     cases: Vec<&'static Case>,
     threads: Vec<usize>,
     rounds: usize,
@@ -51,14 +54,14 @@ fn main() -> ExitCode {
 fn read_args() -> Result<Asked> {
     let usage = |found: String| {
         let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
-        let options =
-            "--device cpu|cuda:N, --python FILE, --peer FILE, --threads N, --rounds N, --max-ratio R, --output FILE";
+        let options = "--device cpu|cuda:N, --precision f32|tf32, --python FILE, --peer FILE, --threads N, --rounds N, --max-ratio R, --output FILE";
         Refusal::new("training_step", format!("{options} or cases of {}", names.join(", ")), found, "correct it")
     };
     let mut asked = Asked {
         python: "python3".into(),
         peer: concat!(env!("CARGO_MANIFEST_DIR"), "/peers/torch_training.py").into(),
         device: "cpu".into(),
+        precision: "f32".into(),
         cases: Vec::new(),
         threads: vec![1, 2],
         rounds: ROUNDS,
@@ -72,6 +75,7 @@ fn read_args() -> Result<Asked> {
             "--python" => asked.python = value()?.into(),
             "--peer" => asked.peer = value()?.into(),
             "--device" => asked.device = value()?,
+            "--precision" => asked.precision = value()?,
             "--threads" => asked.threads = vec![value()?.parse().map_err(|e| usage(format!("--threads: {e}")))?],
             "--rounds" => asked.rounds = value()?.parse().map_err(|e| usage(format!("--rounds: {e}")))?,
             "--max-ratio" => asked.max_ratio = Some(value()?.parse().map_err(|e| usage(format!("--max-ratio: {e}")))?),
@@ -90,6 +94,9 @@ fn read_args() -> Result<Asked> {
         // Of the host, which does little.
         asked.threads.truncate(1);
     }
+    if !PRECISIONS.contains(&&*asked.precision) {
+        return Err(usage(format!("--precision {}", asked.precision)));
+    }
     if asked.rounds == 0 || asked.threads.contains(&0) {
         return Err(usage("a 0".into()));
     }
@@ -104,7 +111,7 @@ fn run(asked: &Asked) -> Result<bool> {
     );
     let gpu = match parse::device(&asked.device) {
         Some(recipe::Device::Cpu) => None,
-        Some(recipe::Device::Cuda(n)) => Some(Gpu::open(n)?),
+        Some(recipe::Device::Cuda(n)) => Some(Gpu::open(n, Precision::of(&asked.precision))?),
         None => return Err(Refusal::new("--device", "cpu or cuda:N", format!("`{}`", asked.device), "correct it")),
     };
     let mut lines = Vec::new();
@@ -128,7 +135,7 @@ fn run(asked: &Asked) -> Result<bool> {
 fn compare(asked: &Asked, case: &Case, device: &Device) -> Result<Line> {
     let threads = device.threads;
     let mut ours = Ours::new(case, device)?;
-    let mut peer = Peer::start(&asked.python, &asked.peer, case.name, threads, &asked.device)?;
+    let mut peer = Peer::start(&asked.python, &asked.peer, case.name, threads, [&asked.device, &asked.precision])?;
     let forms = peer.forms.clone();
     let mut longest = ours.steps_ms(WARM_UP)?.last().copied().unwrap_or(0.0);
     longest = ours.steps_ms(1)?.last().map_or(longest, |&last| longest.min(last));

@@ -1,6 +1,7 @@
 //! Optimizers over their steps, the moving average, clipping, learning rates.
 
 use kd_trainer::exec::{Parameter, Real, Role};
+use kd_trainer::ops::kernels::buffer::Buffer;
 use kd_trainer::optim::schedule::SCHEDULES;
 use kd_trainer::optim::{adamw, average, clip, dot as dot_optimizer, rmsprop, sgd};
 use kd_trainer::options::{Options, Setting};
@@ -17,7 +18,8 @@ fn optimize<T: Real>(case: &Case, tolerance: f64) -> Result<Outcome, Failure> {
     let (mut m, mut v) = (vec![T::ZERO; p.len()], vec![T::ZERO; p.len()]);
     let kind = case.text("kind");
     let decay = case.number("weight_decay")?;
-    let mut state = rmsprop::State::new(p.len(), case.flag("centered"), true);
+    let state = rmsprop::State::new(&Buffer::default(), p.len(), case.flag("centered"), true);
+    let mut state = state.map_err(|e| e.to_string())?;
     let mut found = Vec::with_capacity(gradients.len());
     for (i, g) in gradients.chunks_exact(p.len()).enumerate() {
         let lr = case.number("lr")?;

@@ -2,12 +2,18 @@
 
 use std::time::Instant;
 
+use kd_runtime::graph::ValueId;
 use kd_runtime::{Refusal, Result};
 use kd_trainer::exec::{Executor, Mode, Plan};
 use kd_trainer::gpu::Gpu;
+use kd_trainer::gpu::losses::ce::Wanted;
+use kd_trainer::gpu::losses::{self, Answers, Given, Part, SUMS, Seen, targets};
+use kd_trainer::gpu::ops::maps;
+use kd_trainer::losses::Batch;
 use kd_trainer::losses::ce::{Targets, cross_entropy};
 use kd_trainer::losses::kd::soft_targets;
 use kd_trainer::losses::rows::Reduction;
+use kd_trainer::ops::kernels::buffer::Buffer;
 use kd_trainer::optim::{Optimizer, adamw, groups, sgd};
 use kd_trainer::options::{Options, Setting};
 use kd_trainer::recipe::Choice;
@@ -19,6 +25,9 @@ use super::{Case, Network, Work};
 /// Logits of the teacher for every sample of a data set that is held in memory.
 const CACHED_SAMPLES: usize = 50_000;
 
+/// Of the soft targets.
+const TEMPERATURE: f32 = 4.0;
+
 /// A case that is ready to be stepped.
 pub struct Ours {
     work: Work,
@@ -26,13 +35,22 @@ pub struct Ours {
     optimizer: Box<dyn Optimizer>,
     teacher: Option<Executor<f32>>,
     cache: Vec<f32>,
-    x: Vec<f32>,
+    x: Buffer<f32>,
     labels: Vec<usize>,
-    taught: Vec<f32>,
-    d_logits: Vec<f32>,
-    d_taught: Vec<f32>,
+    taught: Buffer<f32>,
+    d_logits: Buffer<f32>,
+    d_taught: Buffer<f32>,
+    on_gpu: Option<OnGpu>,
     classes: usize,
     seed: u64,
+}
+
+/// What losses of a GPU read and leave there.
+struct OnGpu {
+    gpu: Gpu,
+    targets: Buffer<f32>,
+    sums: Buffer<f32>,
+    values: [Buffer<f32>; 2],
 }
 
 /// Where it is computed.
@@ -79,17 +97,21 @@ impl Ours {
         let x = normal(case.batch * case.input.iter().product::<usize>());
         let cached = matches!(case.work, Work::Distill { cached: true, .. });
         let cache = normal(if cached { CACHED_SAMPLES * case.classes } else { 0 });
+        let labels: Vec<usize> = (0..case.batch).map(|_| rng.below(case.classes as u64) as usize).collect();
+        let gpu = device.gpu.as_ref();
+        let answers = || Buffer::in_memory(gpu, case.batch * case.classes);
         let mut ours = Self {
             work: case.work,
             executor,
             optimizer,
             teacher,
             cache,
-            x,
-            labels: (0..case.batch).map(|_| rng.below(case.classes as u64) as usize).collect(),
-            taught: vec![0.0; case.batch * case.classes],
-            d_logits: vec![0.0; case.batch * case.classes],
-            d_taught: vec![0.0; case.batch * case.classes],
+            x: gpu.map_or_else(|| Ok(x.clone().into()), |gpu| Buffer::moved(gpu, &x))?,
+            taught: answers()?,
+            d_logits: answers()?,
+            d_taught: answers()?,
+            on_gpu: gpu.map(|gpu| OnGpu::new(gpu, &batch(&labels))).transpose()?,
+            labels,
             classes: case.classes,
             seed: 0,
         };
@@ -125,37 +147,82 @@ impl Ours {
         Ok(())
     }
 
-    /// Forward, loss and backward.
+    /// Forward, loss and backward. On a GPU nothing waits for it.
     fn train(&mut self) -> Result<()> {
         self.seed += 1;
-        let batch = self.labels.len();
         self.teach()?;
         let executor = &mut self.executor;
-        executor.forward(&self.x, batch, Mode::Train { seed: self.seed })?;
         let logits = executor.tap("logits")?;
-        let (values, d) = (executor.value(logits), &mut self.d_logits);
-        cross_entropy(values, self.labels[..].into(), self.classes, &Targets::default(), Reduction::BatchMean, d);
-        if matches!(self.work, Work::Distill { .. }) {
-            let (taught, d_taught) = (&self.taught, &mut self.d_taught);
-            soft_targets(values, taught, self.classes, 4.0, Reduction::BatchMean, true, d_taught);
-            d.iter_mut().zip(d_taught).for_each(|(d, t)| *d = 0.1 * *d + 0.9 * *t);
+        executor.queue_forward(&[logits], self.x.raw(), self.labels.len(), Mode::Train { seed: self.seed })?;
+        let distills = matches!(self.work, Work::Distill { .. });
+        if self.on_gpu.is_some() {
+            self.losses_on_gpu(logits, distills);
+        } else {
+            let (values, d) = (executor.value(logits), &mut self.d_logits);
+            cross_entropy(values, self.labels[..].into(), self.classes, &Targets::default(), Reduction::BatchMean, d);
+            if distills {
+                let d = &mut self.d_taught;
+                soft_targets(values, &self.taught, self.classes, TEMPERATURE, Reduction::BatchMean, true, d);
+            }
         }
-        executor.backward(&[(logits, d)])
+        if distills {
+            self.d_logits.blend(0.1, 0.9, &self.d_taught);
+        }
+        self.executor.backward(&[(logits, self.d_logits.raw())])
+    }
+
+    /// Queues both losses.
+    fn losses_on_gpu(&mut self, logits: ValueId, distills: bool) {
+        let Self { executor, on_gpu: Some(on_gpu), labels, taught, d_logits, d_taught, classes, .. } = self else {
+            return;
+        };
+        let OnGpu { gpu, targets, sums, values: [hard, soft] } = on_gpu;
+        let (batch, student, teacher) = (batch(labels), [executor.raw(logits)], [taught.raw()]);
+        let seen = Seen { gpu, batch: &batch, targets: targets.raw(), student: &student, teacher: &teacher };
+        let d = &mut [d_logits.raw_mut()];
+        let mut given = Given { d_student: d, sums: sums.raw_mut(), value: hard.raw_mut() };
+        let none = Targets::default();
+        let wanted = Wanted { targets: &none, weights: &[], labelled: labels.len() as f64, first_alone: false };
+        losses::ce::cross_entropy(&seen, 0, *classes, wanted, Part::WHOLE, &mut given);
+        if distills {
+            let d = &mut [d_taught.raw_mut()];
+            let mut given = Given { d_student: d, sums: sums.raw_mut(), value: soft.raw_mut() };
+            let (temperature, reduction) = (TEMPERATURE, Reduction::BatchMean);
+            let form = losses::kd::Form { temperature, reduction, tau2: true, standardize: false };
+            losses::kd::soft_targets(&seen, Answers::of(&seen, *classes), form, Part::WHOLE, &mut given);
+        }
     }
 
     /// The teacher's logits of the batch.
     fn teach(&mut self) -> Result<()> {
         if let Some(teacher) = &mut self.teacher {
-            teacher.forward(&self.x, self.labels.len(), Mode::Eval)?;
             let logits = teacher.tap("logits")?;
-            self.taught.copy_from_slice(teacher.value(logits));
+            teacher.queue_forward(&[logits], self.x.raw(), self.labels.len(), Mode::Eval)?;
+            match &self.on_gpu {
+                Some(on_gpu) => maps::copy(&on_gpu.gpu, self.taught.raw_mut(), teacher.raw(logits), false),
+                None => self.taught.put(teacher.value(logits)),
+            }
         } else if !self.cache.is_empty() {
-            for (i, row) in self.taught.chunks_exact_mut(self.classes).enumerate() {
+            let mut rows = Vec::with_capacity(self.taught.len());
+            for i in 0..self.labels.len() {
                 // Samples of a batch lie anywhere in the data set.
                 let sample = (self.seed as usize * 7919 + i * 104_729) % CACHED_SAMPLES;
-                row.copy_from_slice(&self.cache[sample * self.classes..][..self.classes]);
+                rows.extend_from_slice(&self.cache[sample * self.classes..][..self.classes]);
             }
+            self.taught.put(&rows);
         }
         Ok(())
+    }
+}
+
+/// A batch of these classes.
+fn batch(labels: &[usize]) -> Batch<'_> {
+    Batch { size: labels.len(), labels, mixed: &[], places: &[], progress: 0.0 }
+}
+
+impl OnGpu {
+    fn new(gpu: &Gpu, batch: &Batch<'_>) -> Result<Self> {
+        let (targets, sums) = (Buffer::moved(gpu, &targets(batch))?, Buffer::on(gpu, SUMS.max(batch.size))?);
+        Ok(Self { gpu: gpu.clone(), targets, sums, values: [Buffer::on(gpu, 1)?, Buffer::on(gpu, 1)?] })
     }
 }

@@ -19,9 +19,9 @@ pub struct Peer {
 
 impl Peer {
     /// Starts PyTorch with a case on a device, and waits until it is ready.
-    pub fn start(python: &Path, script: &Path, case: &str, threads: usize, device: &str) -> Result<Self> {
+    pub fn start(python: &Path, script: &Path, case: &str, threads: usize, on: [&str; 2]) -> Result<Self> {
         let mut command = Command::new(python);
-        command.arg(script).args([case, &threads.to_string(), device]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.arg(script).args([case, &threads.to_string()]).args(on).stdin(Stdio::piped()).stdout(Stdio::piped());
         let lacking = |error: &dyn std::fmt::Display| {
             let action = "make one by `cargo xtask peers`, or name another by --python";
             Refusal::new(python.display(), "a Python with torch", error, action).with_exit(Exit::Lacking)

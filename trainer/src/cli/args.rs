@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use kd_runtime::data::sources;
+
+use crate::recipe::keys::PRECISIONS;
 
 /// Train a teacher, distil a student from it, and compare it with the same student trained alone
 #[derive(Debug, Parser)]
@@ -139,6 +142,9 @@ pub struct Selftest {
     /// The device
     #[arg(long, value_name = "cpu|cuda:N", default_value = "cpu")]
     pub device: String,
+    /// How exactly a GPU multiplies
+    #[arg(long, value_name = "f32|tf32", default_value = "f32", value_parser = PossibleValuesParser::new(PRECISIONS), hide_possible_values = true)]
+    pub precision: String,
     /// How results and errors are written
     #[arg(long, value_name = "text|json", default_value = "text", hide_possible_values = true)]
     pub format: Format,

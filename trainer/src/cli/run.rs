@@ -34,7 +34,7 @@ pub(super) fn run(args: &Run, out: &mut dyn Write) -> Result<()> {
             let action = "use --device cpu, or one process";
             return Err(Refusal::new("run.device", "the host, of several processes", "a GPU", action));
         }
-        Device::Cuda(n) => Some(Gpu::open(n)?),
+        Device::Cuda(n) => Some(Gpu::open(n, recipe.run.precision)?),
     };
     let place = place(args, &recipe)?;
     let output = match (&args.output, &place) {

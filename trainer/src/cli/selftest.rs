@@ -8,14 +8,14 @@ use kd_runtime::{Exit, Refusal, Result};
 
 use super::args::{Format, Selftest};
 use crate::exec::{Compute, cases};
-use crate::gpu::Gpu;
+use crate::gpu::{Gpu, Precision};
 use crate::recipe::{Device, parse};
 use crate::selftest::Report;
 
 pub(super) fn run(args: &Selftest, out: &mut dyn Write) -> Result<()> {
     let gpu = match parse::device(&args.device) {
         Some(Device::Cpu) => None,
-        Some(Device::Cuda(n)) => Some(Gpu::open(n)?),
+        Some(Device::Cuda(n)) => Some(Gpu::open(n, Precision::of(&args.precision))?),
         None => {
             let found = format!("`{}`", kd_runtime::error::Shown(&args.device));
             return Err(Refusal::new("--device", "`cpu` or `cuda:N`", found, "name one of them"));
@@ -39,19 +39,25 @@ pub(super) fn run(args: &Selftest, out: &mut dyn Write) -> Result<()> {
 
 fn render(report: &Report) -> String {
     let mut lines = vec![format!("device    {}", report.device), String::new()];
-    lines.push(format!("{:20} {:>4} {:>6} {:>9} {:>9}", "operator", "on", "cases", "worst", "bound"));
-    for line in &report.operators {
-        let verdict = if line.failed.is_empty() { "" } else { "  FAILS" };
-        let (op, on, cases, worst) = (line.op, line.on, line.cases, line.worst);
-        lines.push(format!("{op:20} {on:>4} {cases:>6} {worst:>9.1e} {:>9.1e}{verdict}", report.bound));
+    for (what, all) in [("operator", &report.operators), ("loss", &report.losses)] {
+        if all.is_empty() {
+            continue;
+        }
+        lines.push(format!("{what:20} {:>4} {:>6} {:>9} {:>9}", "on", "cases", "worst", "bound"));
+        for line in all {
+            let verdict = if line.failed.is_empty() { "" } else { "  FAILS" };
+            let (op, on, cases, worst) = (line.op, line.on, line.cases, line.worst);
+            lines.push(format!("{op:20} {on:>4} {cases:>6} {worst:>9.1e} {:>9.1e}{verdict}", report.bound));
+        }
+        lines.push(String::new());
     }
-    lines.push(String::new());
-    for training in &report.training {
-        let [first, last] = training.losses;
-        let verdict = training.failure().map_or("", |_| "  FAILS");
-        let (name, worst, bound) = (training.optimizer, training.worst, training.bound);
+    for learning in &report.learning {
+        let ([first, last], [losses, parameters]) = (learning.losses, learning.worst);
+        let verdict = learning.failure().map_or("", |_| "  FAILS");
+        let (about, bound) = (learning.about, learning.bound);
         lines.push(format!(
-            "training with {name:9} loss {first:.3} to {last:.3}, off by {worst:.1e} of {bound:.1e}{verdict}"
+            "learning with {about:20} loss {first:.3} to {last:.3}, losses off by {losses:.1e}, parameters by {parameters:.1e} \
+             of {bound:.0e}{verdict}"
         ));
     }
     let failures = report.failures();

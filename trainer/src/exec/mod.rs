@@ -170,15 +170,19 @@ impl<T: Real> Executor<T> {
     }
 
     /// Takes in arrays that no node reads: a loss's own. They follow the network's parameters, get room for a gradient where
-    /// they are trained, and are stepped and stored with the others. Gives the place of the first.
-    pub fn adopt(&mut self, guests: Vec<Parameter<T>>) -> usize {
+    /// they are trained, and are stepped and stored with the others. Gives the place of the first. Refused where a GPU has
+    /// not enough memory.
+    pub fn adopt(&mut self, guests: Vec<Parameter<T>>) -> Result<usize> {
         let first = self.state.parameters.len();
         for mut guest in guests {
+            if let Some(gpu) = &self.state.gpu {
+                guest.value = Buffer::moved(gpu, &guest.value)?;
+            }
             let len = if guest.role.is_trained() { guest.value.len() } else { 0 };
-            guest.gradient = vec![T::ZERO; len].into();
+            guest.gradient = guest.value.beside(len)?;
             self.state.parameters.push(guest);
         }
-        first
+        Ok(first)
     }
 
     /// Keeps parameters of these names what they are: the optimizer passes them by, and nobody misses their gradient.
@@ -235,17 +239,33 @@ impl<T: Real> Executor<T> {
     /// As [`Executor::forward`], for these taps alone: what none of them depends on is not run, has no values, moves no
     /// running statistics and takes no gradient.
     pub fn forward_to(&mut self, taps: &[ValueId], x: &[T], batch: usize, mode: Mode) -> Result<()> {
+        self.queue_forward(taps, x, batch, mode)?;
+        self.wait()
+    }
+
+    /// As [`Executor::forward_to`], but a GPU may have it still to do when this returns, and what fails there is told by
+    /// [`Executor::wait`].
+    pub fn queue_forward(&mut self, taps: &[ValueId], x: &[T], batch: usize, mode: Mode) -> Result<()> {
         let state = &mut self.state;
         state.prepare(x, batch)?;
         state.aim(taps);
-        self.threads.run(|| state.forward(mode))?;
-        // Before its values are read, for reading cannot be refused.
+        self.threads.run(|| state.forward(mode))
+    }
+
+    /// Waits until a GPU has done all; refuses what failed. Values that were read before it, of a pass that was queued, are those
+    /// of nothing then.
+    pub fn wait(&self) -> Result<()> {
         self.state.wait()
     }
 
     /// A tap's values of the last forward pass, `batch` samples one after another; none where it was left out.
     pub fn value(&self, tap: ValueId) -> &[T] {
         self.state.value(tap)
+    }
+
+    /// The same, where they lie: for kernels of the GPU.
+    pub fn raw(&self, tap: ValueId) -> &[T] {
+        self.state.raw(tap)
     }
 
     /// From gradients of taps to the gradients of all parameters (overwritten). A tap may be named once.

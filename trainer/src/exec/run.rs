@@ -235,17 +235,12 @@ impl<T: Real> State<T> {
         let mut constants: Vec<Buffer<T>> =
             std::mem::take(&mut program.constants).into_iter().map(Buffer::from).collect();
         if let Some(gpu) = &gpu {
-            let moved = |from: &[T]| -> Result<Buffer<T>> {
-                let mut to = Buffer::on(gpu, from.len())?;
-                to.put(from);
-                Ok(to)
-            };
             for parameter in &mut parameters {
-                parameter.value = moved(&parameter.value)?;
-                parameter.gradient = moved(&parameter.gradient)?;
+                parameter.value = Buffer::moved(gpu, &parameter.value)?;
+                parameter.gradient = Buffer::moved(gpu, &parameter.gradient)?;
             }
             for constant in &mut constants {
-                *constant = moved(constant)?;
+                *constant = Buffer::moved(gpu, constant)?;
             }
         }
         let targets = program.steps.iter().map(|step| step.inputs.iter().map(|_| Gradient::default()).collect());
@@ -306,7 +301,10 @@ impl<T: Real> State<T> {
                 1
             }
         };
-        self.input.put(x);
+        match self.gpu.as_ref().filter(|gpu| gpu.holds(x)) {
+            Some(gpu) => maps::copy(gpu, &mut self.input.raw_mut()[..x.len()], x, false),
+            None => self.input.put(x),
+        }
         self.mode = None;
         Ok(())
     }
@@ -401,17 +399,27 @@ impl<T: Real> State<T> {
 
     /// A tap's values; empty where the last forward pass left it out.
     pub fn value(&self, tap: ValueId) -> &[T] {
+        self.tapped(tap).map_or(&[], |(buffer, len)| buffer.first(len))
+    }
+
+    /// The same, where they lie.
+    pub fn raw(&self, tap: ValueId) -> &[T] {
+        self.tapped(tap).map_or(&[], |(buffer, len)| &buffer.raw()[..len])
+    }
+
+    /// The buffer that a tap's values lie in, and how many they are.
+    fn tapped(&self, tap: ValueId) -> Option<(&Buffer<T>, usize)> {
         let batch = &self.bindings[self.current];
-        let Some(&root) = self.program.root.get(tap.index()) else { return &[] };
+        let &root = self.program.root.get(tap.index())?;
         if self.program.origin[root] == Origin::Computed && !self.needed[root] {
-            return &[];
+            return None;
         }
         match place(&self.program, &self.layout, root, batch.lens[root]) {
-            Place::Input => self.input.first(batch.lens[root]),
-            Place::Parameter(i) => &self.parameters[i].value,
-            Place::Constant(i) => &self.constants[i],
-            Place::Buffer(b, len) => self.buffers[b].first(len),
-            Place::Other(_) | Place::Nowhere => &[],
+            Place::Input => Some((&self.input, batch.lens[root])),
+            Place::Parameter(i) => Some((&self.parameters[i].value, self.parameters[i].value.len())),
+            Place::Constant(i) => Some((&self.constants[i], self.constants[i].len())),
+            Place::Buffer(b, len) => Some((&self.buffers[b], len)),
+            Place::Other(_) | Place::Nowhere => None,
         }
     }
 
@@ -455,12 +463,12 @@ impl<T: Real> State<T> {
                 continue;
             }
             let (add, to) = (self.written[root], &mut self.buffers[buffer]);
-            let sum = |sum: T, d: T| if add { sum + d.flushed(least) } else { d.flushed(least) };
-            if to.gpu().is_some() {
-                let before = if add { to.first(d.len()) } else { d };
-                let sums: Vec<T> = before.iter().zip(*d).map(|(&before, &d)| sum(before, d)).collect();
-                to.put(&sums);
+            if let Some(gpu) = &self.gpu {
+                let sent = if gpu.holds(d) { Buffer::default() } else { Buffer::moved(gpu, d)? };
+                let d = if sent.is_empty() { d } else { sent.raw() };
+                maps::take_in(gpu, &mut to.raw_mut()[..d.len()], d, least, add);
             } else {
+                let sum = |sum: T, d: T| if add { sum + d.flushed(least) } else { d.flushed(least) };
                 pointwise::update_with(&mut to[..d.len()], d, sum);
             }
             self.written[root] = true;
@@ -581,7 +589,7 @@ fn update_statistics<T: Real>(
     for (place, batch) in [(places.get(3), mean), (places.get(4), var)] {
         if let Some(&Place::Parameter(p)) = place {
             if let Some(gpu) = gpu {
-                maps::blend(gpu, parameters[p].value.raw_mut(), batch, momentum);
+                maps::blend(gpu, parameters[p].value.raw_mut(), batch, [momentum, T::ONE - momentum]);
                 continue;
             }
             for (running, &batch) in parameters[p].value.iter_mut().zip(batch) {

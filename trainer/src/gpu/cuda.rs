@@ -13,13 +13,15 @@ use cudarc::nvrtc::sys as nvrtc_sys;
 use kd_runtime::{Refusal, Result};
 
 use super::cudnn::Cudnn;
-use super::{Args, Convolution, Engine, GROUP, Matmul, lacking, source};
+use super::staging::Staging;
+use super::{Args, Convolution, Engine, GROUP, Matmul, Precision, lacking, source};
 
 /// One device, its context and the stream that all work goes through.
 pub struct Cuda {
     context: Arc<CudaContext>,
     stream: Arc<CudaStream>,
     name: String,
+    precision: Precision,
     /// Compute capability: what kernels are compiled for.
     capability: [i32; 2],
     /// What was not found, or does not start.
@@ -34,6 +36,7 @@ struct State {
     kernels: BTreeMap<&'static str, Function>,
     /// The library of convolutions, where there is one.
     cudnn: Option<Cudnn>,
+    staging: Staging,
     /// The first thing that failed: all that follows does too.
     failed: Option<Refusal>,
 }
@@ -60,7 +63,7 @@ fn refuse(what: &str, error: DriverError) -> Refusal {
 
 impl Cuda {
     /// Opens device `number`.
-    pub fn open(number: usize) -> Result<Self> {
+    pub fn open(number: usize, precision: Precision) -> Result<Self> {
         let action = "install it, or use --device cpu";
         // SAFETY: each is opened as any program opens it.
         let [has_driver, has_compiler, has_blas] = unsafe {
@@ -91,15 +94,22 @@ impl Cuda {
             return Err(lacking("a GPU of compute capability 8.0 or more", found, "use --device cpu"));
         }
         let mut lacks = Vec::new();
-        let blas = if has_blas { Blas::new(&stream).map_err(|error| format!("{error:?}")) } else { Err("none".into()) };
+        let blas = if has_blas {
+            Blas::new(&stream, precision).map_err(|error| format!("{error:?}"))
+        } else {
+            Err("none".into())
+        };
         let blas = blas.map_err(|why| lacks.push(format!("cuBLAS: {why}"))).ok();
         // SAFETY: opened as any program opens it.
         let has_cudnn = unsafe { cudarc::cudnn::sys::is_culib_present() };
-        let cudnn =
-            if has_cudnn { Cudnn::new(&stream).map_err(|error| format!("{error:?}")) } else { Err("none".into()) };
+        let cudnn = if has_cudnn {
+            Cudnn::new(&stream, precision).map_err(|error| format!("{error:?}"))
+        } else {
+            Err("none".into())
+        };
         let cudnn = cudnn.map_err(|why| lacks.push(format!("cuDNN: {why}"))).ok();
         let state = Mutex::new(State { cudnn, ..State::default() });
-        Ok(Self { context, stream, name, capability: [major, minor], lacks, blas, state })
+        Ok(Self { context, stream, name, precision, capability: [major, minor], lacks, blas, state })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -179,10 +189,15 @@ unsafe fn machine_code(program: nvrtc_sys::nvrtcProgram) -> std::result::Result<
 }
 
 impl Blas {
-    fn new(stream: &CudaStream) -> std::result::Result<Self, CublasError> {
+    fn new(stream: &CudaStream, precision: Precision) -> std::result::Result<Self, CublasError> {
         let handle = cublas::create_handle()?;
         // SAFETY: a handle and a stream that were just made; both types are pointers to the same thing.
-        unsafe { cublas::set_stream(handle, stream.cu_stream().cast()) }?;
+        unsafe {
+            cublas::set_stream(handle, stream.cu_stream().cast())?;
+            if precision == Precision::Tf32 {
+                cublas_sys::cublasSetMathMode(handle, cublas_sys::cublasMath_t::CUBLAS_TF32_TENSOR_OP_MATH).result()?;
+            }
+        }
         Ok(Self(handle))
     }
 }
@@ -191,7 +206,12 @@ impl Engine for Cuda {
     fn name(&self) -> String {
         let [major, minor] = self.capability;
         let lacks: String = self.lacks.iter().map(|lack| format!(", {lack}")).collect();
-        format!("{} (compute capability {major}.{minor}{lacks})", self.name)
+        let precision = if self.precision == Precision::F32 { "" } else { ", tf32" };
+        format!("{} (compute capability {major}.{minor}{precision}{lacks})", self.name)
+    }
+
+    fn precision(&self) -> Precision {
+        self.precision
     }
 
     fn free_bytes(&self) -> Option<usize> {
@@ -225,10 +245,15 @@ impl Engine for Cuda {
     }
 
     unsafe fn upload(&self, to: u64, from: *const u8, bytes: usize) {
-        self.attempt("a copy to the GPU", || {
-            // SAFETY: as the caller says. Memory that is not locked is read before the call returns.
-            unsafe { driver::memcpy_htod_async(to, std::slice::from_raw_parts(from, bytes), self.stream.cu_stream()) }
-        });
+        let mut state = self.state();
+        if state.failed.is_some() {
+            return;
+        }
+        let State { staging, .. } = &mut *state;
+        // SAFETY: as the caller says.
+        let done =
+            self.context.bind_to_thread().and_then(|()| unsafe { staging.upload(to, from, bytes, &self.stream) });
+        state.failed = done.err().map(|error| refuse("a copy to the GPU", error));
     }
 
     unsafe fn download(&self, to: *mut u8, from: u64, bytes: usize) {
@@ -336,6 +361,7 @@ impl Engine for Cuda {
 impl Drop for Cuda {
     fn drop(&mut self) {
         self.context.bind_to_thread().ok();
+        self.state().staging.free();
         if let Some(blas) = &self.blas {
             // SAFETY: made by `Blas::new`, used no more.
             unsafe { cublas::destroy_handle(blas.0) }.ok();

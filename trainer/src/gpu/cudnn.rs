@@ -7,13 +7,14 @@ use cudarc::cudnn::result::{self as cudnn, CudnnError};
 use cudarc::cudnn::sys;
 use cudarc::driver::{CudaStream, DriverError, result as driver, sys as driver_sys};
 
-use super::{Convolution, Direction};
+use super::{Convolution, Direction, Precision};
 
 /// The library with what it was asked before.
 pub struct Cudnn {
     handle: sys::cudnnHandle_t,
     /// `None`: it does not do this one.
     plans: BTreeMap<([usize; 17], Direction), Option<Plan>>,
+    precision: Precision,
     /// Of all convolutions, one after another: place and bytes.
     workspace: (driver_sys::CUdeviceptr, usize),
 }
@@ -46,11 +47,11 @@ const MOST_BYTES: usize = 1 << 30;
 
 impl Cudnn {
     /// Opens the library for a stream.
-    pub fn new(stream: &CudaStream) -> Result<Self, CudnnError> {
+    pub fn new(stream: &CudaStream, precision: Precision) -> Result<Self, CudnnError> {
         let handle = cudnn::create_handle()?;
         // SAFETY: a handle and a stream that were just made; both types are pointers to the same thing.
         unsafe { cudnn::set_stream(handle, stream.cu_stream().cast()) }?;
-        Ok(Self { handle, plans: BTreeMap::new(), workspace: (0, 0) })
+        Ok(Self { handle, plans: BTreeMap::new(), precision, workspace: (0, 0) })
     }
 
     /// Queues a convolution if the library does it; says whether.
@@ -61,7 +62,7 @@ impl Cudnn {
     pub unsafe fn convolve(&mut self, asked: &Convolution, stream: &CudaStream) -> Result<bool, CudnnError> {
         let key = (asked.sizes, asked.direction);
         if !self.plans.contains_key(&key) {
-            let plan = plan(self.handle, asked).ok().flatten();
+            let plan = plan(self.handle, asked, self.precision).ok().flatten();
             let plan = plan.filter(|plan| self.make_room(plan.bytes, stream).is_ok());
             self.plans.insert(key, plan);
         }
@@ -140,7 +141,7 @@ fn is_unsupported(CudnnError(status): CudnnError) -> bool {
 }
 
 /// How the library does a convolution; `None` if it cannot: pads that differ so that the sizes are not its own.
-fn plan(handle: sys::cudnnHandle_t, asked: &Convolution) -> Result<Option<Plan>, CudnnError> {
+fn plan(handle: sys::cudnnHandle_t, asked: &Convolution, precision: Precision) -> Result<Option<Plan>, CudnnError> {
     use sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC;
     const FLOAT: sys::cudnnDataType_t = sys::cudnnDataType_t::CUDNN_DATA_FLOAT;
     let Some(sizes) = whole(&asked.sizes) else { return Ok(None) };
@@ -161,7 +162,11 @@ fn plan(handle: sys::cudnnHandle_t, asked: &Convolution) -> Result<Option<Plan>,
             conv, pad_y, pad_x, stride_y, stride_x, dilation_y, dilation_x, mode, FLOAT,
         )?;
         cudnn::set_convolution_group_count(conv, m / mg)?;
-        cudnn::set_convolution_math_type(conv, sys::cudnnMathType_t::CUDNN_FMA_MATH)?;
+        let math = match precision {
+            Precision::F32 => sys::cudnnMathType_t::CUDNN_FMA_MATH,
+            Precision::Tf32 => sys::cudnnMathType_t::CUDNN_DEFAULT_MATH,
+        };
+        cudnn::set_convolution_math_type(conv, math)?;
         let chosen = choose(handle, asked.direction, x, y, w, conv)?;
         Ok(chosen.map(|(algorithm, bytes)| Plan { x, y, w, conv, algorithm, bytes }))
     }

@@ -40,5 +40,18 @@ DEVICE float group_sum(float *shared, float value) {
   return sum;
 }
 
+// The largest of one value of each thread of a group. All threads call it.
+DEVICE float group_top(float *shared, float value) {
+  shared[THREAD] = value;
+  SYNC;
+  for (int half = THREADS / 2; half > 0; half /= 2) {
+    if (THREAD < half) shared[THREAD] = fmaxf(shared[THREAD], shared[THREAD + half]);
+    SYNC;
+  }
+  float top = shared[0];
+  SYNC;
+  return top;
+}
+
 // Writes a gradient, or adds it to what is there.
 #define GIVE(place, value, add) ((place) = (add) ? (place) + (value) : (value))

@@ -14,10 +14,13 @@ mod cuda;
 mod cudnn;
 #[cfg(test)]
 mod emulated;
+pub mod losses;
 pub mod memory;
 pub mod ops;
 pub mod optim;
 pub mod source;
+#[cfg(feature = "cuda")]
+mod staging;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -43,6 +46,11 @@ pub trait Engine: Send + Sync {
     /// Threads of a group.
     fn threads(&self) -> usize {
         GROUP
+    }
+
+    /// Of products.
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
 
     /// Bytes that can be had; `None` where it is not known.
@@ -167,6 +175,31 @@ pub struct Convolution {
     pub add: bool,
 }
 
+/// How exactly products of floats are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// All 24 bits of each factor.
+    #[default]
+    F32,
+    /// 11 bits of each factor, in the units that multiply matrices; sums in f32. Arrays stay f32.
+    Tf32,
+}
+
+impl Precision {
+    /// The precision of a word of [`PRECISIONS`](crate::recipe::keys::PRECISIONS); the first for any other.
+    pub fn of(word: &str) -> Self {
+        if word == "tf32" { Self::Tf32 } else { Self::F32 }
+    }
+
+    /// Its word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+        }
+    }
+}
+
 /// A GPU that work is queued on. Copies are the same one.
 #[derive(Clone)]
 pub struct Gpu(Arc<Shared>);
@@ -185,9 +218,11 @@ const MOST_GROUPS: usize = 1 << 16;
 
 impl Gpu {
     /// The GPU of this number. Refused, with exit 3, where this build, this machine or its libraries have none.
-    pub fn open(number: usize) -> Result<Self> {
+    pub fn open(number: usize, precision: Precision) -> Result<Self> {
         #[cfg(feature = "cuda")]
-        return cuda::Cuda::open(number).map(Self::new);
+        return cuda::Cuda::open(number, precision).map(Self::new);
+        #[cfg(not(feature = "cuda"))]
+        let _ = precision;
         #[cfg(not(feature = "cuda"))]
         Err(lacking(
             "a device of this build: cpu",
@@ -209,13 +244,23 @@ impl Gpu {
     }
 
     /// The array that an address of a mirror lies in.
+    fn find(&self, place: *const c_void) -> Option<Arc<Allocation>> {
+        let before = self.arrays().range(..=place as usize).next_back().and_then(|(_, array)| array.upgrade());
+        before.filter(|array| array.has(place as usize))
+    }
+
+    /// The same.
     ///
     /// # Panics
     ///
     /// If it is another address: what was to be told to a kernel is not on this GPU.
     fn array(&self, place: *const c_void) -> Arc<Allocation> {
-        let before = self.arrays().range(..=place as usize).next_back().and_then(|(_, array)| array.upgrade());
-        before.filter(|array| array.has(place as usize)).expect("what a kernel is told lies on its GPU")
+        self.find(place).expect("what a kernel is told lies on its GPU")
+    }
+
+    /// Whether elements, one at least, lie in an array of this GPU (their mirrors do).
+    pub fn holds<T>(&self, elements: &[T]) -> bool {
+        !elements.is_empty() && self.find(elements.as_ptr().cast()).is_some()
     }
 
     /// What a kernel is told for an address of a mirror, when what the host has written is sent.
@@ -233,6 +278,11 @@ impl Gpu {
     /// What it is, for reports.
     pub fn name(&self) -> String {
         self.engine().name()
+    }
+
+    /// Of products.
+    pub fn precision(&self) -> Precision {
+        self.engine().precision()
     }
 
     /// Bytes that can be had; `None` where it is not known.

@@ -23,6 +23,12 @@ macro_rules! sources {
 }
 
 sources! {
+    "losses/ce.cu",
+    "losses/kd.cu",
+    "losses/mse_logits.cu",
+    "losses/pairs.cu",
+    "losses/relations.cu",
+    "losses/rows.cu",
     "ops/arith.cu",
     "ops/batch_norm.cu",
     "ops/conv.cu",

@@ -5,14 +5,8 @@ use std::sync::atomic::Ordering;
 
 use super::emulated::Emulated;
 use super::{source, table};
-use crate::exec::{Compute, Executor, Mode, Plan, cases};
-use crate::optim::groups;
-use crate::optim::table::OPTIMIZERS;
-use crate::options::Options;
-use crate::recipe::Choice;
-use crate::selftest;
-use crate::zoo::table::ARCHS;
-use crate::zoo::{self, Site};
+use crate::exec::{Compute, cases};
+use crate::selftest::{self, learning};
 
 /// Every kernel of every source is launched by the cases of an operator, or by training; what they give does not depend on
 /// the order in which the threads of a group take their turns.
@@ -22,6 +16,8 @@ fn every_kernel_gives_what_the_host_gives_in_f64() {
         let gpu = Emulated::gpu(backwards);
         let report = selftest::Report::of(Compute { threads: 1, gpu: Some(&gpu) }, &cases::all()).unwrap();
         assert_eq!(report.failures(), Vec::<String>::new());
+        let losses: Vec<_> = report.losses.iter().map(|line| line.op).collect();
+        assert_eq!(losses, ["ab", "byot", "ce", "codistill", "fitnets", "kd", "mse_logits", "rkd_a", "rkd_d"]);
         report
     });
     let worst = |report: &mut selftest::Report| report.operators.iter().map(|line| line.worst).collect::<Vec<_>>();
@@ -34,28 +30,30 @@ fn every_kernel_gives_what_the_host_gives_in_f64() {
     assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "two kernels of one name");
 }
 
-/// Whatever else the host looked at would be a copy in each step, and a wait.
+/// Whatever the host looked at would be a copy in each step, and a wait.
 #[test]
-fn a_step_of_training_copies_its_logits_to_the_host_and_nothing_else() {
+fn steps_of_training_copy_nothing_to_the_host_until_they_are_settled() {
     let (gpu, downloaded) = Emulated::counted(false);
-    let site = Site { input: vec![3, 8, 8], classes: 4 };
-    let arch = ARCHS.iter().find(|arch| arch.name == "resnet8").unwrap();
-    let graph = zoo::build(&Choice { name: arch.name, options: Options::defaults(arch.options) }, &site, 1).unwrap();
-    let plan = Plan { batch: 6, taps: vec![], backward: true, threads: 1, gpu: Some(gpu) };
-    let mut executor = Executor::<f32>::new(&graph, &plan).unwrap();
-    let rules = groups::rules(executor.parameters(), &[], false);
-    let kind = OPTIMIZERS.iter().find(|kind| kind.name == "sgd").unwrap();
-    let mut optimizer = (kind.build)(&Options::defaults(kind.options), executor.parameters(), &rules).unwrap();
-    let (x, logits) = (vec![0.5; 6 * 3 * 64], graph.outputs[0]);
-    for batch in [6, 6, 5] {
-        executor.forward(&x[..batch * 3 * 64], batch, Mode::Train { seed: 1 }).unwrap();
-        let y = executor.value(logits).to_vec();
-        executor.backward(&[(logits, &y)]).unwrap();
-        executor.update(|parameters| optimizer.step(parameters, &[], 0.1));
-        assert_eq!(downloaded.swap(0, Ordering::Relaxed), batch * 4 * size_of::<f32>());
+    let train = "optimizer = { kind = \"sgd\", lr = 0.01 }\nclip_norm = 1.0\nema = 0.9";
+    let terms = "terms = [{ method = \"kd\" }, { method = \"rkd_a\" }, { method = \"ab\", stage2 = \"joint\" }, { method = \"byot\" }]";
+    let recipe = learning::recipe("copies", train, terms).unwrap();
+    let (mut learner, mut stepper) = learning::plan(&recipe, Compute { threads: 1, gpu: Some(&gpu) }).unwrap();
+    downloaded.store(0, Ordering::Relaxed);
+    for step in 0..5 {
+        assert!(learning::step(&mut learner, &mut stepper, step, 1).unwrap().is_empty());
     }
-    assert!(executor.parameters().iter().all(|p| p.value.iter().all(|x| x.is_finite())));
-    assert!(downloaded.load(Ordering::Relaxed) > 0);
+    assert_eq!(downloaded.swap(0, Ordering::Relaxed), 0);
+    let values = learner.settle().unwrap();
+    assert_eq!(downloaded.swap(0, Ordering::Relaxed), values.len() * (learner.term_names.len() + 1) * size_of::<f32>());
+    assert!(
+        values.len() == 5
+            && values.iter().all(|step| step.loss.is_finite() && step.terms.iter().all(|term| *term > 0.0))
+    );
+    assert!(learner.settle().unwrap().is_empty());
+    learner.executor.parameters_mut()[0].value[0] = f32::NAN;
+    learning::step(&mut learner, &mut stepper, 6, 1).unwrap();
+    let message = learner.settle().unwrap_err().to_string();
+    assert!(message.contains("term `ce` at step 7: expected a finite loss"), "{message}");
 }
 
 /// What images with their channels last are handed to must not be left to the host, which reads their pads.
@@ -79,7 +77,7 @@ fn operators_of_images_run_on_the_gpu() {
 
 #[test]
 fn this_machine_or_build_without_a_gpu_says_so() {
-    if let Err(refusal) = super::Gpu::open(0) {
+    if let Err(refusal) = super::Gpu::open(0, super::Precision::F32) {
         assert_eq!(refusal.exit, kd_runtime::Exit::Lacking);
         assert!(refusal.to_string().starts_with("run.device: expected "), "{refusal}");
     }

@@ -3,10 +3,11 @@
 use kd_runtime::Result;
 
 use super::adapters::{CONNECTOR, Connector, connect_all, student, teacher};
-use super::joint::{Joint, PairLoss};
+use super::joint::{Compared, Joint, OnGpu, PairLoss};
 use super::maps::sum_pairs;
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
 use crate::options::{Kind, Options, Range, Spec};
 use crate::recipe::stages::{STAGE2, WORDS};
 
@@ -113,9 +114,15 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (margin, scale) = (options.number("margin") as f32, options.number("scale"));
     let (reduction, flat) = (options.text("reduction").to_string(), options.text("layer_weights") == "flat");
     let pairs = joints.len();
-    Ok(PairLoss::boxed(&taps, joints, move |compared, s, t, d| {
+    let factor = move |compared: Compared, elements| {
         let weight = if flat { 1.0 } else { halved(compared.pair, pairs) };
-        let factor = scale * weight * factor(&reduction, compared.batch, s.len());
-        activation_boundary(s, t, margin, factor as f32, d)
+        (scale * weight * factor(&reduction, compared.batch, elements)) as f32
+    };
+    let of_gpu = factor.clone();
+    let on_gpu: OnGpu = Box::new(move |compared, gpu, [s, t], given| {
+        gpu::losses::ab::activation_boundary(gpu, compared.pair, [s, t], margin, of_gpu(compared, s.len()), given);
+    });
+    Ok(PairLoss::boxed_on(&taps, joints, on_gpu, move |compared, s, t, d| {
+        activation_boundary(s, t, margin, factor(compared, s.len()), d)
     }))
 }

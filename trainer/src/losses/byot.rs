@@ -8,7 +8,9 @@ use super::pair::STAGES;
 use super::rows::{Reduction, log_softmax, weighted_cross_entropy};
 use super::taps::logits;
 use super::{Batch, Knowledge, Loss, Method, Pair, Tap, Weight, columns};
+use crate::data::UNLABELLED;
 use crate::exec::{Parameter, Real};
+use crate::gpu;
 use crate::options::{Kind, Options, Range, Spec};
 use crate::zoo::layers::Conv;
 
@@ -262,9 +264,33 @@ fn exit(pair: &mut Pair<'_>, stage: &Tap, deepest: &Tap, width: usize, number: u
     Ok((features, logits))
 }
 
+impl Exits {
+    /// Logits of a sample. Refuses taps without rows for the samples, and labels that have no logit.
+    fn classes(&self, batch: &Batch<'_>, student: &[&[f32]]) -> Result<usize> {
+        for (name, values) in self.taps.iter().zip(student) {
+            columns(name, values, batch)?;
+        }
+        let deepest = student.len() - 2;
+        logits(&self.taps[deepest], student[deepest], batch)
+    }
+}
+
+impl gpu::losses::Kernel for Exits {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        let classes = self.classes(seen.batch, seen.student)?;
+        let labelled = seen.batch.labels.iter().filter(|label| **label != UNLABELLED).count();
+        gpu::losses::byot::exits(seen, classes, &self.form, labelled, given);
+        Ok(())
+    }
+}
+
 impl Loss for Exits {
     fn student_taps(&self) -> &[String] {
         &self.taps
+    }
+
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        if self.form.word == "journal" { None } else { Some(self) }
     }
 
     fn value(
@@ -275,11 +301,8 @@ impl Loss for Exits {
         d_student: &mut [&mut [f32]],
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
-        for (name, values) in self.taps.iter().zip(student) {
-            columns(name, values, batch)?;
-        }
         let exits = student.len() / 2 - 1;
-        let classes = logits(&self.taps[2 * exits], student[2 * exits], batch)?;
+        let classes = self.classes(batch, student)?;
         let (d_logits, rest) = d_student.split_at_mut(exits);
         let (d_features, d_deepest) = rest.split_at_mut(exits);
         d_deepest.iter_mut().for_each(|d| d.fill(0.0));

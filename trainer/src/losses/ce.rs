@@ -1,5 +1,8 @@
 //! Cross-entropy with the true classes.
 
+use std::borrow::Cow;
+use std::cell::OnceCell;
+
 use kd_runtime::Result;
 
 use super::rows::{Reduction, log_sum_exp};
@@ -7,6 +10,10 @@ use super::taps::{STUDENT_LOGITS, logits};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::data::UNLABELLED;
 use crate::exec::{Parameter, Real};
+use crate::gpu;
+use crate::gpu::losses::Part;
+use crate::gpu::losses::ce::Wanted;
+use crate::ops::kernels::buffer::Buffer;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `ce`.
@@ -174,6 +181,8 @@ struct CrossEntropy {
     student: [String; 1],
     targets: Targets<f32>,
     others_alone: bool,
+    /// The weights of the classes on a GPU, when it is first asked.
+    sent: OnceCell<Buffer<f32>>,
 }
 
 /// The method `ce`.
@@ -182,12 +191,36 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         student: [pair.student_answer(options.text("student"))?.name],
         targets: Targets::smoothed(options.number("label_smoothing") as f32),
         others_alone: options.text("spread") == "others",
+        sent: OnceCell::new(),
     }))
+}
+
+impl CrossEntropy {
+    fn targets(&self, classes: usize) -> Cow<'_, Targets<f32>> {
+        match self.others_alone {
+            true => Cow::Owned(Targets::smoothed(of_others(self.targets.smoothing, classes))),
+            false => Cow::Borrowed(&self.targets),
+        }
+    }
+}
+
+impl gpu::losses::Kernel for CrossEntropy {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        let classes = logits(&self.student[0], seen.student[0], seen.batch)?;
+        let (targets, labelled) = (self.targets(classes), self.divisor(seen.batch));
+        if self.sent.get().is_none() && !targets.weights.is_empty() {
+            let _ = self.sent.set(Buffer::moved(seen.gpu, &targets.weights)?);
+        }
+        let weights = self.sent.get().map_or(&[][..], Buffer::raw);
+        let wanted = Wanted { targets: &targets, weights, labelled, first_alone: false };
+        gpu::losses::ce::cross_entropy(seen, 0, classes, wanted, Part::WHOLE, given);
+        Ok(())
+    }
 }
 
 /// The task's own loss on this output.
 pub fn task(output: &str, targets: Targets<f32>) -> Box<dyn Loss> {
-    Box::new(CrossEntropy { student: [output.to_string()], targets, others_alone: false })
+    Box::new(CrossEntropy { student: [output.to_string()], targets, others_alone: false, sent: OnceCell::new() })
 }
 
 /// Weights that let every class count alike however many samples it has: `samples / (classes · samples of the class)`, 0 for
@@ -207,6 +240,10 @@ impl Loss for CrossEntropy {
         labelled(Labels { classes: batch.labels, mixed: batch.mixed }, &self.targets)
     }
 
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        Some(self)
+    }
+
     fn value(
         &mut self,
         batch: &Batch<'_>,
@@ -216,11 +253,7 @@ impl Loss for CrossEntropy {
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
         let classes = logits(&self.student[0], student[0], batch)?;
-        let smoothing = self.targets.smoothing;
-        let targets = match self.others_alone {
-            true => &Targets::smoothed(of_others(smoothing, classes)),
-            false => &self.targets,
-        };
+        let targets = &*self.targets(classes);
         let labels = Labels { classes: batch.labels, mixed: batch.mixed };
         Ok(cross_entropy(student[0], labels, classes, targets, Reduction::BatchMean, d_student[0]))
     }

@@ -5,9 +5,10 @@ use kd_runtime::Result;
 use super::kd::soft_targets;
 use super::mse_logits::logit_regression;
 use super::rows::{AVERAGES, Average, Reduction, log_softmax, weighted_cross_entropy};
-use super::taps::{STUDENT_LOGITS, answers};
+use super::taps::{STUDENT_LOGITS, answers_on};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `codistill`.
@@ -107,5 +108,12 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     } else {
         options.optional("average", Options::text).map_or(Average::default(), Average::of)
     };
-    answers(options, pair, average, move |seen, d| psi(&word, seen.student, seen.teacher, seen.columns[0], d))
+    let of_gpu = word.clone();
+    let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
+        gpu::losses::codistill::psi(&of_gpu, seen, classes, given);
+        Ok(())
+    };
+    answers_on(options, pair, average, on_gpu, move |seen, d| {
+        psi(&word, seen.student, seen.teacher, seen.columns[0], d)
+    })
 }

@@ -3,10 +3,11 @@
 use kd_runtime::Result;
 
 use super::adapters::{Connector, connect, student, teacher};
-use super::joint::{Joint, PairLoss};
+use super::joint::{Compared, Joint, OnGpu, PairLoss};
 use super::maps::sum_pairs;
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `fitnets`.
@@ -151,8 +152,14 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         options.refuse_set(&["delta"], expected, &format!("distance = \"{word}\""))?;
     }
     let distance = Distance::of(word, options.optional("delta", Options::number).unwrap_or(1.0) as f32);
-    Ok(PairLoss::boxed(&taps, joints, move |compared, s, t, d| {
-        let factor = if half { 0.5 / compared.batch as f64 } else { 1.0 / s.len() as f64 };
-        total_distance(s, t, distance, factor as f32, d)
+    let factor = move |compared: Compared, elements: usize| {
+        (if half { 0.5 / compared.batch as f64 } else { 1.0 / elements as f64 }) as f32
+    };
+    let on_gpu: OnGpu = Box::new(move |compared, gpu, [s, t], given| {
+        let factor = factor(compared, s.len());
+        gpu::losses::fitnets::total_distance(gpu, compared.pair, compared.pair > 0, [s, t], distance, factor, given);
+    });
+    Ok(PairLoss::boxed_on(&taps, joints, on_gpu, move |compared, s, t, d| {
+        total_distance(s, t, distance, factor(compared, s.len()), d)
     }))
 }

@@ -5,6 +5,8 @@ use kd_runtime::{Refusal, Result};
 use super::maps::{Map, average_pool, average_pool_back};
 use super::{Batch, Loss, Tap};
 use crate::exec::Parameter;
+use crate::gpu::Gpu;
+use crate::gpu::losses::{Given, Kernel, Seen};
 
 /// One side of a pair: how it lies, and how it is compared.
 struct Side {
@@ -186,12 +188,16 @@ pub fn map(tap: &Tap, tokens: bool) -> Result<Map> {
     })
 }
 
+/// What a GPU does of a pair, both sides as they lie; values of pairs are added up.
+pub type OnGpu = Box<dyn Fn(Compared, &Gpu, [&[f32]; 2], &mut Given<'_>)>;
+
 /// A loss that is the sum of what its pairs give.
 pub struct PairLoss<F> {
     student: Vec<String>,
     teacher: Vec<String>,
     joints: Vec<Joint>,
     compare: F,
+    on_gpu: Option<OnGpu>,
 }
 
 impl<F> PairLoss<F>
@@ -200,8 +206,38 @@ where
 {
     /// `compare` gives the value of a pair and overwrites the gradient by its student's side.
     pub fn boxed(taps: &[(Tap, Tap)], joints: Vec<Joint>, compare: F) -> Box<dyn Loss> {
+        Box::new(Self::new(taps, joints, compare))
+    }
+
+    /// The same, with what a GPU does where all pairs are compared as they lie.
+    pub fn boxed_on(taps: &[(Tap, Tap)], joints: Vec<Joint>, on_gpu: OnGpu, compare: F) -> Box<dyn Loss> {
+        let is_plain = joints.iter().all(|joint| joint.student.is_plain() && joint.teacher.is_plain());
+        Box::new(Self { on_gpu: is_plain.then_some(on_gpu), ..Self::new(taps, joints, compare) })
+    }
+
+    fn new(taps: &[(Tap, Tap)], joints: Vec<Joint>, compare: F) -> Self {
         let (student, teacher) = taps.iter().map(|(s, t)| (s.name.clone(), t.name.clone())).unzip();
-        Box::new(Self { student, teacher, joints, compare })
+        Self { student, teacher, joints, compare, on_gpu: None }
+    }
+}
+
+impl<F> PairLoss<F> {
+    /// What is compared of a pair, whose values are of the shapes that the method was built for.
+    fn compared(&self, pair: usize, values: [&[f32]; 2], batch: &Batch<'_>) -> Result<Compared> {
+        let joint = &self.joints[pair];
+        joint.check([&self.student[pair], &self.teacher[pair]], values, batch)?;
+        let (student, teacher) = joint.maps();
+        Ok(Compared { pair, batch: batch.size, student, teacher })
+    }
+}
+
+impl<F> Kernel for PairLoss<F> {
+    fn value(&self, seen: &Seen<'_>, given: &mut Given<'_>) -> Result<()> {
+        for (pair, (&student, &teacher)) in seen.student.iter().zip(seen.teacher).enumerate() {
+            let compared = self.compared(pair, [student, teacher], seen.batch)?;
+            self.on_gpu.iter().for_each(|on_gpu| on_gpu(compared, seen.gpu, [student, teacher], given));
+        }
+        Ok(())
     }
 }
 
@@ -217,6 +253,10 @@ where
         &self.teacher
     }
 
+    fn on_gpu(&self) -> Option<&dyn Kernel> {
+        if self.on_gpu.is_some() { Some(self) } else { None }
+    }
+
     fn value(
         &mut self,
         batch: &Batch<'_>,
@@ -226,11 +266,9 @@ where
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
         let mut value = 0.0;
-        for (pair, joint) in self.joints.iter_mut().enumerate() {
-            joint.check([&self.student[pair], &self.teacher[pair]], [student[pair], teacher[pair]], batch)?;
-            let (ours, theirs) = joint.maps();
-            let compared = Compared { pair, batch: batch.size, student: ours, teacher: theirs };
-            let compare = &mut self.compare;
+        for pair in 0..self.joints.len() {
+            let compared = self.compared(pair, [student[pair], teacher[pair]], batch)?;
+            let (joint, compare) = (&mut self.joints[pair], &mut self.compare);
             value += joint.compare(student[pair], teacher[pair], d_student[pair], |s, t, d| compare(compared, s, t, d));
         }
         Ok(value)

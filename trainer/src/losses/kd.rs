@@ -3,9 +3,11 @@
 use kd_runtime::Result;
 
 use super::rows::{AVERAGES, Average, REDUCTIONS, Reduction, divergence, log_softmax};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers_on};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
+use crate::gpu::losses::{Answers, Part};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `kd`.
@@ -148,7 +150,12 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let reduction = Reduction::of(options.text("reduction"));
     let average = Average::of(options.text("average"));
     let z_scores = options.flag("standardize");
-    answers(options, pair, average, move |seen, d| {
+    let form = gpu::losses::kd::Form { temperature, reduction, tau2, standardize: z_scores };
+    let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
+        gpu::losses::kd::soft_targets(seen, Answers::of(seen, classes), form, Part::WHOLE, given);
+        Ok(())
+    };
+    answers_on(options, pair, average, on_gpu, move |seen, d| {
         let classes = seen.columns[0];
         if !z_scores {
             return soft_targets(seen.student, seen.teacher, classes, temperature, reduction, tau2, d);

@@ -69,6 +69,7 @@ pub use pair::{Pair, Tap};
 use rows::Average;
 
 use crate::exec::Parameter;
+use crate::gpu;
 use crate::options::{Options, Spec};
 
 /// What a loss sees of one batch.
@@ -115,6 +116,10 @@ pub trait Loss {
     /// Parameters of the student's network that stay what they are: copied from the teacher.
     fn frozen(&self) -> &[String] {
         &[]
+    }
+    /// The same by kernels of a GPU; `None` where the host has to do it.
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        None
     }
     /// The value (mean over the batch unless its doc says otherwise), not yet weighted. `d_student[i]`, of the length of
     /// `student[i]`, is overwritten with the gradient of the value, as is the gradient of each of `own` that is trained.

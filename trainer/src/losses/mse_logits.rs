@@ -3,9 +3,11 @@
 use kd_runtime::Result;
 
 use super::rows::{AVERAGES, Average};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers_on};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
+use crate::gpu::losses::Answers;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `mse_logits`.
@@ -87,8 +89,15 @@ pub fn factor(reduction: &str, batch: usize, classes: usize) -> f64 {
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (reduction, center) = (options.text("reduction").to_string(), options.flag("center"));
-    answers(options, pair, Average::of(options.text("average")), move |seen, d| {
-        let factor = factor(&reduction, seen.batch.size, seen.columns[0]) as f32;
-        logit_regression(seen.student, seen.teacher, seen.columns[0], center, factor, d)
+    let factor = move |batch, classes| factor(&reduction, batch, classes) as f32;
+    let of_gpu = factor.clone();
+    let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
+        let factor = of_gpu(seen.batch.size, classes);
+        gpu::losses::mse_logits::logit_regression(seen, Answers::of(seen, classes), center, factor, given);
+        Ok(())
+    };
+    answers_on(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
+        let classes = seen.columns[0];
+        logit_regression(seen.student, seen.teacher, classes, center, factor(seen.batch.size, classes), d)
     })
 }

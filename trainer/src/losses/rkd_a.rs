@@ -1,12 +1,15 @@
 //! Relations: angles between samples.
 
+use std::cell::RefCell;
+
 use kd_runtime::Result;
 
 use super::relation::{huber, pull, read, squared_distances, write};
 use super::rkd_d::{L2NORM, REDUCTIONS};
-use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES, relations};
+use super::taps::{OnGpu, STUDENT_FEATURES, TEACHER_FEATURES, relations_on};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu::losses::relations::Relations;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `rkd_a`.
@@ -190,5 +193,10 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         reduction: options.text("reduction").into(),
         l2norm: options.flag("l2norm"),
     };
-    relations(options, pair, 3, move |seen, d| angles([seen.student, seen.teacher], seen.columns, &form, d) as f32)
+    let (of_gpu, kept) = (form.clone(), RefCell::<Relations>::default());
+    let on_gpu: OnGpu = Box::new(move |seen, columns, given| kept.borrow_mut().angles(seen, columns, &of_gpu, given));
+    let on_gpu = Some(on_gpu).filter(|_| !form.official_zero);
+    relations_on(options, pair, 3, on_gpu, move |seen, d| {
+        angles([seen.student, seen.teacher], seen.columns, &form, d) as f32
+    })
 }

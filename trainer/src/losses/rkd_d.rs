@@ -1,11 +1,14 @@
 //! Relations: distances between samples.
 
+use std::cell::RefCell;
+
 use kd_runtime::Result;
 
 use super::relation::{huber, pull, read, squared_distances, write};
-use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES, relations};
+use super::taps::{OnGpu, STUDENT_FEATURES, TEACHER_FEATURES, relations_on};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu::losses::relations::Relations;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `rkd_d`.
@@ -164,5 +167,11 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         reduction: options.text("reduction").into(),
         l2norm: options.flag("l2norm"),
     };
-    relations(options, pair, 3, move |seen, d| distances([seen.student, seen.teacher], seen.columns, &form, d) as f32)
+    let (of_gpu, kept) = (form.clone(), RefCell::<Relations>::default());
+    let on_gpu: OnGpu =
+        Box::new(move |seen, columns, given| kept.borrow_mut().distances(seen, columns, &of_gpu, given));
+    let on_gpu = Some(on_gpu);
+    relations_on(options, pair, 3, on_gpu, move |seen, d| {
+        distances([seen.student, seen.teacher], seen.columns, &form, d) as f32
+    })
 }

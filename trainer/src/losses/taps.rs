@@ -6,6 +6,7 @@ use super::rows::Average;
 use super::{Batch, Loss, Pair, columns};
 use crate::data::UNLABELLED;
 use crate::exec::Parameter;
+use crate::gpu;
 use crate::options::{Kind, Options, Spec};
 
 /// The option `student` of a method of answers.
@@ -40,6 +41,9 @@ pub struct Seen<'a> {
     pub columns: [usize; 2],
 }
 
+/// A formula by kernels, of rows of so many columns of the student and of the teacher.
+pub type OnGpu = Box<dyn Fn(&gpu::losses::Seen<'_>, [usize; 2], &mut gpu::losses::Given<'_>) -> Result<()>>;
+
 struct OneTap<F> {
     student: [String; 1],
     teacher: [String; 1],
@@ -48,6 +52,7 @@ struct OneTap<F> {
     least: usize,
     average: Average,
     formula: F,
+    on_gpu: Option<OnGpu>,
 }
 
 /// A loss of both networks' logits: the options `student` and `teacher` name them. Taps that have no logit for each class are
@@ -56,9 +61,28 @@ pub fn answers<F>(options: &Options, pair: &Pair<'_>, average: Average, formula:
 where
     F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
 {
+    Ok(Box::new(of_answers(options, pair, average, formula)?))
+}
+
+/// The same, with what a GPU does.
+pub fn answers_on<F, G>(
+    options: &Options,
+    pair: &Pair<'_>,
+    average: Average,
+    on_gpu: G,
+    formula: F,
+) -> Result<Box<dyn Loss>>
+where
+    F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
+    G: Fn(&gpu::losses::Seen<'_>, [usize; 2], &mut gpu::losses::Given<'_>) -> Result<()> + 'static,
+{
+    Ok(Box::new(OneTap { on_gpu: Some(Box::new(on_gpu)), ..of_answers(options, pair, average, formula)? }))
+}
+
+fn of_answers<F>(options: &Options, pair: &Pair<'_>, average: Average, formula: F) -> Result<OneTap<F>> {
     let student = [pair.student_answer(options.text("student"))?.name];
     let teacher = [pair.teacher_answer(options.text("teacher"))?];
-    Ok(Box::new(OneTap { student, teacher, is_answer: true, least: 1, average, formula }))
+    Ok(OneTap { student, teacher, is_answer: true, least: 1, average, formula, on_gpu: None })
 }
 
 /// A loss of how samples lie to each other in a value of each network; `least` of them at once say anything.
@@ -66,9 +90,46 @@ pub fn relations<F>(options: &Options, pair: &Pair<'_>, least: usize, formula: F
 where
     F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
 {
+    relations_on(options, pair, least, None, formula)
+}
+
+/// The same, with what a GPU does, if anything.
+pub fn relations_on<F>(
+    options: &Options,
+    pair: &Pair<'_>,
+    least: usize,
+    on_gpu: Option<OnGpu>,
+    formula: F,
+) -> Result<Box<dyn Loss>>
+where
+    F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
+{
     let student = [pair.student(options.text("student"))?.name];
     let teacher = [pair.teacher(options.text("teacher"))?.name];
-    Ok(Box::new(OneTap { student, teacher, is_answer: false, least, average: Average::default(), formula }))
+    Ok(Box::new(OneTap { student, teacher, is_answer: false, least, average: Average::default(), formula, on_gpu }))
+}
+
+impl<F> OneTap<F> {
+    /// Elements of a sample: the student's and the teacher's. Refuses answers and labels that do not fit together.
+    fn columns(&self, batch: &Batch<'_>, student: &[f32], teacher: &[f32]) -> Result<[usize; 2]> {
+        let columns = [columns(&self.student[0], student, batch)?, columns(&self.teacher[0], teacher, batch)?];
+        if self.is_answer {
+            if columns[0] != columns[1] {
+                let expected = format!("{} logits a sample of the teacher, as of the student", columns[0]);
+                let action = "give student and teacher the same classes";
+                return Err(Refusal::new(format!("tap `{}`", self.teacher[0]), expected, columns[1], action));
+            }
+            check_labels(batch, columns[0])?;
+        }
+        Ok(columns)
+    }
+}
+
+impl<F> gpu::losses::Kernel for OneTap<F> {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        let columns = self.columns(seen.batch, seen.student[0], seen.teacher[0])?;
+        self.on_gpu.iter().try_for_each(|on_gpu| on_gpu(seen, columns, given))
+    }
 }
 
 impl<F> Loss for OneTap<F>
@@ -91,6 +152,10 @@ where
         self.least
     }
 
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        if self.on_gpu.is_some() { Some(self) } else { None }
+    }
+
     fn value(
         &mut self,
         batch: &Batch<'_>,
@@ -100,15 +165,7 @@ where
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
         let (student, teacher) = (student[0], teacher[0]);
-        let columns = [columns(&self.student[0], student, batch)?, columns(&self.teacher[0], teacher, batch)?];
-        if self.is_answer {
-            if columns[0] != columns[1] {
-                let expected = format!("{} logits a sample of the teacher, as of the student", columns[0]);
-                let action = "give student and teacher the same classes";
-                return Err(Refusal::new(format!("tap `{}`", self.teacher[0]), expected, columns[1], action));
-            }
-            check_labels(batch, columns[0])?;
-        }
+        let columns = self.columns(batch, student, teacher)?;
         Ok((self.formula)(&Seen { batch, student, teacher, columns }, &mut *d_student[0]))
     }
 }

@@ -157,7 +157,7 @@ fn adam(
 }
 
 impl Optimizer for AdamW {
-    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Vec<f32>], lr_factor: f64) {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Buffer<f32>], lr_factor: f64) {
         self.count.increase();
         let t = self.count.get();
         for ((p, rule), (_, m, v)) in parameters.iter_mut().zip(&self.rules).zip(&mut self.moments) {

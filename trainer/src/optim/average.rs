@@ -1,7 +1,10 @@
 //! The exponential moving average of parameters, which is evaluated instead of them.
 
+use kd_runtime::Result;
+
 use super::Count;
 use crate::exec::{Parameter, Real};
+use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::pointwise::PIECE;
 use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
@@ -29,26 +32,36 @@ pub struct Average {
     decay: f64,
     warmup: bool,
     count: Count,
-    values: Vec<(String, Vec<f32>)>,
+    values: Vec<(String, Buffer<f32>)>,
 }
 
 impl Average {
     /// Begins with the parameters as they are.
-    pub fn new(parameters: &[Parameter<f32>], decay: f64, warmup: bool) -> Self {
-        let values = parameters.iter().map(|p| (p.name.clone(), p.value.to_vec())).collect();
-        Self { decay, warmup, count: Count::default(), values }
+    pub fn new(parameters: &[Parameter<f32>], decay: f64, warmup: bool) -> Result<Self> {
+        let copy = |p: &Parameter<f32>| {
+            let mut copy = Buffer::in_memory(p.value.gpu(), p.value.len())?;
+            copy.put(&p.value);
+            Ok((p.name.clone(), copy))
+        };
+        let values = parameters.iter().map(copy).collect::<Result<_>>()?;
+        Ok(Self { decay, warmup, count: Count::default(), values })
     }
 
     /// Follows the parameters after a step.
     pub fn follow(&mut self, parameters: &[Parameter<f32>]) {
         self.count.increase();
         let decay = decay_at(self.decay, self.warmup, self.count.get()) as f32;
-        self.values.iter_mut().zip(parameters).for_each(|((_, average), p)| update(average, &p.value, decay));
+        for ((_, average), p) in self.values.iter_mut().zip(parameters) {
+            match p.value.gpu() {
+                Some(_) => average.blend(decay, 1.0 - decay, &p.value),
+                None => update(average, &p.value, decay),
+            }
+        }
     }
 
     /// Changes places with the parameters.
     pub fn swap(&mut self, parameters: &mut [Parameter<f32>]) {
-        self.values.iter_mut().zip(parameters).for_each(|((_, average), p)| average.swap_with_slice(&mut p.value));
+        self.values.iter_mut().zip(parameters).for_each(|((_, average), p)| std::mem::swap(average, &mut p.value));
     }
 
     /// What a checkpoint must keep, by name, in a fixed order.

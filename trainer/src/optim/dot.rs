@@ -4,7 +4,8 @@ use kd_runtime::Result;
 
 use super::{Optimizer, Rule, sgd, specs};
 use crate::exec::{Parameter, Real};
-use crate::ops::kernels::buffer;
+use crate::gpu;
+use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::pointwise::PIECE;
 use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
@@ -69,43 +70,52 @@ struct Dot {
     decay: f64,
     rules: Vec<Rule>,
     /// Name, velocity of the task's and of the other terms' directions of each parameter; empty where it is not stepped.
-    velocities: Vec<(String, Vec<f32>, Vec<f32>)>,
+    velocities: Vec<(String, Buffer<f32>, Buffer<f32>)>,
 }
 
 /// The optimizer `dot`.
 pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -> Result<Box<dyn Optimizer>> {
     let velocities = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if rule.is_stepped { p.value.len() } else { 0 };
-        (p.name.clone(), buffer::zeros(len), buffer::zeros(len))
+        Ok((p.name.clone(), p.value.beside(len)?, p.value.beside(len)?))
     });
     Ok(Box::new(Dot {
         lr: options.number("lr"),
         momenta: ["task_momentum", "distill_momentum"].map(|name| options.number(name) as f32),
         decay: options.number("weight_decay"),
         rules: rules.to_vec(),
-        velocities: velocities.collect(),
+        velocities: velocities.collect::<Result<_>>()?,
     }))
 }
 
 impl Optimizer for Dot {
     /// A parameter that has no gradient of the task (an adapter; every one where the labels, or teachers, are all that is
     /// learned from) is stepped as by `sgd`, with the mean of both momenta, as in the authors' code.
-    fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Vec<f32>], lr_factor: f64) {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Buffer<f32>], lr_factor: f64) {
         let states = self.velocities.iter_mut().zip(&self.rules);
         for (i, (p, ((_, v_task, v_distill), rule))) in parameters.iter_mut().zip(states).enumerate() {
             if !rule.is_stepped {
                 continue;
             }
             let (lr, decay) = ((self.lr * lr_factor * rule.lr_factor) as f32, rule.decay(self.decay) as f32);
+            let gpu = p.value.gpu().cloned();
             match task.get(i).filter(|task| !task.is_empty()) {
                 Some(task) => {
                     let step = Step { lr, momenta: self.momenta, decay };
-                    update(&mut p.value, [task, &p.gradient], [v_task, v_distill], &step);
+                    match gpu {
+                        Some(gpu) => {
+                            gpu::optim::dot(&gpu, &mut p.value, [task, &p.gradient], [v_task, v_distill], &step);
+                        }
+                        None => update(&mut p.value, [task, &p.gradient], [v_task, v_distill], &step),
+                    }
                 }
                 None => {
                     let momentum = (self.momenta[0] + self.momenta[1]) / 2.0;
                     let step = sgd::Step { lr, momentum, dampening: 0.0, nesterov: false, decay, first: false };
-                    sgd::update(&mut p.value, &p.gradient, v_distill, &step);
+                    match gpu {
+                        Some(gpu) => gpu::optim::sgd(&gpu, &mut p.value, &p.gradient, v_distill, &step),
+                        None => sgd::update(&mut p.value, &p.gradient, v_distill, &step),
+                    }
                 }
             }
         }

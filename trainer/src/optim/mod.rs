@@ -18,6 +18,7 @@ mod tests;
 use kd_runtime::Result;
 
 use crate::exec::Parameter;
+use crate::ops::kernels::buffer::Buffer;
 use crate::options::{Options, Spec};
 
 /// Makes an optimizer; see [`OptimizerKind::build`].
@@ -62,7 +63,7 @@ pub trait Optimizer {
     ///
     /// `task` is empty unless gradients are apart ([`OptimizerKind::splits`]): then it holds for each parameter the gradient
     /// of the task's loss, empty where the task's loss has none, and the parameter's own is that of the other terms.
-    fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Vec<f32>], lr_factor: f64);
+    fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Buffer<f32>], lr_factor: f64);
     /// All that a checkpoint must keep, by name, in a fixed order; the count of steps, where it matters, among it.
     fn state(&self) -> Vec<(String, &[f32])>;
     /// The same for writing, same names and order: a checkpoint is copied into it.

@@ -4,7 +4,8 @@ use kd_runtime::Result;
 
 use super::{Optimizer, Rule, specs};
 use crate::exec::{Parameter, Real};
-use crate::ops::kernels::buffer;
+use crate::gpu;
+use crate::ops::kernels::buffer::Buffer;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// Options of `rmsprop`.
@@ -41,21 +42,21 @@ pub struct Step<T> {
 }
 
 /// What one parameter keeps from step to step, each of its length, or empty.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct State<T> {
     /// Running square.
-    pub square: Vec<T>,
+    pub square: Buffer<T>,
     /// Running mean; empty unless centered.
-    pub mean: Vec<T>,
+    pub mean: Buffer<T>,
     /// Direction of the last step; empty without momentum.
-    pub velocity: Vec<T>,
+    pub velocity: Buffer<T>,
 }
 
 impl<T: Real> State<T> {
-    /// Zeros for a parameter of so many elements.
-    pub fn new(len: usize, is_centered: bool, has_momentum: bool) -> Self {
-        let zeros = |there: bool| buffer::zeros(if there { len } else { 0 });
-        Self { square: zeros(true), mean: zeros(is_centered), velocity: zeros(has_momentum) }
+    /// Zeros for `len` elements of a parameter, in its memory. Refused where a GPU has not enough.
+    pub fn new(p: &Buffer<T>, len: usize, is_centered: bool, has_momentum: bool) -> Result<Self> {
+        let zeros = |there: bool| p.beside(if there { len } else { 0 });
+        Ok(Self { square: zeros(true)?, mean: zeros(is_centered)?, velocity: zeros(has_momentum)? })
     }
 }
 
@@ -65,18 +66,20 @@ impl<T: Real> State<T> {
 /// Source: Tieleman, Hinton 2012 (Coursera, lecture 6.5); centered: Graves 2013 (arXiv 1308.0850) eq. 38-45; epsilon outside
 /// the root, as torch's.
 pub fn update<T: Real>(p: &mut [T], g: &[T], state: &mut State<T>, step: &Step<T>) {
+    let State { square, mean, velocity } = state;
+    let (square, mean, velocity) = (&mut square[..], &mut mean[..], &mut velocity[..]);
     let take = T::ONE - step.alpha;
     for (i, (p, &g)) in p.iter_mut().zip(g).enumerate() {
         let g = g + step.decay * *p;
-        let square = &mut state.square[i];
+        let square = &mut square[i];
         *square = (step.alpha * *square + take * g * g).flushed(T::SMALLEST);
         let mut variance = *square;
-        if let Some(mean) = state.mean.get_mut(i) {
+        if let Some(mean) = mean.get_mut(i) {
             *mean = (*mean + take * (g - *mean)).flushed(T::SMALLEST);
             variance -= *mean * *mean;
         }
         let mut direction = g / (variance.sqrt() + step.epsilon);
-        if let Some(velocity) = state.velocity.get_mut(i) {
+        if let Some(velocity) = velocity.get_mut(i) {
             *velocity = (step.momentum * *velocity + direction).flushed(T::SMALLEST);
             direction = *velocity;
         }
@@ -98,7 +101,7 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
     let (is_centered, momentum) = (options.flag("centered"), options.number("momentum"));
     let states = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if rule.is_stepped { p.value.len() } else { 0 };
-        (p.name.clone(), State::new(len, is_centered, momentum != 0.0))
+        Ok((p.name.clone(), State::new(&p.value, len, is_centered, momentum != 0.0)?))
     });
     Ok(Box::new(RmsProp {
         lr: options.number("lr"),
@@ -111,17 +114,20 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
             decay: 0.0,
         },
         rules: rules.to_vec(),
-        states: states.collect(),
+        states: states.collect::<Result<_>>()?,
     }))
 }
 
 impl Optimizer for RmsProp {
-    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Vec<f32>], lr_factor: f64) {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Buffer<f32>], lr_factor: f64) {
         for ((p, rule), (_, state)) in parameters.iter_mut().zip(&self.rules).zip(&mut self.states) {
             if rule.is_stepped {
                 let lr = (self.lr * lr_factor * rule.lr_factor) as f32;
                 let step = Step { lr, decay: rule.decay(self.decay) as f32, ..self.step };
-                update(&mut p.value, &p.gradient, state, &step);
+                match p.value.gpu().cloned() {
+                    Some(gpu) => gpu::optim::rmsprop(&gpu, &mut p.value, &p.gradient, state, &step),
+                    None => update(&mut p.value, &p.gradient, state, &step),
+                }
             }
         }
     }

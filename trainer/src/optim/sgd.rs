@@ -96,7 +96,7 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
 }
 
 impl Optimizer for Sgd {
-    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Vec<f32>], lr_factor: f64) {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Buffer<f32>], lr_factor: f64) {
         let first = self.count.get() == 0;
         self.count.increase();
         for ((p, rule), (_, velocity)) in parameters.iter_mut().zip(&self.rules).zip(&mut self.velocities) {

@@ -7,6 +7,7 @@ use super::average::Average;
 use super::table::OPTIMIZERS;
 use super::{Optimizer, Rule, clip, groups, max_norm};
 use crate::exec::{Executor, Parameter};
+use crate::ops::kernels::buffer::Buffer;
 use crate::recipe::Train;
 
 /// All that `[train]` says about a step.
@@ -15,6 +16,7 @@ pub struct Stepper {
     rules: Vec<Rule>,
     clip_value: Option<f64>,
     clip_norm: Option<f64>,
+    clip_on_gpu: Option<clip::OnGpu>,
     max_norm: Option<f64>,
     /// [`Executor::unit_axes`]; no axis where a parameter is not stepped.
     unit_axes: Vec<usize>,
@@ -27,8 +29,8 @@ pub struct Stepper {
 #[derive(Default)]
 struct Gathered {
     samples: usize,
-    own: Vec<Vec<f32>>,
-    task: Vec<Vec<f32>>,
+    own: Vec<Buffer<f32>>,
+    task: Vec<Buffer<f32>>,
 }
 
 impl Stepper {
@@ -40,13 +42,15 @@ impl Stepper {
         let kind = kind.expect("a checked choice names a row");
         let network = &parameters[..executor.network_parameters()];
         let axes = executor.unit_axes().into_iter().zip(&rules);
+        let gpu = executor.gpu().filter(|_| train.clip_norm.is_some() || train.clip_value.is_some());
         Ok(Self {
             optimizer: (kind.build)(&train.optimizer.options, parameters, &rules)?,
             clip_value: train.clip_value,
             clip_norm: train.clip_norm,
+            clip_on_gpu: gpu.map(|gpu| clip::OnGpu::new(gpu, parameters)).transpose()?,
             max_norm: train.max_norm,
             unit_axes: axes.map(|(axis, rule)| if rule.is_stepped { axis } else { usize::MAX }).collect(),
-            average: train.ema.map(|decay| Average::new(network, decay, train.ema_warmup)),
+            average: train.ema.map(|decay| Average::new(network, decay, train.ema_warmup)).transpose()?,
             gathers: train.accumulate > 1,
             gathered: Gathered::default(),
             rules,
@@ -54,33 +58,49 @@ impl Stepper {
     }
 
     /// Takes in the gradients of a batch of `n` samples, to be stepped by together with those of other batches: the mean
-    /// over all their samples. `task` as [`Optimizer::step`] has it.
-    pub fn gather(&mut self, parameters: &[Parameter<f32>], task: &[Vec<f32>], n: usize) {
+    /// over all their samples. `task` as [`Optimizer::step`] has it. Refused where a GPU has no memory for the sums.
+    pub fn gather(&mut self, parameters: &[Parameter<f32>], task: &[Buffer<f32>], n: usize) -> Result<()> {
         if self.gathers {
-            self.gathered.samples += n;
-            add(&mut self.gathered.own, parameters.iter().map(|p| &p.gradient[..]), n as f32);
-            add(&mut self.gathered.task, task.iter().map(|task| &task[..]), n as f32);
+            let Gathered { samples, own, task: sums } = &mut self.gathered;
+            if *samples == 0 {
+                own.iter_mut().for_each(Buffer::zero);
+                sums.clear();
+            }
+            *samples += n;
+            add(own, parameters.iter().map(|p| &p.gradient), n as f32)?;
+            add(sums, task.iter(), n as f32)?;
         }
+        Ok(())
     }
 
     /// Steps by the gradients of the last batch, or of those that were gathered.
-    pub fn step(&mut self, parameters: &mut [Parameter<f32>], task: &mut [Vec<f32>], lr_factor: f64) {
+    pub fn step(&mut self, parameters: &mut [Parameter<f32>], task: &mut [Buffer<f32>], lr_factor: f64) {
         if self.gathers {
             let samples = std::mem::take(&mut self.gathered.samples).max(1) as f32;
-            task.iter_mut().zip(&self.gathered.task).for_each(|(task, sum)| task.resize(sum.len(), 0.0));
-            take(&mut self.gathered.own, parameters.iter_mut().map(|p| &mut p.gradient[..]), samples);
-            take(&mut self.gathered.task, task.iter_mut().map(Vec::as_mut_slice), samples);
+            let own = parameters.iter_mut().map(|p| &mut p.gradient).zip(&mut self.gathered.own);
+            for (gradient, sum) in own.chain(task.iter_mut().zip(&mut self.gathered.task)) {
+                std::mem::swap(gradient, sum);
+                gradient.divide(samples);
+            }
         }
         // What is frozen does not count as long either.
         for (i, p) in parameters.iter_mut().enumerate().filter(|(i, _)| !self.rules[*i].is_stepped) {
-            p.gradient.fill(0.0);
-            task.get_mut(i).into_iter().for_each(Vec::clear);
+            p.gradient.zero();
+            task.get_mut(i).into_iter().for_each(|task| *task = Buffer::default());
         }
         if let Some(most) = self.clip_value {
-            clip::values(parameters, task, most as f32);
+            match &self.clip_on_gpu {
+                Some(clip) => clip.values(parameters, task, most as f32),
+                None => clip::values(parameters, task, most as f32),
+            }
         }
         if let Some(most) = self.clip_norm {
-            clip::global_norm(parameters, task, most as f32);
+            match &mut self.clip_on_gpu {
+                Some(clip) => clip.global_norm(parameters, task, most as f32),
+                None => {
+                    clip::global_norm(parameters, task, most as f32);
+                }
+            }
         }
         self.optimizer.step(parameters, task, lr_factor);
         if let Some(most) = self.max_norm {
@@ -111,19 +131,18 @@ impl Stepper {
     }
 }
 
-/// `sums += n · arrays`.
-fn add<'a>(sums: &mut Vec<Vec<f32>>, arrays: impl ExactSizeIterator<Item = &'a [f32]>, n: f32) {
-    sums.resize(arrays.len(), Vec::new());
-    for (sum, array) in sums.iter_mut().zip(arrays) {
-        sum.resize(array.len(), 0.0);
-        sum.iter_mut().zip(array).for_each(|(sum, g)| *sum += n * g);
+/// `sums += n · arrays`; one that is empty is one of zeros.
+fn add<'a>(sums: &mut Vec<Buffer<f32>>, arrays: impl Iterator<Item = &'a Buffer<f32>>, n: f32) -> Result<()> {
+    for (i, array) in arrays.enumerate() {
+        if sums.len() == i {
+            sums.push(Buffer::default());
+        }
+        if sums[i].is_empty() && !array.is_empty() {
+            sums[i] = array.beside(array.len())?;
+        }
+        if !array.is_empty() {
+            sums[i].blend(1.0, n, array);
+        }
     }
-}
-
-/// `arrays = sums / n`; the sums begin anew.
-fn take<'a>(sums: &mut [Vec<f32>], arrays: impl Iterator<Item = &'a mut [f32]>, n: f32) {
-    for (sum, array) in sums.iter_mut().zip(arrays) {
-        array.iter_mut().zip(&*sum).for_each(|(to, sum)| *to = sum / n);
-        sum.clear();
-    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use super::table::OPTIMIZERS;
 use super::{Count, Optimizer, clip};
 use crate::exec::random::Stream;
 use crate::exec::{Parameter, Role};
+use crate::ops::kernels::buffer::Buffer;
 use crate::options::{Kind, Options, Setting};
 
 fn parameter(name: &str, role: Role, shape: &[usize], place: u64) -> Parameter<f32> {
@@ -26,11 +27,16 @@ fn parameters() -> Vec<Parameter<f32>> {
     ]
 }
 
+/// Gradients of the task, of the weights alone.
+fn task(value: f32) -> Vec<Buffer<f32>> {
+    [vec![value; 12], vec![], vec![]].map(Buffer::from).into()
+}
+
 /// Steps by gradients of noise; `task`: those of the task, apart.
 fn run(
     optimizer: &mut dyn Optimizer,
     parameters: &mut [Parameter<f32>],
-    task: &[Vec<f32>],
+    task: &[Buffer<f32>],
     steps: std::ops::Range<u64>,
 ) {
     for step in steps {
@@ -48,7 +54,7 @@ fn no_state_keeps_denormal_numbers() {
     for kind in OPTIMIZERS {
         let mut parameters = parameters();
         let rules = rules(&parameters, &[], true);
-        let task = if kind.splits { vec![vec![0.0; 12], vec![], vec![]] } else { vec![] };
+        let task = if kind.splits { task(0.0) } else { vec![] };
         let mut optimizer = (kind.build)(&Options::defaults(kind.options), &parameters, &rules).unwrap();
         run(&mut *optimizer, &mut parameters, &task, 0..3);
         parameters.iter_mut().for_each(|p| p.gradient.fill(0.0));
@@ -71,7 +77,7 @@ fn a_restored_state_goes_on_bit_for_bit() {
         let (mut whole, mut parts) = (parameters(), parameters());
         let rules = rules(&whole, &[], true);
         // The bias has no gradient of the task.
-        let task = if kind.splits { vec![vec![0.1; 12], vec![], vec![]] } else { vec![] };
+        let task = if kind.splits { task(0.1) } else { vec![] };
         let mut optimizer = (kind.build)(&options, &whole, &rules).unwrap();
         run(&mut *optimizer, &mut whole, &task, 0..7);
         let mut first = (kind.build)(&options, &parts, &rules).unwrap();
@@ -143,7 +149,7 @@ fn without_a_gradient_of_the_task_dot_is_descent_with_the_mean_momentum() {
     let (mut sgd, mut dot) =
         ((kind("sgd").build)(&plain, &a, &rules).unwrap(), (kind("dot").build)(&dot, &b, &rules).unwrap());
     run(&mut *sgd, &mut a, &[], 0..4);
-    run(&mut *dot, &mut b, &[vec![], vec![], vec![]], 0..4);
+    run(&mut *dot, &mut b, &[vec![], vec![], vec![]].map(Buffer::from), 0..4);
     let off = a
         .iter()
         .zip(&b)
@@ -233,7 +239,7 @@ fn clipping_is_over_all_parameters_and_keeps_what_is_not_finite() {
     clip::global_norm(&mut all, &mut [], 1.0);
     assert!((all[0].gradient[0] - 0.6).abs() < 1e-6 && (all[2].gradient[1] - 0.8).abs() < 1e-6);
     // Parts of one gradient are clipped by the norm of their sum: 0.6 + 2.4 = 3 and 0.8 + 3.2 = 4.
-    let mut task = vec![vec![0.0; 12], vec![], vec![0.0; 4]];
+    let mut task = [vec![0.0; 12], vec![], vec![0.0; 4]].map(Buffer::from);
     (task[0][0], task[2][1]) = (2.4, 3.2);
     assert!((clip::global_norm(&mut all, &mut task, 2.5) - 5.0).abs() < 1e-5);
     assert!((all[0].gradient[0] - 0.3).abs() < 1e-6 && (task[2][1] - 1.6).abs() < 1e-6);

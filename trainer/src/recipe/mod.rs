@@ -19,6 +19,7 @@ pub(crate) use values::suggest;
 
 use std::path::PathBuf;
 
+use crate::gpu::Precision;
 use crate::optim::groups::Group;
 use crate::options::Options;
 use crate::teacher::CacheWish;
@@ -66,6 +67,8 @@ pub struct Run {
     pub threads: usize,
     /// Threads that load batches ahead of the step; the result does not depend on it.
     pub loaders: usize,
+    /// Of products on a GPU.
+    pub precision: Precision,
 }
 
 /// Where a run is computed.

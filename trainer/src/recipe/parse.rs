@@ -12,6 +12,7 @@ use super::{
     Choice, ClassWeights, Codistill, Compare, Data, Device, Distill, Keep, Normalize, Recipe, Run, Scheme, Shards,
     Stage, Teacher, TeacherSource, Term, Train, cross, stages,
 };
+use crate::gpu;
 use crate::losses::table as methods;
 use crate::optim::groups::Group;
 use crate::options::{Options, Setting};
@@ -104,7 +105,12 @@ impl<'a> Sections<'a> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = optional(&set, "threads", Options::count).unwrap_or(cores);
         let loaders = optional(&set, "loaders", Options::count).unwrap_or(threads.div_ceil(4));
-        Ok(Run { name, seed: set.count("seed") as u64, device, threads, loaders })
+        let precision = gpu::Precision::of(set.text("precision"));
+        if (device, precision) == (Device::Cpu, gpu::Precision::Tf32) {
+            let action = "set run.device = \"cuda:0\", or precision = \"f32\"";
+            return Err(Refusal::new(keys.place_of("precision"), "f32 on a processor", "`tf32`", action));
+        }
+        Ok(Run { name, seed: set.count("seed") as u64, device, threads, loaders, precision })
     }
 
     fn data(&self) -> Result<Data> {

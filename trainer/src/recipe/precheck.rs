@@ -368,7 +368,7 @@ impl<'a> Trained<'a> {
         let network = executor.network_parameters();
         let read = self.taps.iter().map(|tap| Ok(executor.tap_shape(executor.tap(tap)?).iter().product::<usize>()));
         let read = read.sum::<Result<usize>>()?;
-        executor.adopt(std::mem::take(&mut self.own));
+        executor.adopt(std::mem::take(&mut self.own))?;
         if self.is_whole {
             check_groups(&train.groups, executor.parameters())?;
         }

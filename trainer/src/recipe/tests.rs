@@ -3,6 +3,7 @@ use std::path::Path;
 use super::keys::{self, Form, SECTIONS};
 use super::parse::{parse, read};
 use super::*;
+use crate::gpu::Precision;
 use crate::losses::kd;
 use crate::options::{Kind, Options};
 use crate::rng::{Purpose, Rng};
@@ -115,8 +116,9 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("arch = \"cnn\"", "run = \"x\"", "r.toml:6: teacher.widths: expected a key of a teacher from `run`, found `widths`; known are run, must_reach, weight, cache, cache_views, cache_precision"),
         ("arch = \"cnn\"", "", "r.toml:4: teacher: expected one of `run`, `onnx`, `arch`, found none; say where the teacher comes from"),
         ("arch = \"cnn\"", "arch = \"cnn\"\ncontract = \"c\"", "r.toml:6: teacher.contract: expected a key of architecture `cnn`, found `contract`; known are arch, must_reach, weight, cache, cache_views, cache_precision, count, epochs, batch, optimizer, schedule, widths, kernel, convs, head, dropout"),
+        ("[train]", "[run]\nprecision = \"tf32\"\n[train]", "r.toml:13: run.precision: expected f32 on a processor, found `tf32`; set run.device = \"cuda:0\", or precision = \"f32\""),
         ("[train]", "[run]\ndevice = \"gpu\"\n[train]", "r.toml:13: run.device: expected `cpu` or `cuda:N`, found `gpu`; name one of them"),
-        ("[train]", "[run]\nprecision = \"f16\"\n[train]", "r.toml:13: run.precision: expected one of f32, found `\"f16\"`; known are f32"),
+        ("[train]", "[run]\nprecision = \"f16\"\n[train]", "r.toml:13: run.precision: expected one of f32, tf32, found `\"f16\"`; known are f32, tf32"),
         ("[train]", "[run]\nthreads = 0\n[train]", "r.toml:13: run.threads: expected a whole number from 1 to 1024, found `0`; correct it, or leave it out (all cores of this machine)"),
         ("[train]", "[run]\nname = \"\"\n[train]", "r.toml:13: run.name: expected a name, found an empty text; leave it out for the file's name"),
         ("[train]", "[compare]\nseeds = [1, 2, 1]\n[train]", "r.toml:13: compare.seeds: expected seeds that differ, found `1` twice; remove one"),
@@ -277,7 +279,7 @@ fn overrides_replace_keys_by_their_path_and_are_named_in_errors() {
 fn the_complete_recipe_reads_back_the_same() {
     let mut recipe = good();
     recipe.run.name = "a \"name\"\\ with\n\u{7f}é".into();
-    recipe.run.device = Device::Cuda(3);
+    (recipe.run.device, recipe.run.precision) = (Device::Cuda(3), Precision::Tf32);
     recipe.data.exclude_classes = vec!["1".into(), "\t".into()];
     recipe.data.normalize = Normalize::None;
     recipe.data.subset = 0.1 + 0.2;

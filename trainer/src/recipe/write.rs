@@ -47,7 +47,7 @@ impl Recipe {
         }
         key(out, "threads", run.threads)?;
         key(out, "loaders", run.loaders)?;
-        key(out, "precision", "\"f32\"")?;
+        key(out, "precision", Quoted(run.precision.word()))?;
         section(out, "[data]")?;
         key(out, "format", Quoted(&data.format))?;
         path(out, "path", Some(&data.path))?;

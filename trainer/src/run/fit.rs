@@ -342,7 +342,7 @@ impl Run<'_> {
                 self.learner.listens = self.hears && !burns_in;
             }
             self.learner.share = self.job.group.map(|group| ranks::share(group, size));
-            let values = self.learner.step(&batch, seed, at).map_err(failed)?;
+            let mut known = self.learner.queue(&batch, seed, at).map_err(failed)?;
             feed.recycle(batch);
             if i == 0 {
                 if in_stage == 0 && !init {
@@ -356,22 +356,27 @@ impl Run<'_> {
                 }
             }
             let Learner { executor, task_gradients, .. } = &mut *self.learner;
-            self.stepper.gather(executor.parameters(), task_gradients, size);
+            self.stepper.gather(executor.parameters(), task_gradients, size).map_err(failed)?;
             if (i + 1) % train.accumulate == 0 || i + 1 == batches {
                 lr_factor = self.lr_factor(at);
                 let Learner { executor, task_gradients, .. } = &mut *self.learner;
                 let stepper = &mut *self.stepper;
                 executor.update(|parameters| stepper.step(parameters, task_gradients, lr_factor));
             }
-            samples += size;
-            labelled += values.labelled;
-            right += values.right;
-            let n = size as f64;
-            loss += values.loss * n;
-            terms.iter_mut().zip(&values.terms).for_each(|(sum, value)| *sum += value * n);
-            let names = self.learner.term_names.iter().map(String::as_str);
-            let means: Vec<(&str, f64)> = names.zip(terms.iter().map(|sum| sum / samples as f64)).collect();
-            monitor.step(size, &means, share(right, labelled));
+            if i + 1 == batches {
+                known.extend(self.learner.settle().map_err(failed)?);
+            }
+            for values in known {
+                samples += values.samples;
+                labelled += values.labelled;
+                right += values.right;
+                let n = values.samples as f64;
+                loss += values.loss * n;
+                terms.iter_mut().zip(&values.terms).for_each(|(sum, value)| *sum += value * n);
+                let names = self.learner.term_names.iter().map(String::as_str);
+                let means: Vec<(&str, f64)> = names.zip(terms.iter().map(|sum| sum / samples as f64)).collect();
+                monitor.step(values.samples, &means, share(right, labelled));
+            }
             if let Some((signal, exit)) = self.stop.asked() {
                 let found = format!("{signal} after epoch {done} of {}", self.job.epochs());
                 return Err(

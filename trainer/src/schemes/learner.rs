@@ -10,10 +10,12 @@ use kd_runtime::{Refusal, Result};
 
 use super::At;
 use super::meeting::Snapshot;
+use super::owed::{Owed, finite};
 use super::teachers::{Feed, Taught, Teachers};
 use super::terms::{Extended, Passes, Term, extend, only};
 use crate::data::{Counts, RawBatch, UNLABELLED, scale};
 use crate::exec::{Compute, Executor, Mode, Parameter, Plan, Share};
+use crate::gpu::losses::{Given, Seen, count_right};
 use crate::losses::ce::{Targets, balanced};
 use crate::losses::pair::cut;
 use crate::losses::{Batch, Tap};
@@ -37,7 +39,7 @@ pub struct Learner {
     pub listens: bool,
     /// Where the optimizer wants it apart: for each parameter the gradient of the task's loss at the last step (empty where
     /// it has none); the executor's is then that of the other terms. Else empty.
-    pub task_gradients: Vec<Vec<f32>>,
+    pub task_gradients: Vec<Buffer<f32>>,
     /// This process's share of the next batch, where several have one together: losses, gradients and batch statistics are
     /// then those of the whole.
     pub share: Option<Share>,
@@ -48,7 +50,9 @@ pub struct Learner {
     terms: Vec<Wired>,
     teachers: Teachers,
     /// Values of the network that terms read, and the sum of their gradients.
-    taps: Vec<(ValueId, Vec<f32>)>,
+    taps: Vec<(ValueId, Buffer<f32>)>,
+    /// Where the network lies on a GPU.
+    owed: Option<Owed>,
     output: ValueId,
     x: Vec<f32>,
     /// Gradients that are summed with those of other processes.
@@ -60,8 +64,10 @@ struct Wired {
     term: Term,
     /// Places in [`Learner::taps`] of what it reads of the learning network, and the gradients that it gives.
     student: Vec<usize>,
-    d_student: Vec<Vec<f32>>,
+    d_student: Vec<Buffer<f32>>,
     teacher: Vec<Taught>,
+    /// What it reads of the teachers, where the host has that and a GPU reads it.
+    sent: Vec<Buffer<f32>>,
     /// Its factor at the last step, where it took part.
     weight: Option<f64>,
     /// What of the whole batch's value that of this process is a part of counts here; 1 of a process that is alone.
@@ -73,6 +79,8 @@ struct Wired {
 /// Values of one step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct StepValues {
+    /// Samples of the batch.
+    pub samples: usize,
     /// Weighted sum of the terms.
     pub loss: f64,
     /// Each term's value, not weighted, in the order of [`Learner::term_names`]; 0 of one that does not take part.
@@ -110,36 +118,41 @@ impl Learner {
         let mut taps: Vec<String> = vec![contract.output.name.clone()];
         taps.extend(terms.iter().flat_map(|term| term.loss.student_taps()).cloned());
         let Compute { threads, gpu } = compute;
-        let plan = Plan { batch: train.batch.min(samples.n), taps, backward: true, threads, gpu: gpu.cloned() };
+        let batch = train.batch.min(samples.n);
+        let plan = Plan { batch, taps, backward: true, threads, gpu: gpu.cloned() };
         let mut executor =
             if passes.several() { Executor::for_several_passes(&graph, &plan) } else { Executor::new(&graph, &plan) }?;
         let taught: Vec<&str> = terms.iter().flat_map(|term| term.loss.teacher_taps()).map(String::as_str).collect();
-        let mut teachers = Teachers::new(networks, &taught, train.batch.min(samples.n), compute)?;
-        let mut taps: Vec<(ValueId, Vec<f32>)> = Vec::new();
+        let mut teachers = Teachers::new(networks, &taught, batch, compute)?;
+        let mut taps: Vec<(ValueId, Buffer<f32>)> = Vec::new();
         let term_names = terms.iter().map(|term| term.name.clone()).collect();
         let mut wired = Vec::with_capacity(terms.len());
         for term in terms {
-            let (mut student, mut teacher) = (Vec::new(), Vec::new());
+            let (mut student, mut d_student, mut teacher) = (Vec::new(), Vec::new(), Vec::new());
             for name in term.loss.student_taps() {
                 let id = executor.tap(name)?;
                 let known = taps.iter().position(|(known, _)| *known == id);
                 student.push(known.unwrap_or(taps.len()));
+                let elements = batch * executor.tap_shape(id).iter().product::<usize>();
+                d_student.push(Buffer::in_memory(gpu, elements)?);
                 if known.is_none() {
-                    taps.push((id, Vec::new()));
+                    taps.push((id, Buffer::in_memory(gpu, elements)?));
                 }
             }
             for name in term.loss.teacher_taps() {
                 teacher.push(teachers.taught(networks, name, term.temperature, term.loss.average())?);
             }
             executor.freeze(term.loss.frozen());
-            let first = executor.adopt(term.loss.own());
+            let first = executor.adopt(term.loss.own())?;
             let own = first..executor.parameters().len();
-            let d_student = vec![Vec::new(); student.len()];
-            wired.push(Wired { term, d_student, student, teacher, weight: None, part: 1.0, own });
+            let sent = teacher.iter().map(|_| Buffer::default()).collect();
+            wired.push(Wired { term, d_student, student, teacher, sent, weight: None, part: 1.0, own });
         }
         let output = executor.tap(&contract.output.name)?;
         let is_student = executor.parameters().iter().map(|p| student.contains(&*p.name)).collect();
-        let task_gradients = if passes.split { vec![Vec::new(); executor.parameters().len()] } else { Vec::new() };
+        let apart = if passes.split { executor.parameters().len() } else { 0 };
+        let task_gradients = (0..apart).map(|_| Buffer::default()).collect();
+        let owed = gpu.map(|gpu| Owed::new(gpu, wired.len(), batch)).transpose()?;
         let (contract, terms, x) = (contract.clone(), wired, Vec::new());
         Ok(Self {
             executor,
@@ -154,6 +167,7 @@ impl Learner {
             terms,
             teachers,
             taps,
+            owed,
             output,
             x,
             summed: Vec::new(),
@@ -198,11 +212,25 @@ impl Learner {
         self.teachers.begin_epoch(epoch)
     }
 
+    /// As [`Learner::queue`], until it is done.
+    pub fn step(&mut self, batch: &RawBatch, seed: u64, at: At) -> Result<StepValues> {
+        let mut known = self.queue(batch, seed, at)?;
+        known.extend(self.settle()?);
+        Ok(known.pop().expect("a step that was queued is settled"))
+    }
+
+    /// Waits for the steps whose values are not known yet, and gives those. Refuses as [`Learner::queue`].
+    pub fn settle(&mut self) -> Result<Vec<StepValues>> {
+        let Self { owed, executor, term_names, .. } = self;
+        owed.as_mut().map_or(Ok(Vec::new()), |owed| owed.settle(executor, term_names))
+    }
+
     /// Forward, losses and backward of one batch; the optimizer is the caller's. `at` drives the schedules of the terms'
     /// weights, `seed` the dropout masks. Neither the student nor a teacher computes what only terms read that do not
-    /// take part. Refuses a loss that is not finite, naming the term.
-    pub fn step(&mut self, batch: &RawBatch, seed: u64, at: At) -> Result<StepValues> {
-        let Self { executor, contract, terms, teachers, taps, output, x, listens, .. } = self;
+    /// take part. Gives the values of steps that are known by now: on the host of this one, on a GPU at times those of many.
+    /// Refuses a loss that is not finite, naming the term.
+    pub fn queue(&mut self, batch: &RawBatch, seed: u64, at: At) -> Result<Vec<StepValues>> {
+        let Self { executor, contract, terms, teachers, taps, output, x, listens, owed, .. } = self;
         let n = batch.labels.len();
         let (mut read, mut taught) = (vec![*output], Vec::new());
         for wired in &mut *terms {
@@ -215,28 +243,39 @@ impl Learner {
         }
         scale(contract, &batch.values, x);
         executor.take_share(self.share.clone());
-        executor.forward_to(&read, x, n, Mode::Train { seed })?;
+        executor.queue_forward(&read, x, n, Mode::Train { seed })?;
         teachers.answer(batch, &taught)?;
         let progress = at.step as f64 / at.steps.max(1) as f64;
         let seen = Batch { size: n, labels: &batch.labels, mixed: &batch.mixed, places: &batch.places, progress };
-        let mut values = StepValues { terms: Vec::with_capacity(terms.len()), ..StepValues::default() };
-        for wired in terms {
+        let mut values = StepValues { samples: n, terms: Vec::with_capacity(terms.len()), ..StepValues::default() };
+        let mut on_their_way = vec![None; terms.len()];
+        owed.iter_mut().for_each(|owed| owed.begin(&seen));
+        for (i, wired) in terms.iter_mut().enumerate() {
             let Some(weight) = wired.weight else {
                 values.terms.push(0.0);
-                executor.parameters_mut()[wired.own.clone()].iter_mut().for_each(|own| own.gradient.fill(0.0));
+                executor.parameters_mut()[wired.own.clone()].iter_mut().for_each(|own| own.gradient.zero());
                 continue;
             };
-            let value = wired.value(&seen, executor, teachers, taps, weight as f32)?;
-            if !value.is_finite() {
-                let place = format!("term `{}` at step {}", wired.term.name, at.step + 1);
-                return Err(Refusal::new(place, "a finite loss", value, "lower the learning rate or check the data"));
+            if let Some(owed) = owed
+                && wired.queue(i, &seen, executor, teachers, taps, owed)?
+            {
+                on_their_way[i] = Some(weight);
+                values.terms.push(0.0);
+                continue;
             }
+            let value = wired.value(&seen, executor, teachers, taps, weight as f32)?;
+            let value = finite(value, &wired.term.name, at.step + 1)?;
             values.terms.push(value);
             values.loss += weight * value;
         }
         values.labelled = batch.labels.iter().filter(|label| **label != UNLABELLED).count();
-        let rows = executor.value(*output).chunks_exact((executor.value(*output).len() / n.max(1)).max(1));
-        values.right = rows.zip(&batch.labels).filter(|(row, label)| largest(row) == **label).count();
+        if let (Some(owed), Some(gpu)) = (owed, executor.gpu()) {
+            let (right, targets) = owed.right(n);
+            count_right(gpu, executor.raw(*output), targets, right);
+        } else {
+            let rows = executor.value(*output).chunks_exact((executor.value(*output).len() / n.max(1)).max(1));
+            values.right = rows.zip(&batch.labels).filter(|(row, label)| largest(row) == **label).count();
+        }
         if let Some(share) = self.share.clone() {
             self.make_whole(&share, &seen, &mut values)?;
         }
@@ -244,13 +283,14 @@ impl Learner {
         let takes_part = |terms: &[Wired]| terms.iter().any(|wired| wired.weight.is_some());
         if self.passes.split && takes_part(&self.terms[TASK]) && takes_part(&self.terms[TASK.end..]) {
             self.backward(TASK, false)?;
-            self.keep_task_gradients();
+            self.keep_task_gradients()?;
             self.backward(TASK.end..all.end, true)?;
         } else {
-            self.task_gradients.iter_mut().for_each(Vec::clear);
+            self.task_gradients.iter_mut().for_each(|task| *task = Buffer::default());
             self.backward(all, false)?;
         }
-        Ok(values)
+        let Some(owed) = &mut self.owed else { return Ok(vec![values]) };
+        if owed.end(at.step + 1, values, on_their_way) { self.settle() } else { Ok(Vec::new()) }
     }
 
     /// From the values of a share to those of the whole batch; what the terms' own arrays have of gradients, too. A value is
@@ -264,8 +304,8 @@ impl Learner {
         let divisors: Vec<f64> = self.terms.iter().map(divisor).collect();
         let mut mine = divisors.clone();
         mine.extend(values.terms.iter().zip(&divisors).map(|(value, divisor)| value * divisor));
-        let answers = [values.labelled as f64, values.right as f64];
-        mine.extend(if share.samples == 0 { [0.0; 2] } else { answers });
+        let counts = [values.samples as f64, values.labelled as f64, values.right as f64];
+        mine.extend(if share.samples == 0 { [0.0; 3] } else { counts });
         let all = share.group.gather(&mine)?;
         let sum = |i: usize| all.chunks_exact(mine.len()).map(|rank| rank[i]).sum::<f64>();
         let terms = self.terms.len();
@@ -278,7 +318,7 @@ impl Learner {
             let own = self.executor.parameters_mut()[wired.own.clone()].iter_mut();
             own.flat_map(|own| &mut own.gradient).for_each(|d| *d *= wired.part);
         }
-        (values.labelled, values.right) = (sum(2 * terms) as usize, sum(2 * terms + 1) as usize);
+        [values.samples, values.labelled, values.right] = [0, 1, 2].map(|i| sum(2 * terms + i) as usize);
         self.sum_gradients(self.executor.network_parameters()..self.executor.parameters().len())
     }
 
@@ -312,29 +352,33 @@ impl Learner {
             let factor = weight as f32 * wired.part;
             for (&place, d_term) in wired.student.iter().zip(&wired.d_student) {
                 let (tap, sum) = &mut taps[place];
-                if !std::mem::replace(&mut is_read[place], true) {
-                    sum.clear();
-                    sum.resize(executor.value(*tap).len(), 0.0);
-                }
-                sum.iter_mut().zip(d_term).for_each(|(sum, d)| *sum += factor * d);
+                let len = executor.raw(*tap).len();
+                let keep = if std::mem::replace(&mut is_read[place], true) { 1.0 } else { 0.0 };
+                sum.blend_first(len, keep, factor, d_term);
             }
         }
         let read = taps.iter().zip(is_read).filter(|(_, is_read)| *is_read);
-        let d_taps: Vec<(ValueId, &[f32])> = read.map(|((tap, d), _)| (*tap, &d[..])).collect();
+        let d_taps: Vec<(ValueId, &[f32])> =
+            read.map(|((tap, d), _)| (*tap, &d.raw()[..executor.raw(*tap).len()])).collect();
         if again { executor.backward_again(&d_taps) } else { executor.backward(&d_taps) }?;
         self.sum_gradients(0..self.executor.network_parameters())
     }
 
-    /// Sets the gradients of the last backward pass aside.
-    fn keep_task_gradients(&mut self) {
+    /// Sets the gradients of the last backward pass aside. Refused where a GPU has no memory for them.
+    fn keep_task_gradients(&mut self) -> Result<()> {
         let Self { executor, task_gradients, .. } = self;
         let reached = executor.reached();
         for (i, (kept, p)) in task_gradients.iter_mut().zip(executor.parameters()).enumerate() {
-            kept.clear();
-            if reached.get(i) == Some(&true) {
-                kept.extend_from_slice(&p.gradient);
+            if reached.get(i) != Some(&true) {
+                *kept = Buffer::default();
+                continue;
             }
+            if kept.len() != p.gradient.len() {
+                *kept = p.gradient.beside(p.gradient.len())?;
+            }
+            kept.copy_from(&p.gradient);
         }
+        Ok(())
     }
 
     /// As [`Executor::check_gradients`], of the last step: what terms that did not take part depend on misses none.
@@ -386,6 +430,42 @@ impl Learner {
 }
 
 impl Wired {
+    /// Queues term number `i` of a batch, if a GPU does it; says whether. Leaves its gradients by the student in `d_student`, not
+    /// weighted.
+    fn queue(
+        &mut self,
+        i: usize,
+        batch: &Batch<'_>,
+        executor: &Executor<f32>,
+        teachers: &Teachers,
+        taps: &[(ValueId, Buffer<f32>)],
+        owed: &mut Owed,
+    ) -> Result<bool> {
+        let (Some(kernel), Some(gpu)) = (self.term.loss.on_gpu(), executor.gpu()) else { return Ok(false) };
+        for (&taught, sent) in self.teacher.iter().zip(&mut self.sent) {
+            let said = teachers.raw(taught);
+            if gpu.holds(said) {
+                continue;
+            }
+            if sent.len() < said.len() {
+                *sent = Buffer::on(gpu, said.len())?;
+            }
+            sent.put(said);
+        }
+        let student: Vec<&[f32]> = self.student.iter().map(|&place| executor.raw(taps[place].0)).collect();
+        let teacher = self.teacher.iter().zip(&self.sent).map(|(&taught, sent)| {
+            let said = teachers.raw(taught);
+            if gpu.holds(said) { said } else { &sent.raw()[..said.len()] }
+        });
+        let teacher: Vec<&[f32]> = teacher.collect();
+        let d_student = self.d_student.iter_mut().zip(&student).map(|(d, student)| &mut d.raw_mut()[..student.len()]);
+        let mut d_student: Vec<&mut [f32]> = d_student.collect();
+        let (value, sums, targets) = owed.places(i, batch.size);
+        let seen = Seen { gpu, batch, targets, student: &student, teacher: &teacher };
+        kernel.value(&seen, &mut Given { d_student: &mut d_student, sums, value })?;
+        Ok(true)
+    }
+
     /// The term's value for a batch, not weighted. Leaves its gradients by the student in `d_student`, not weighted, and
     /// those by its own arrays, weighted, in the executor.
     fn value(
@@ -393,17 +473,16 @@ impl Wired {
         batch: &Batch<'_>,
         executor: &mut Executor<f32>,
         teachers: &Teachers,
-        taps: &[(ValueId, Vec<f32>)],
+        taps: &[(ValueId, Buffer<f32>)],
         weight: f32,
     ) -> Result<f64> {
         let mut own = executor.lend(self.own.clone());
         let student: Vec<&[f32]> = self.student.iter().map(|&place| executor.value(taps[place].0)).collect();
         let teacher: Vec<&[f32]> = self.teacher.iter().map(|&taught| teachers.value(taught)).collect();
-        for (d, student) in self.d_student.iter_mut().zip(&student) {
-            d.resize(student.len(), 0.0);
-        }
-        let mut d_student: Vec<&mut [f32]> = self.d_student.iter_mut().map(Vec::as_mut_slice).collect();
-        let value = self.term.loss.value(batch, &student, &teacher, &mut d_student, &mut own);
+        let d_student = self.d_student.iter_mut().zip(&student).map(|(d, student)| &mut d[..student.len()]);
+        let mut d_student: Vec<&mut [f32]> = d_student.collect();
+        let value =
+            executor.wait().and_then(|()| self.term.loss.value(batch, &student, &teacher, &mut d_student, &mut own));
         own.iter_mut().flat_map(|own| &mut own.gradient).for_each(|d| *d *= weight);
         executor.give_back(self.own.start, own);
         Ok(f64::from(value?))

@@ -7,6 +7,7 @@ pub mod meeting;
 pub mod table;
 pub mod terms;
 
+mod owed;
 mod teachers;
 #[cfg(test)]
 mod tests;

@@ -233,6 +233,14 @@ impl Teachers {
         }
     }
 
+    /// The same, where it lies: a GPU's array for its kernels, or the host's.
+    pub(super) fn raw(&self, taught: Taught) -> &[f32] {
+        match (taught, self.members.first().map(|member| &member.speaker)) {
+            (Taught::Value(tap), Some(Speaker::Live(live))) => live.executor.raw(live.ids[tap]),
+            _ => self.value(taught),
+        }
+    }
+
     /// Refuses teachers whose parameters are not those they began with. What is kept of a teacher cannot change.
     pub(super) fn check_unchanged(&self) -> Result<()> {
         for member in &self.members {
@@ -361,6 +369,7 @@ impl Member {
             data::load(feed.samples, places, feed.augment, feed.seed, view, &mut raw);
             live.answer(&self.contract, &raw, &all)?;
             let values: Vec<&[f32]> = live.ids.iter().map(|&id| live.executor.value(id)).collect();
+            live.executor.wait()?;
             for i in 0..places.len() {
                 for (values, &n) in values.iter().zip(&self.elements) {
                     out.extend_from_slice(&values[i * n..(i + 1) * n]);
@@ -390,7 +399,7 @@ impl Live {
     fn answer(&mut self, contract: &Contract, batch: &RawBatch, taps: &[usize]) -> Result<()> {
         let taps: Vec<ValueId> = taps.iter().map(|&tap| self.ids[tap]).collect();
         scale(contract, &batch.values, &mut self.x);
-        self.executor.forward_to(&taps, &self.x, batch.labels.len(), Mode::Eval)
+        self.executor.queue_forward(&taps, &self.x, batch.labels.len(), Mode::Eval)
     }
 }
 

@@ -263,7 +263,7 @@ fn the_gradients_of_task_and_terms_are_apart_where_the_optimizer_wants_them() {
     let (_, none, only_terms) = gradients_of("dot", &distill(0.0, terms()));
     assert!(none.is_empty() && task.len() == others.len());
     for (i, task) in task.iter().enumerate().filter(|(i, _)| !sum[*i].is_empty()) {
-        assert!(*task == only_task[i] && others[i] == only_terms[i], "{i}");
+        assert!(task[..] == only_task[i] && others[i] == only_terms[i], "{i}");
         let both: Vec<f32> = task.iter().zip(&others[i]).map(|(a, b)| a + b).collect();
         assert_close(&both, &sum[i], "their sum");
     }

@@ -1,7 +1,8 @@
-//! A device beside this machine: every operator in f32 against the host in f64, each step twice for the same bits, and short
-//! training runs.
+//! A device beside this machine: every operator in f32 against the host in f64, each step twice for the same bits, losses that it
+//! computes, and short training runs.
 
-mod training;
+pub(crate) mod learning;
+mod losses;
 
 use std::collections::BTreeMap;
 
@@ -10,21 +11,28 @@ use serde::Serialize;
 
 use crate::exec::cases::{Case, noise};
 use crate::exec::{Compute, Executor, Mode, Plan, Real};
-use crate::gpu::table;
+use crate::gpu::{Gpu, Precision, table};
 use crate::ops;
 
-pub use training::{Training, training};
+pub use learning::{Learning, learning};
+pub use losses::losses;
 
-/// How far f32 may be from f64, relative to the largest element of an array: what sums of some thousand products lose.
-pub const BOUND: f64 = 2e-5;
+/// How far a device may be from f64, relative to the largest element of an array: what sums of some thousand products lose; under
+/// tf32, with 11 bits of each factor.
+pub fn bound(precision: Precision) -> f64 {
+    match precision {
+        Precision::F32 => 2e-5,
+        Precision::Tf32 => 5e-3,
+    }
+}
 
 /// Batches of the steps that are compared.
 const BATCHES: [usize; 2] = [1, 7];
 
-/// What is printed; schema `kd.selftest/1`.
+/// What is printed; schema `kd.selftest/2`.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// `kd.selftest/1`.
+    /// `kd.selftest/2`.
     pub schema: &'static str,
     /// What was tested.
     pub device: String,
@@ -32,18 +40,20 @@ pub struct Report {
     pub bound: f64,
     /// One for each differentiable operator.
     pub operators: Vec<Line>,
-    /// One for each optimizer that is tried.
-    pub training: Vec<Training>,
+    /// One for each loss that has kernels.
+    pub losses: Vec<Line>,
+    /// Steps of training.
+    pub learning: Vec<Learning>,
 }
 
-/// One operator.
+/// One operator, or loss.
 #[derive(Debug, Default, Serialize)]
 pub struct Line {
     /// Its name.
     pub op: &'static str,
     /// Where it is computed: `cpu`, or `gpu`.
     pub on: &'static str,
-    /// Networks that were tried.
+    /// Networks, or options, that were tried.
     pub cases: usize,
     /// The largest deviation of any value or gradient, relative to the largest of its array.
     pub worst: f64,
@@ -55,19 +65,24 @@ impl Report {
     /// Tests a device by these networks.
     pub fn of(compute: Compute<'_>, cases: &[Case]) -> Result<Self> {
         Ok(Self {
-            schema: "kd.selftest/1",
+            schema: "kd.selftest/2",
             device: compute.gpu.map_or("cpu".into(), |gpu| gpu.name()),
-            bound: BOUND,
+            bound: bound(precision_of(compute)),
             operators: operators(compute, cases)?,
-            training: training(compute)?,
+            losses: compute.gpu.map_or(Ok(vec![]), losses)?,
+            learning: learning(compute)?,
         })
     }
 
     /// What failed, a line each.
     pub fn failures(&self) -> Vec<String> {
-        let operators = self.operators.iter().flat_map(|line| line.failed.iter().cloned());
-        operators.chain(self.training.iter().filter_map(Training::failure)).collect()
+        let lines = self.operators.iter().chain(&self.losses).flat_map(|line| line.failed.iter().cloned());
+        lines.chain(self.learning.iter().filter_map(Learning::failure)).collect()
     }
+}
+
+fn precision_of(compute: Compute<'_>) -> Precision {
+    compute.gpu.map_or(Precision::F32, Gpu::precision)
 }
 
 /// Every operator of the table, by networks around it.
@@ -107,7 +122,7 @@ fn compare(case: &Case, batch: usize, mode: Mode, compute: Compute<'_>, line: &m
         let off = expected.iter().zip(found).map(|(e, f)| (e - f).abs() / scale).fold(0.0, f64::max);
         let is_whole = found.len() == expected.len() && found.iter().all(|f| f.is_finite());
         line.worst = line.worst.max(off);
-        if off > BOUND || !is_whole {
+        if off > bound(precision_of(compute)) || !is_whole {
             line.failed.push(format!("{place}, {name}: off by {off:.1e} of its largest element"));
         }
     }

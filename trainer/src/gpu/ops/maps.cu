@@ -44,5 +44,11 @@ KERNEL(tanh_backward) BACKWARD((1.0f - x) * (1.0f + x))
 // OUT(0) of N(0) elements: F(0).
 KERNEL(fill) { EACH(i, N(0)) OUT(0)[i] = F(0); }
 
-// OUT(0) = OUT(0) F(0) + P(1) (1 - F(0)): a running mean.
-KERNEL(blend) { EACH(i, N(0)) OUT(0)[i] = OUT(0)[i] * F(0) + P(1)[i] * (1.0f - F(0)); }
+// OUT(0) = F(0) OUT(0) + F(1) P(1); with F(0) = 0 whatever was there is gone.
+KERNEL(blend) { EACH(i, N(0)) OUT(0)[i] = (F(0) == 0.0f ? 0.0f : OUT(0)[i] * F(0)) + P(1)[i] * F(1); }
+
+// OUT(1) = P(0), or added to it; what is smaller than F(0) is 0.
+KERNEL(take_in) { EACH(i, N(0)) GIVE(OUT(1)[i], fabsf(P(0)[i]) < F(0) ? 0.0f : P(0)[i], N(1)); }
+
+// OUT(0) = F(0) OUT(0).
+KERNEL(scale) { EACH(i, N(0)) OUT(0)[i] *= F(0); }

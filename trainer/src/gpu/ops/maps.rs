@@ -132,12 +132,29 @@ pub fn copy<T: Real>(gpu: &Gpu, to: &mut [T], from: &[T], add: bool) {
     unsafe { gpu.each("copy_backward", n, &Args::none().read::<T>(&[]).read(from).write(to).number(n).flag(add)) };
 }
 
-/// `running = running * momentum + value * (1 - momentum)`.
-pub fn blend<T: Real>(gpu: &Gpu, running: &mut [T], value: &[T], momentum: T) {
-    let n = running.len();
-    assert_eq!(value.len(), n, "as many elements");
+/// `to = keep · to + take · from`, with keep and take in `by`.
+pub fn blend<T: Real>(gpu: &Gpu, to: &mut [T], from: &[T], by: [T; 2]) {
+    let n = to.len();
+    assert_eq!(from.len(), n, "as many elements");
+    let [keep, take] = by.map(Real::to_f32);
     // SAFETY: blend: n elements of both.
-    unsafe { gpu.each("blend", n, &Args::none().write(running).read(value).number(n).float(momentum.to_f32())) };
+    unsafe { gpu.each("blend", n, &Args::none().write(to).read(from).number(n).float(keep).float(take)) };
+}
+
+/// Copies, or adds; what is smaller than `least` is 0.
+pub fn take_in<T: Real>(gpu: &Gpu, to: &mut [T], from: &[T], least: T, add: bool) {
+    let n = from.len();
+    assert_eq!(to.len(), n, "as many elements");
+    let args = Args::none().read(from).write(to).number(n).flag(add).float(least.to_f32());
+    // SAFETY: take_in: n elements of both.
+    unsafe { gpu.each("take_in", n, &args) };
+}
+
+/// `to = by · to`.
+pub fn scale<T: Real>(gpu: &Gpu, to: &mut [T], by: T) {
+    let n = to.len();
+    // SAFETY: scale: n elements.
+    unsafe { gpu.each("scale", n, &Args::none().write(to).number(n).float(by.to_f32())) };
 }
 
 impl Map {

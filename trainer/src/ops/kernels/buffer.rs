@@ -9,6 +9,8 @@ use kd_runtime::Result;
 use crate::exec::Real;
 use crate::gpu::Gpu;
 use crate::gpu::memory::Allocation;
+use crate::gpu::ops::maps;
+use crate::ops::kernels::pointwise;
 
 /// Bytes of a cache line, and of the widest vector.
 const LINE: usize = 64;
@@ -92,6 +94,13 @@ impl<T: Real> Buffer<T> {
         Ok(Self(Data::Gpu { array: Allocation::new(gpu, len * size_of::<T>())?, len }))
     }
 
+    /// A copy in memory of a GPU. Refused where there is not enough.
+    pub fn moved(gpu: &Gpu, from: &[T]) -> Result<Self> {
+        let mut to = Self::on(gpu, from.len())?;
+        to.put(from);
+        Ok(to)
+    }
+
     /// Zeros in the memory that this one lies in.
     pub fn beside(&self, len: usize) -> Result<Self> {
         match self.gpu() {
@@ -162,6 +171,48 @@ impl<T: Real> Buffer<T> {
                 let bytes = unsafe { std::slice::from_raw_parts(from.as_ptr().cast(), size_of_val(from)) };
                 array.put(bytes);
             }
+        }
+    }
+}
+
+/// Of all elements, where they lie.
+impl<T: Real> Buffer<T> {
+    /// Zeros.
+    pub fn zero(&mut self) {
+        match self.gpu().cloned() {
+            Some(gpu) => maps::fill(&gpu, self.raw_mut(), T::ZERO),
+            None => self.raw_mut().fill(T::ZERO),
+        }
+    }
+
+    /// `self = keep · self + take · from`, of as many elements; with keep 0 whatever was there is gone.
+    pub fn blend(&mut self, keep: T, take: T, from: &Self) {
+        self.blend_first(from.len(), keep, take, from);
+    }
+
+    /// The same of the first elements.
+    pub fn blend_first(&mut self, len: usize, keep: T, take: T, from: &Self) {
+        match self.gpu().cloned() {
+            Some(gpu) => maps::blend(&gpu, &mut self.raw_mut()[..len], &from.raw()[..len], [keep, take]),
+            None => pointwise::update_with(&mut self.raw_mut()[..len], &from[..len], move |own, x| {
+                (if keep == T::ZERO { keep } else { keep * own }) + take * x
+            }),
+        }
+    }
+
+    /// `self = self / by`.
+    pub fn divide(&mut self, by: T) {
+        match self.gpu().cloned() {
+            Some(gpu) => maps::scale(&gpu, self.raw_mut(), T::ONE / by),
+            None => pointwise::update(self.raw_mut(), move |own| own / by),
+        }
+    }
+
+    /// A copy of what lies in the same memory.
+    pub fn copy_from(&mut self, from: &Self) {
+        match self.gpu().cloned() {
+            Some(gpu) => maps::copy(&gpu, self.raw_mut(), from.raw(), false),
+            None => self.raw_mut().copy_from_slice(from),
         }
     }
 }

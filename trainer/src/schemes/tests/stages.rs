@@ -50,7 +50,7 @@ fn a_term_of_the_first_stage_leaves_a_step_of_the_main_one_as_if_it_were_not_the
                 assert!(now.gradient.iter().all(|&g| g == 0.0), "{method}: {}", now.name);
             }
             let task = |learner: &Learner| -> Vec<Vec<f32>> {
-                learner.task_gradients.iter().filter(|task| !task.is_empty()).cloned().collect()
+                learner.task_gradients.iter().filter(|task| !task.is_empty()).map(|task| task.to_vec()).collect()
             };
             assert_eq!((task(&staged), task(&staged).is_empty()), (task(&alone), optimizer == "sgd"), "{method}");
             staged.check_gradients().unwrap();
