@@ -97,6 +97,9 @@ fn read_args() -> Result<Asked> {
     if !PRECISIONS.contains(&&*asked.precision) {
         return Err(usage(format!("--precision {}", asked.precision)));
     }
+    if asked.precision != "f32" && !is_gpu {
+        return Err(usage(format!("--precision {} without a GPU", asked.precision)));
+    }
     if asked.rounds == 0 || asked.threads.contains(&0) {
         return Err(usage("a 0".into()));
     }

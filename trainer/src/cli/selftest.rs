@@ -13,9 +13,14 @@ use crate::recipe::{Device, parse};
 use crate::selftest::Report;
 
 pub(super) fn run(args: &Selftest, out: &mut dyn Write) -> Result<()> {
+    let precision = Precision::of(&args.precision);
     let gpu = match parse::device(&args.device) {
-        Some(Device::Cpu) => None,
-        Some(Device::Cuda(n)) => Some(Gpu::open(n, Precision::of(&args.precision))?),
+        Some(Device::Cpu) if precision == Precision::F32 => None,
+        Some(Device::Cpu) => {
+            let action = "name a GPU as --device, or leave it out";
+            return Err(Refusal::new("--precision", "f32 on a processor", "`tf32`", action));
+        }
+        Some(Device::Cuda(n)) => Some(Gpu::open(n, precision)?),
         None => {
             let found = format!("`{}`", kd_runtime::error::Shown(&args.device));
             return Err(Refusal::new("--device", "`cpu` or `cuda:N`", found, "name one of them"));
@@ -54,10 +59,10 @@ fn render(report: &Report) -> String {
     for learning in &report.learning {
         let ([first, last], [losses, parameters]) = (learning.losses, learning.worst);
         let verdict = learning.failure().map_or("", |_| "  FAILS");
-        let (about, bound) = (learning.about, learning.bound);
+        let (about, [of_losses, of_parameters]) = (learning.about, learning.bounds);
         lines.push(format!(
-            "learning with {about:20} loss {first:.3} to {last:.3}, losses off by {losses:.1e}, parameters by {parameters:.1e} \
-             of {bound:.0e}{verdict}"
+            "learning with {about:20} loss {first:.3} to {last:.3}, losses off by {losses:.1e} of {of_losses:.0e}, \
+             parameters by {parameters:.1e} of {of_parameters:.0e}{verdict}"
         ));
     }
     let failures = report.failures();

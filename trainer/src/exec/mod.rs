@@ -175,10 +175,10 @@ impl<T: Real> Executor<T> {
     pub fn adopt(&mut self, guests: Vec<Parameter<T>>) -> Result<usize> {
         let first = self.state.parameters.len();
         for mut guest in guests {
-            if let Some(gpu) = &self.state.gpu {
+            let len = if guest.role.is_trained() { guest.value.len() } else { 0 };
+            if let Some(gpu) = self.state.gpu.as_ref().filter(|_| len > 0) {
                 guest.value = Buffer::moved(gpu, &guest.value)?;
             }
-            let len = if guest.role.is_trained() { guest.value.len() } else { 0 };
             guest.gradient = guest.value.beside(len)?;
             self.state.parameters.push(guest);
         }

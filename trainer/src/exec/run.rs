@@ -482,10 +482,7 @@ impl<T: Real> State<T> {
         for (i, (parameter, id)) in self.parameters.iter_mut().zip(&self.program.parameters).enumerate() {
             self.reached[i] = self.written[id.index()];
             if !self.reached[i] {
-                match &self.gpu {
-                    Some(gpu) => maps::fill(gpu, parameter.gradient.raw_mut(), T::ZERO),
-                    None => parameter.gradient.fill(T::ZERO),
-                }
+                parameter.gradient.zero();
             }
         }
         Ok(())

@@ -361,7 +361,12 @@ impl Engine for Cuda {
 impl Drop for Cuda {
     fn drop(&mut self) {
         self.context.bind_to_thread().ok();
-        self.state().staging.free();
+        {
+            // While the context is still there.
+            let mut state = self.state();
+            state.cudnn = None;
+            state.staging.free();
+        }
         if let Some(blas) = &self.blas {
             // SAFETY: made by `Blas::new`, used no more.
             unsafe { cublas::destroy_handle(blas.0) }.ok();

@@ -4,6 +4,7 @@ typedef struct { const void *pointers[8]; long long numbers[32]; float floats[8]
 
 #define P(i) ((const float *)a.pointers[i])
 #define OUT(i) ((float *)a.pointers[i])
+#define D(i) ((double *)a.pointers[i])
 #define N(i) (a.numbers[i])
 #define F(i) (a.floats[i])
 
@@ -36,6 +37,19 @@ DEVICE float group_sum(float *shared, float value) {
     SYNC;
   }
   float sum = shared[0];
+  SYNC;
+  return sum;
+}
+
+// The same of doubles.
+DEVICE double group_sum_double(double *shared, double value) {
+  shared[THREAD] = value;
+  SYNC;
+  for (int half = THREADS / 2; half > 0; half /= 2) {
+    if (THREAD < half) shared[THREAD] += shared[THREAD + half];
+    SYNC;
+  }
+  double sum = shared[0];
   SYNC;
   return sum;
 }

@@ -58,24 +58,24 @@ KERNEL(clip_values) {
   }
 }
 
-// The square of the length of a gradient (P(0), P(1): as above), a group's share of it in OUT(2)[N(1) + group].
+// The square of the length of a gradient (P(0), P(1): as above), a group's share of it in D(2)[N(1) + group].
 KERNEL(clip_squares) {
-  SHARED float sums[256];
-  float sum = 0.0f;
+  SHARED double sums[256];
+  double sum = 0.0;
   EACH(i, N(0)) {
-    float g = P(0)[i] + (P(1) ? P(1)[i] : 0.0f);
+    double g = (double)P(0)[i] + (P(1) ? P(1)[i] : 0.0f);
     sum += g * g;
   }
-  sum = group_sum(sums, sum);
-  if (THREAD == 0) OUT(2)[N(1) + GROUP] = sum;
+  sum = group_sum_double(sums, sum);
+  if (THREAD == 0) D(2)[N(1) + GROUP] = sum;
 }
 
-// OUT(1): the factor that brings the root of the sum of P(0) to F(0) at most; 1 where that is not finite. One group.
+// OUT(1): the factor that brings the root of the sum of D(0) to F(0) at most; 1 where that is not finite. One group.
 KERNEL(clip_factor) {
-  SHARED float sums[256];
-  float sum = 0.0f;
-  for (long long i = THREAD; i < N(0); i += THREADS) sum += P(0)[i];
-  float norm = sqrtf(group_sum(sums, sum)), factor = F(0) / (norm + 1e-6f);
+  SHARED double sums[256];
+  double sum = 0.0;
+  for (long long i = THREAD; i < N(0); i += THREADS) sum += D(0)[i];
+  float norm = (float)sqrt(group_sum_double(sums, sum)), factor = F(0) / (norm + 1e-6f);
   if (THREAD == 0) OUT(1)[0] = isfinite(norm) && factor < 1.0f ? factor : 1.0f;
 }
 
@@ -84,15 +84,16 @@ KERNEL(clip_scale) { EACH(i, N(0)) OUT(0)[i] *= P(1)[0]; }
 
 // OUT(0): [N(0), N(1), N(2)], of which each of the N(1) in the middle is made no longer than F(0). A group for each.
 KERNEL(max_norm) {
-  SHARED float sums[256];
-  float sum = 0.0f;
+  SHARED double sums[256];
+  double sum = 0.0;
   for (long long i = THREAD; i < N(0) * N(2); i += THREADS) {
-    float w = OUT(0)[(i / N(2) * N(1) + GROUP) * N(2) + i % N(2)];
+    double w = OUT(0)[(i / N(2) * N(1) + GROUP) * N(2) + i % N(2)];
     sum += w * w;
   }
-  float norm = sqrtf(group_sum(sums, sum));
+  double norm = sqrt(group_sum_double(sums, sum));
   if (!(norm > F(0)) || !isfinite(norm)) return;
+  float factor = (float)(F(0) / norm);
   for (long long i = THREAD; i < N(0) * N(2); i += THREADS) {
-    OUT(0)[(i / N(2) * N(1) + GROUP) * N(2) + i % N(2)] *= F(0) / norm;
+    OUT(0)[(i / N(2) * N(1) + GROUP) * N(2) + i % N(2)] *= factor;
   }
 }

@@ -71,7 +71,7 @@ pub fn clip_values(gpu: &Gpu, (own, part): Parts<'_>, most: f32) {
 /// What clipping by the length of all gradients keeps on the GPU: no step waits for it.
 pub struct Length {
     /// Sums of squares, of some elements each.
-    squares: Array,
+    squares: Buffer<f64>,
     factor: Array,
 }
 
@@ -82,10 +82,10 @@ impl Length {
     /// For gradients of so many elements. Refused where there is not enough memory.
     pub fn new(gpu: &Gpu, lens: impl Iterator<Item = usize>) -> Result<Self> {
         let groups = lens.map(|n| n.div_ceil(SQUARES)).sum();
-        Ok(Self { squares: Array::on(gpu, groups)?, factor: Array::on(gpu, 1)? })
+        Ok(Self { squares: Buffer::on(gpu, groups)?, factor: Array::on(gpu, 1)? })
     }
 
-    /// As [`clip::global_norm`](crate::optim::clip::global_norm), in f32.
+    /// As [`clip::global_norm`](crate::optim::clip::global_norm).
     pub fn clip(&mut self, gpu: &Gpu, gradients: &mut [Parts<'_>], most: f32) {
         let Self { squares, factor } = self;
         let mut from = 0;

@@ -1,4 +1,4 @@
-//! Copies to a GPU that nobody waits for: through memory of the host that the GPU reads by itself.
+//! Copies to a GPU that nobody waits for: through locked memory of the host, which the GPU reads by itself.
 
 use std::ffi::c_void;
 use std::ptr::null_mut;
@@ -6,10 +6,10 @@ use std::ptr::null_mut;
 use cudarc::driver::{CudaStream, DriverError, result as driver, sys};
 
 /// Copies that may be on their way at once.
-const SLOTS: usize = 4;
+const SLOTS: usize = 16;
 
-/// Bytes that the driver takes in at once by itself.
-const SMALL: usize = 64 << 10;
+/// Bytes of a copy; more are several.
+const MOST_BYTES: usize = 4 << 20;
 
 /// Slots that are taken in turns.
 #[derive(Default)]
@@ -36,7 +36,7 @@ impl Default for Slot {
 unsafe impl Send for Slot {}
 
 impl Staging {
-    /// Queues a copy of the host's bytes, which may change when this returns.
+    /// Queues a copy of the host's bytes, which may change when this returns. Where no memory can be locked it waits.
     ///
     /// # Safety
     ///
@@ -50,32 +50,25 @@ impl Staging {
     ) -> Result<(), DriverError> {
         // SAFETY: as the caller says.
         let from = unsafe { std::slice::from_raw_parts(from, bytes) };
-        if bytes <= SMALL {
-            // SAFETY: as the caller says. Memory that is not locked is read before the call returns.
-            return unsafe { driver::memcpy_htod_async(to, from, stream.cu_stream()) };
-        }
-        let slot = &mut self.slots[self.next];
-        self.next = (self.next + 1) % SLOTS;
-        // SAFETY: the event of this slot, and its memory, which no copy reads any more once that has come; so many bytes of each.
-        unsafe {
-            if slot.copied.is_null() {
-                slot.copied = driver::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
-            } else {
-                driver::event::synchronize(slot.copied)?;
-            }
-            if slot.bytes < bytes {
-                if !slot.place.is_null() {
-                    driver::free_host(std::mem::replace(&mut slot.place, null_mut()))?;
-                    slot.bytes = 0;
+        for (i, piece) in from.chunks(MOST_BYTES).enumerate() {
+            let to = to + (i * MOST_BYTES) as u64;
+            let slot = &mut self.slots[self.next];
+            self.next = (self.next + 1) % SLOTS;
+            // SAFETY: as the caller says; memory and event are the slot's.
+            unsafe {
+                slot.wait()?;
+                if slot.make_room(piece.len()).is_ok() {
+                    std::ptr::copy_nonoverlapping(piece.as_ptr(), slot.place.cast(), piece.len());
+                    let staged = std::slice::from_raw_parts(slot.place.cast::<u8>(), piece.len());
+                    driver::memcpy_htod_async(to, staged, stream.cu_stream())?;
+                    driver::event::record(slot.copied, stream.cu_stream())?;
+                } else {
+                    driver::memcpy_htod_async(to, piece, stream.cu_stream())?;
+                    stream.synchronize()?;
                 }
-                slot.place = driver::malloc_host(bytes, 0)?;
-                slot.bytes = bytes;
             }
-            std::ptr::copy_nonoverlapping(from.as_ptr(), slot.place.cast(), bytes);
-            let staged = std::slice::from_raw_parts(slot.place.cast::<u8>(), bytes);
-            driver::memcpy_htod_async(to, staged, stream.cu_stream())?;
-            driver::event::record(slot.copied, stream.cu_stream())
         }
+        Ok(())
     }
 
     /// Gives all memory back. What fails here failed before, or the process ends.
@@ -83,8 +76,8 @@ impl Staging {
         for slot in std::mem::take(&mut self.slots) {
             // SAFETY: made in `upload`, used no more once the last copy is done.
             unsafe {
+                slot.wait().ok();
                 if !slot.copied.is_null() {
-                    driver::event::synchronize(slot.copied).ok();
                     driver::event::destroy(slot.copied).ok();
                 }
                 if !slot.place.is_null() {
@@ -92,5 +85,41 @@ impl Staging {
                 }
             }
         }
+    }
+}
+
+impl Slot {
+    /// Waits until nothing reads it.
+    ///
+    /// # Safety
+    ///
+    /// The context of its event is current.
+    unsafe fn wait(&self) -> Result<(), DriverError> {
+        // SAFETY: an event of this slot.
+        if self.copied.is_null() { Ok(()) } else { unsafe { driver::event::synchronize(self.copied) } }
+    }
+
+    /// Sees that there is an event, and locked memory for so many bytes.
+    ///
+    /// # Safety
+    ///
+    /// Nothing reads the slot; the context is current.
+    unsafe fn make_room(&mut self, bytes: usize) -> Result<(), DriverError> {
+        // SAFETY: as the caller says.
+        unsafe {
+            if self.copied.is_null() {
+                self.copied = driver::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+            }
+            if self.bytes < bytes {
+                let old = std::mem::replace(&mut self.place, null_mut());
+                self.bytes = 0;
+                if !old.is_null() {
+                    driver::free_host(old)?;
+                }
+                self.place = driver::malloc_host(bytes, 0)?;
+                self.bytes = bytes;
+            }
+        }
+        Ok(())
     }
 }

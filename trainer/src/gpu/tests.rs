@@ -17,10 +17,16 @@ fn every_kernel_gives_what_the_host_gives_in_f64() {
         let report = selftest::Report::of(Compute { threads: 1, gpu: Some(&gpu) }, &cases::all()).unwrap();
         assert_eq!(report.failures(), Vec::<String>::new());
         let losses: Vec<_> = report.losses.iter().map(|line| line.op).collect();
-        assert_eq!(losses, ["ab", "byot", "ce", "codistill", "fitnets", "kd", "mse_logits", "rkd_a", "rkd_d"]);
+        assert_eq!(
+            losses,
+            ["ab", "byot", "ce", "codistill", "fitnets", "kd", "mse_logits", "rkd_a", "rkd_d", "right answers"]
+        );
         report
     });
-    let worst = |report: &mut selftest::Report| report.operators.iter().map(|line| line.worst).collect::<Vec<_>>();
+    let worst = |report: &mut selftest::Report| {
+        let lines = report.operators.iter().chain(&report.losses).map(|line| line.worst);
+        lines.chain(report.learning.iter().flat_map(|learning| learning.worst)).collect::<Vec<_>>()
+    };
     let [one, other] = &mut reports;
     assert_eq!(worst(one), worst(other), "a race: results depend on the order of threads");
     let launched = Emulated::launched();

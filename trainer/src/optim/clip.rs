@@ -74,7 +74,7 @@ impl OnGpu {
         parts(parameters, task).for_each(|parts| gpu::optim::clip_values(&self.gpu, parts, most));
     }
 
-    /// As [`global_norm`]; the norm, in f32, stays there.
+    /// As [`global_norm`]; the norm stays there.
     pub fn global_norm(&mut self, parameters: &mut [Parameter<f32>], task: &mut [Buffer<f32>], most: f32) {
         let mut parts: Vec<_> = parts(parameters, task).collect();
         self.length.clip(&self.gpu, &mut parts, most);

@@ -2,6 +2,12 @@
 
 use crate::exec::{Parameter, Role};
 use crate::gpu;
+use crate::ops::kernels::threads;
+
+/// Units whose lengths are summed side by side: each sum waits for the one before.
+const LANES: usize = 8;
+/// Units of a piece of work.
+const PIECE: usize = 8 * LANES;
 
 /// Shortens the incoming weights of every unit whose 2-norm exceeds `most` to that length. Only [`Role::Weight`] counts;
 /// `unit_axes` says along which axis the units of each parameter lie
@@ -17,17 +23,55 @@ pub fn constrain(parameters: &mut [Parameter<f32>], unit_axes: &[usize], most: f
             gpu::optim::max_norm(&gpu, &mut p.value, &p.shape, axis, most);
             continue;
         }
-        let units = p.shape[axis];
-        let inner: usize = p.shape[axis + 1..].iter().product();
-        let block = units * inner;
-        for unit in 0..units {
-            let starts = (unit * inner..p.value.len()).step_by(block.max(1));
-            let squares: f64 =
-                (starts.clone().flat_map(|at| &p.value[at..at + inner])).map(|&w| f64::from(w) * f64::from(w)).sum();
-            let norm = squares.sqrt();
-            if norm.is_finite() && norm > f64::from(most) {
-                let factor = (f64::from(most) / norm) as f32;
-                starts.for_each(|at| p.value[at..at + inner].iter_mut().for_each(|w| *w *= factor));
+        let (units, inner) = (p.shape[axis], p.shape[axis + 1..].iter().product::<usize>());
+        let values = &mut p.value[..];
+        if values.is_empty() {
+            continue;
+        }
+        let mut factors = vec![1.0; units];
+        threads::chunks(&mut factors, PIECE, |i, factors| {
+            for (lane, factors) in factors.chunks_mut(LANES).enumerate() {
+                let first = i * PIECE + lane * LANES;
+                let mut squares = [0.0; LANES];
+                match factors.len() {
+                    LANES => add_squares(values, [units, inner, first], &mut squares),
+                    some => (0..some).for_each(|k| {
+                        add_squares(values, [units, inner, first + k], std::array::from_mut(&mut squares[k]));
+                    }),
+                }
+                for (factor, square) in factors.iter_mut().zip(squares) {
+                    let norm = square.sqrt();
+                    if norm.is_finite() && norm > f64::from(most) {
+                        *factor = (f64::from(most) / norm) as f32;
+                    }
+                }
+            }
+        });
+        if factors.iter().all(|&factor| factor == 1.0) {
+            continue;
+        }
+        // Whole blocks of units where one's weights that lie together are few.
+        let piece = if inner < PIECE { units * inner } else { inner };
+        threads::chunks(values, piece, |i, values| {
+            for (k, values) in values.chunks_exact_mut(inner.max(1)).enumerate() {
+                let factor = factors[(i * (piece / inner) + k) % units];
+                if factor != 1.0 {
+                    values.iter_mut().for_each(|w| *w *= factor);
+                }
+            }
+        });
+    }
+}
+
+/// Adds the squares of the weights of so many units, from `first` on, of an array `[any, units, inner]`: each unit's in their
+/// order.
+fn add_squares<const N: usize>(values: &[f32], [units, inner, first]: [usize; 3], squares: &mut [f64; N]) {
+    for block in values.chunks_exact((units * inner).max(1)) {
+        let weights = &block[first * inner..][..N * inner];
+        for i in 0..inner {
+            for (k, square) in squares.iter_mut().enumerate() {
+                let w = f64::from(weights[k * inner + i]);
+                *square += w * w;
             }
         }
     }

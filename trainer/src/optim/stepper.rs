@@ -64,7 +64,10 @@ impl Stepper {
             let Gathered { samples, own, task: sums } = &mut self.gathered;
             if *samples == 0 {
                 own.iter_mut().for_each(Buffer::zero);
-                sums.clear();
+                for (sum, task) in sums.iter_mut().zip(task) {
+                    // None in all batches of a step, or in none.
+                    if task.is_empty() { *sum = Buffer::default() } else { sum.zero() }
+                }
             }
             *samples += n;
             add(own, parameters.iter().map(|p| &p.gradient), n as f32)?;
@@ -86,7 +89,7 @@ impl Stepper {
         // What is frozen does not count as long either.
         for (i, p) in parameters.iter_mut().enumerate().filter(|(i, _)| !self.rules[*i].is_stepped) {
             p.gradient.zero();
-            task.get_mut(i).into_iter().for_each(|task| *task = Buffer::default());
+            task.get_mut(i).into_iter().for_each(Buffer::zero);
         }
         if let Some(most) = self.clip_value {
             match &self.clip_on_gpu {

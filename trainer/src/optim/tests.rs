@@ -228,6 +228,39 @@ fn max_norm_shortens_long_units_along_their_axis() {
 }
 
 #[test]
+fn max_norm_is_that_of_each_unit_by_itself_for_any_shape_and_number_of_threads() {
+    for (shape, axis) in [([1, 150, 3], 1), ([150, 1, 70], 0), ([5, 9, 1], 1), ([7, 3, 130], 1), ([1, 40, 200], 2)] {
+        let limit = |n: usize| (n as f32 / 12.0).sqrt();
+        let alone = |p: &Parameter<f32>| {
+            let (units, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
+            let unit = |place: usize| place / inner % units;
+            let mut value = p.value.to_vec();
+            for u in 0..units {
+                let own = |all: &[f32]| (0..all.len()).filter(|&i| unit(i) == u).collect::<Vec<_>>();
+                let squares: f64 = own(&value).iter().map(|&i| f64::from(value[i]) * f64::from(value[i])).sum();
+                let (norm, most) = (squares.sqrt(), limit(value.len() / units));
+                if norm > f64::from(most) {
+                    let factor = (f64::from(most) / norm) as f32;
+                    own(&value).into_iter().for_each(|i| value[i] *= factor);
+                }
+            }
+            value
+        };
+        for threads in [1, 3] {
+            let mut all = [parameter("w", Role::Weight, &shape, 3)];
+            let (before, expected) = (all[0].value.to_vec(), alone(&all[0]));
+            let most = limit(before.len() / shape[axis]);
+            crate::ops::kernels::threads::Threads::new(threads).unwrap().run(|| constrain(&mut all, &[axis], most));
+            assert_eq!(all[0].value[..], expected, "{shape:?} {axis}");
+            assert!(
+                before != expected && before.iter().zip(&expected).any(|(a, b)| a == b),
+                "some are long: {shape:?}"
+            );
+        }
+    }
+}
+
+#[test]
 fn clipping_is_over_all_parameters_and_keeps_what_is_not_finite() {
     let mut all = parameters();
     all[0].gradient.fill(0.0);

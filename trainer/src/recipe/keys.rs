@@ -176,7 +176,7 @@ static RUN: &[Key] = &[
     ),
     key(
         "precision",
-        "of products: `tf32` keeps 10 bits of each factor, on a GPU, where it is several times as fast",
+        "of products: `tf32` keeps 11 bits of each factor, on a GPU, whose matrix units multiply such numbers",
         Kind::Choice { default: "f32", known: PRECISIONS },
     ),
 ];

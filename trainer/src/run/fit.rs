@@ -330,10 +330,13 @@ impl Run<'_> {
             let (steps, in_stage) = (steps_per_epoch * epochs, before * steps_per_epoch + i / train.accumulate);
             let batch = feed.take().map_err(failed)?;
             let at = At { init, step: in_stage, steps, steps_per_epoch };
+            let mut known = Vec::new();
             let seed = mix(mix(self.job.seed) ^ (done * batches + i) as u64);
             if let Some(replica) = &self.job.replica {
                 let step = done * steps_per_epoch + i / train.accumulate;
                 if i % (train.accumulate * replica.scheme.exchange_steps) == 0 {
+                    // Before others are told of it.
+                    known.extend(self.learner.settle().map_err(failed)?);
                     let new = replica.exchange(step, self.learner, &mut |text| monitor.note(text)).map_err(failed)?;
                     self.hears = self.learner.hear(&new);
                     ages.push(replica.ages(step));
@@ -342,8 +345,11 @@ impl Run<'_> {
                 self.learner.listens = self.hears && !burns_in;
             }
             self.learner.share = self.job.group.map(|group| ranks::share(group, size));
-            let mut known = self.learner.queue(&batch, seed, at).map_err(failed)?;
+            known.extend(self.learner.queue(&batch, seed, at).map_err(failed)?);
             feed.recycle(batch);
+            if i == 0 || i + 1 == batches {
+                known.extend(self.learner.settle().map_err(failed)?);
+            }
             if i == 0 {
                 if in_stage == 0 && !init {
                     self.learner.check_gradients().map_err(failed)?;
@@ -362,9 +368,6 @@ impl Run<'_> {
                 let Learner { executor, task_gradients, .. } = &mut *self.learner;
                 let stepper = &mut *self.stepper;
                 executor.update(|parameters| stepper.step(parameters, task_gradients, lr_factor));
-            }
-            if i + 1 == batches {
-                known.extend(self.learner.settle().map_err(failed)?);
             }
             for values in known {
                 samples += values.samples;

@@ -10,7 +10,7 @@ use crate::losses::Batch;
 use crate::ops::kernels::buffer::Buffer;
 
 /// Steps at most whose values are not known yet.
-const MOST_STEPS: usize = 64;
+const MOST_STEPS: usize = 16;
 
 /// What a learner on a GPU keeps there for its losses.
 pub(super) struct Owed {

@@ -3,14 +3,12 @@
 use std::collections::BTreeMap;
 
 use kd_runtime::Result;
-use kd_runtime::contract::{Contract, Meaning};
-use kd_runtime::data::Description;
 use kd_runtime::graph::Graph;
 
-use super::{Line, bound};
+use super::{Line, bound, contract, worst};
 use crate::data::UNLABELLED;
 use crate::exec::cases::noise;
-use crate::gpu::losses::{Given, SUMS, Seen, targets};
+use crate::gpu::losses::{Given, SUMS, Seen, count_right, targets};
 use crate::gpu::{Gpu, Precision};
 use crate::losses::ce::{self, Targets};
 use crate::losses::table::METHODS;
@@ -18,12 +16,12 @@ use crate::losses::{Batch, Loss, Pair};
 use crate::ops::kernels::buffer::Buffer;
 use crate::options::{Options, Setting};
 use crate::recipe::Choice;
+use crate::teacher::largest;
 use crate::zoo::table::ARCHS;
 use crate::zoo::{self, Site};
 
-/// More than a group has threads, and fewer.
-const CLASSES: [usize; 2] = [300, 5];
-const SAMPLES: usize = 6;
+/// Classes and samples: more than a group has threads, and fewer; pairs for one group, and for several.
+const SIZES: [(usize, usize); 2] = [(300, 6), (5, 40)];
 
 /// Options that are tried besides those that hold when left out.
 fn tried(method: &str) -> Vec<Vec<(&'static str, Setting)>> {
@@ -32,7 +30,7 @@ fn tried(method: &str) -> Vec<Vec<(&'static str, Setting)>> {
     let flag = |name, is| vec![(name, Setting::Flag(is))];
     match method {
         "ce" => {
-            vec![number("label_smoothing", 0.1), [number("label_smoothing", 0.1), text("spread", "others")].concat()]
+            vec![number("label_smoothing", 0.1), [number("label_smoothing", 0.9), text("spread", "others")].concat()]
         }
         "kd" => vec![
             flag("standardize", true),
@@ -62,7 +60,7 @@ fn tried(method: &str) -> Vec<Vec<(&'static str, Setting)>> {
 /// A line for each loss that has kernels.
 pub fn losses(gpu: &Gpu) -> Result<Vec<Line>> {
     let mut lines: BTreeMap<&'static str, Line> = BTreeMap::new();
-    for classes in CLASSES {
+    for (classes, samples) in SIZES {
         let site = Site { input: vec![3, 8, 8], classes };
         let network = |seed| {
             let arch = ARCHS.iter().find(|arch| arch.name == "resnet8").expect("a row's name");
@@ -70,68 +68,85 @@ pub fn losses(gpu: &Gpu) -> Result<Vec<Line>> {
         };
         let (student, teacher, contract) = (network(1)?, network(2)?, contract(&site));
         for method in METHODS {
-            for options in std::iter::once(vec![]).chain(tried(method.name)) {
+            for (i, options) in std::iter::once(vec![]).chain(tried(method.name)).enumerate() {
                 let about = format!("{options:?}");
                 let defaults = Options::defaults(method.options);
                 let options = options.into_iter().fold(defaults, |all, (name, setting)| all.with(name, setting));
-                let mut pair = Pair::new(&student, &contract, Some((&teacher, &contract)), 2 * SAMPLES, 1);
+                let mut pair = Pair::new(&student, &contract, Some((&teacher, &contract)), 2 * samples, 1);
                 pair.prefix = "adapter".into();
-                // Some need other networks.
-                let Ok(loss) = (method.build)(&options, &mut pair) else { continue };
+                let loss = match (method.build)(&options, &mut pair) {
+                    Ok(loss) => loss,
+                    // Some need other networks.
+                    Err(_) if i == 0 => continue,
+                    Err(refusal) => return Err(refusal),
+                };
                 if loss.on_gpu().is_some() {
                     let line = lines.entry(method.name).or_insert_with(|| line(method.name));
-                    compare(loss, &about, &pair.into_parts().0, &teacher, classes, gpu, line)?;
+                    compare(loss, &about, [&pair.into_parts().0, &teacher], (classes, samples), gpu, line)?;
                 }
             }
         }
         let weights = noise(3, classes).into_iter().map(|x| (x + 1.5) as f32).collect();
         let task = ce::task(&contract.output.name, Targets { smoothing: 0.1, weights });
         let line = lines.entry("ce").or_insert_with(|| line("ce"));
-        compare(task, "weights of the classes", &student, &teacher, classes, gpu, line)?;
+        compare(task, "weights of the classes", [&student, &teacher], (classes, samples), gpu, line)?;
     }
-    Ok(lines.into_values().collect())
+    let mut right = line("right answers");
+    count(gpu, &mut right)?;
+    Ok(lines.into_values().chain([right]).collect())
+}
+
+/// The count of right answers, some of whose logits are equal, beside the host.
+fn count(gpu: &Gpu, line: &mut Line) -> Result<()> {
+    for classes in [1, 5] {
+        let rows = 600;
+        let logits: Vec<f32> = noise(4, rows * classes).into_iter().map(|x| (2.0 * x).round() as f32).collect();
+        let labels: Vec<usize> = (0..rows).map(|i| if i % 7 == 0 { UNLABELLED } else { i % classes }).collect();
+        let batch = Batch { size: rows, labels: &labels, mixed: &[], places: &[], progress: 0.0 };
+        let (sent, targets) = (Buffer::moved(gpu, &logits)?, Buffer::moved(gpu, &targets(&batch))?);
+        let mut found = Buffer::on(gpu, 1)?;
+        count_right(gpu, sent.raw(), targets.raw(), found.raw_mut());
+        let expected = logits.chunks_exact(classes).zip(&labels).filter(|(row, label)| largest(row) == **label).count();
+        let found = found[0];
+        gpu.wait()?;
+        line.cases += 1;
+        if found != expected as f32 {
+            line.failed.push(format!("right answers: {found} of {classes} classes, expected {expected}"));
+        }
+    }
+    Ok(())
 }
 
 fn line(op: &'static str) -> Line {
     Line { op, on: "gpu", ..Line::default() }
 }
 
-fn contract(site: &Site) -> Contract {
-    let description = Description {
-        shape: site.input.clone(),
-        layout: "CHW".into(),
-        classes: (0..site.classes).map(|class| class.to_string()).collect(),
-        raw_max: Some(1.0),
-        n_train: 0,
-        n_test: 0,
-        sha256: String::new(),
-        reading: None,
-    };
-    Contract::for_data(&description, "x", "logits", Meaning::Logits)
-}
-
-/// Value and gradients of a loss on the GPU, twice, and on the host, of noise in its taps.
+/// Value and gradients of a loss on the GPU, twice, and on the host, of noise in its taps; the first two samples are equal, and the
+/// third is 0.
 fn compare(
     mut loss: Box<dyn Loss>,
     about: &str,
-    student: &Graph,
-    teacher: &Graph,
-    classes: usize,
+    [student, teacher]: [&Graph; 2],
+    (classes, samples): (usize, usize),
     gpu: &Gpu,
     line: &mut Line,
 ) -> Result<()> {
     line.cases += 1;
-    let mut labels: Vec<usize> = (0..SAMPLES).map(|i| 7 * i % classes).collect();
+    let mut labels: Vec<usize> = (0..samples).map(|i| 7 * i % classes).collect();
     labels[4] = UNLABELLED;
-    let mixed: Vec<(usize, f32)> = (0..SAMPLES).map(|i| (i % classes, 1.0 - 0.1 * i as f32)).collect();
-    let places: Vec<usize> = (0..SAMPLES).collect();
+    let mixed: Vec<(usize, f32)> = (0..samples).map(|i| (i % classes, 1.0 - 0.1 * (i % 10) as f32)).collect();
+    let places: Vec<usize> = (0..samples).collect();
     for mixed in [&[][..], &mixed] {
-        let batch = Batch { size: SAMPLES, labels: &labels, mixed, places: &places, progress: 0.0 };
+        let batch = Batch { size: samples, labels: &labels, mixed, places: &places, progress: 0.0 };
         let values = |graph: &Graph, names: &[String], seed: u64| -> Vec<Vec<f32>> {
             let tap = |(i, name): (usize, &String)| {
                 let id = graph.find(name).expect("a tap of this network");
-                let n = graph.value(id).shape.bind(SAMPLES).iter().product();
-                noise(seed + i as u64, n).into_iter().map(|x| 3.0 * x as f32).collect()
+                let n = graph.value(id).shape.bind(samples).iter().product();
+                let mut values: Vec<f32> = noise(seed + i as u64, n).into_iter().map(|x| 3.0 * x as f32).collect();
+                let row = n / samples;
+                values.copy_within(..row, row);
+                values[2 * row..3 * row].fill(0.0);
+                values
             };
             names.iter().enumerate().map(tap).collect()
         };
@@ -149,8 +164,7 @@ fn compare(
         }
         for (expected, found) in expected.iter().zip(&found) {
             let scale = expected.iter().fold(1e-6_f32, |most, x| most.max(x.abs()));
-            let apart = expected.iter().zip(found).map(|(a, b)| f64::from((a - b).abs() / scale));
-            let worst = apart.fold(0.0, |a: f64, b| if b > a || b.is_nan() { b } else { a });
+            let worst = worst(expected.iter().zip(found).map(|(a, b)| f64::from((a - b).abs() / scale)));
             line.worst = line.worst.max(worst);
             if worst.is_nan() || worst > bound(Precision::F32) || found.len() != expected.len() {
                 line.failed.push(format!("{} ({about}): off by {worst:.1e} of its largest element", line.op));

@@ -7,12 +7,15 @@ mod losses;
 use std::collections::BTreeMap;
 
 use kd_runtime::Result;
+use kd_runtime::contract::{Contract, Meaning};
+use kd_runtime::data::Description;
 use serde::Serialize;
 
 use crate::exec::cases::{Case, noise};
 use crate::exec::{Compute, Executor, Mode, Plan, Real};
 use crate::gpu::{Gpu, Precision, table};
 use crate::ops;
+use crate::zoo::Site;
 
 pub use learning::{Learning, learning};
 pub use losses::losses;
@@ -79,6 +82,26 @@ impl Report {
         let lines = self.operators.iter().chain(&self.losses).flat_map(|line| line.failed.iter().cloned());
         lines.chain(self.learning.iter().filter_map(Learning::failure)).collect()
     }
+}
+
+/// The contract of networks for images of a site.
+fn contract(site: &Site) -> Contract {
+    let description = Description {
+        shape: site.input.clone(),
+        layout: "CHW".into(),
+        classes: (0..site.classes).map(|class| class.to_string()).collect(),
+        raw_max: Some(1.0),
+        n_train: 0,
+        n_test: 0,
+        sha256: String::new(),
+        reading: None,
+    };
+    Contract::for_data(&description, "x", "logits", Meaning::Logits)
+}
+
+/// The largest of some deviations; NaN where one is.
+fn worst(all: impl Iterator<Item = f64>) -> f64 {
+    all.fold(0.0, |a, b| if b > a || b.is_nan() { b } else { a })
 }
 
 fn precision_of(compute: Compute<'_>) -> Precision {

@@ -24,7 +24,7 @@ KERNEL(cross_entropy) {
     float log_p = z[k] - shift, even = spread * (P(2) ? P(2)[k] : 1.0f);
     float part = (k == label ? first : 0.0f) + (k == other && share < 1.0f ? second : 0.0f);
     if (even > 0.0f) value -= even * log_p;
-    if (part > 0.0f) value -= part * log_p;
+    if (part != 0.0f) value -= part * log_p;
     GIVE(d[k], (whole * expf(log_p) - even - part) * F(0), N(1));
   }
   value = group_sum(shared, value);

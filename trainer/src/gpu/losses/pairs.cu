@@ -23,7 +23,7 @@ KERNEL(activation_boundary) PAIRS(
 
 KERNEL(distance_squared) PAIRS(value = (s - t) * (s - t), slope = 2.0f * (s - t))
 // Nothing where both are 0 or less.
-KERNEL(distance_masked) PAIRS(if (s > 0.0f || t > 0.0f) value = (s - t) * (s - t), slope = 2.0f * (s - t))
+KERNEL(distance_masked) PAIRS(if (!(s <= 0.0f && t <= 0.0f)) value = (s - t) * (s - t), slope = 2.0f * (s - t))
 KERNEL(distance_absolute) PAIRS(value = fabsf(s - t), slope = s > t ? 1.0f : s < t ? -1.0f : 0.0f)
 
 // F(1): delta, F(2): 1, or 1 / delta.

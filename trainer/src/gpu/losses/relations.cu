@@ -1,18 +1,5 @@
 // Distances and angles between the samples of a batch, in f64: differences of nearly equal rows cancel, and a batch has few. N(0):
 // samples.
-#define D(i) ((double *)a.pointers[i])
-
-DEVICE double relation_sum(double *shared, double value) {
-  shared[THREAD] = value;
-  SYNC;
-  for (int half = THREADS / 2; half > 0; half /= 2) {
-    if (THREAD < half) shared[THREAD] += shared[THREAD + half];
-    SYNC;
-  }
-  double sum = shared[0];
-  SYNC;
-  return sum;
-}
 
 // Huber's function with delta 1, and its slope.
 DEVICE double relation_slope(double x) { return x > 1.0 ? 1.0 : x < -1.0 ? -1.0 : x; }
@@ -25,7 +12,7 @@ KERNEL(relation_rows) {
   double squares = 0.0, by = 1.0;
   if (P(2)) {
     for (long long c = THREAD; c < N(1); c += THREADS) squares += (double)x[c] * x[c];
-    double length = sqrt(relation_sum(shared, squares));
+    double length = sqrt(group_sum_double(shared, squares));
     by = length > 0.0 ? 1.0 / length : 1.0;
     if (THREAD == 0) D(2)[GROUP] = length;
   }
@@ -56,8 +43,8 @@ KERNEL(relation_mean) {
     sum += distance;
     counted += N(2) == 0 ? pair / N(0) != pair % N(0) : N(2) == 1 ? distance != 0.0 : 1.0;
   }
-  sum = relation_sum(shared, sum);
-  counted = relation_sum(shared, counted);
+  sum = group_sum_double(shared, sum);
+  counted = group_sum_double(shared, counted);
   if (THREAD == 0) D(1)[0] = counted > 0.0 ? sum / counted : 0.0, D(1)[1] = counted;
 }
 
@@ -75,8 +62,8 @@ KERNEL(relation_distances) {
     }
     D(4)[pair] = slope / (double)N(2) / (mean_s != 0.0 ? mean_s : 1.0);
   }
-  total = relation_sum(shared, total);
-  along = relation_sum(shared, along);
+  total = group_sum_double(shared, total);
+  along = group_sum_double(shared, along);
   if (THREAD == 0) D(5)[GROUP] = total, D(5)[GROUPS + GROUP] = along;
 }
 
@@ -114,7 +101,7 @@ KERNEL(relation_sides) {
     }
     D(4)[pair] = r * (by_other - r * by_own);
   }
-  total = relation_sum(shared, total);
+  total = group_sum_double(shared, total);
   if (THREAD == 0) D(5)[GROUP] = total;
 }
 
@@ -137,7 +124,7 @@ KERNEL(relation_total) {
   SHARED double shared[256];
   double sum = 0.0;
   for (long long i = THREAD; i < N(0); i += THREADS) sum += D(0)[i];
-  sum = relation_sum(shared, sum);
+  sum = group_sum_double(shared, sum);
   if (THREAD == 0) OUT(1)[0] = (float)(sum / (double)N(1));
 }
 
@@ -161,10 +148,9 @@ KERNEL(relation_give) {
   double along = 0.0, length = P(1) ? D(1)[GROUP] : 1.0;
   if (P(1)) {
     for (long long c = THREAD; c < N(1); c += THREADS) along += D(0)[from + c] * D(2)[from + c];
-    along = relation_sum(shared, along);
+    along = group_sum_double(shared, along);
   }
   for (long long c = THREAD; c < N(1); c += THREADS) {
     OUT(3)[from + c] = length == 0.0 ? 0.0f : (float)((D(2)[from + c] - D(0)[from + c] * along) / length);
   }
 }
-#undef D

@@ -117,8 +117,14 @@ pub fn alias<Op>(_op: &Op, _site: &Site<'_>, gpu: &Gpu) -> Made {
     made(Map { seen: Seen::Nothing, ..map!(gpu, "copy", [0.0; 2]) })
 }
 
+/// What kernels take for arrays of f32 is that.
+fn check<T>() {
+    assert_eq!(size_of::<T>(), size_of::<f32>(), "arrays of f32");
+}
+
 /// Writes a value everywhere.
 pub fn fill<T: Real>(gpu: &Gpu, to: &mut [T], value: T) {
+    check::<T>();
     let n = to.len();
     // SAFETY: fill: n elements.
     unsafe { gpu.each("fill", n, &Args::none().write(to).number(n).float(value.to_f32())) };
@@ -126,6 +132,7 @@ pub fn fill<T: Real>(gpu: &Gpu, to: &mut [T], value: T) {
 
 /// Copies, or adds.
 pub fn copy<T: Real>(gpu: &Gpu, to: &mut [T], from: &[T], add: bool) {
+    check::<T>();
     let n = from.len();
     assert_eq!(to.len(), n, "as many elements");
     // SAFETY: copy_backward: n elements of both.
@@ -134,6 +141,7 @@ pub fn copy<T: Real>(gpu: &Gpu, to: &mut [T], from: &[T], add: bool) {
 
 /// `to = keep · to + take · from`, with keep and take in `by`.
 pub fn blend<T: Real>(gpu: &Gpu, to: &mut [T], from: &[T], by: [T; 2]) {
+    check::<T>();
     let n = to.len();
     assert_eq!(from.len(), n, "as many elements");
     let [keep, take] = by.map(Real::to_f32);
@@ -143,6 +151,7 @@ pub fn blend<T: Real>(gpu: &Gpu, to: &mut [T], from: &[T], by: [T; 2]) {
 
 /// Copies, or adds; what is smaller than `least` is 0.
 pub fn take_in<T: Real>(gpu: &Gpu, to: &mut [T], from: &[T], least: T, add: bool) {
+    check::<T>();
     let n = from.len();
     assert_eq!(to.len(), n, "as many elements");
     let args = Args::none().read(from).write(to).number(n).flag(add).float(least.to_f32());
@@ -152,6 +161,7 @@ pub fn take_in<T: Real>(gpu: &Gpu, to: &mut [T], from: &[T], least: T, add: bool
 
 /// `to = by · to`.
 pub fn scale<T: Real>(gpu: &Gpu, to: &mut [T], by: T) {
+    check::<T>();
     let n = to.len();
     // SAFETY: scale: n elements.
     unsafe { gpu.each("scale", n, &Args::none().write(to).number(n).float(by.to_f32())) };
