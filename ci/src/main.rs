@@ -40,11 +40,15 @@ impl From<String> for Failure {
 }
 
 static COMMANDS: &[Command] = &[
-    Command { name: "ci", about: "every check and test; --no-install only says what is missing", run: ci::run },
+    Command { name: "ci", about: "every check and test; --no-install lists what is missing and stops", run: ci::run },
     Command { name: "demo", about: "train, distil, export and measure on the digits; --budget FILE", run: demo::run },
     Command { name: "tidy", about: "house rules: dependencies, file sizes, unsafe, docs", run: tidy::run },
     Command { name: "metrics", about: "size of the source and of the dependency tree", run: metrics::run },
-    Command { name: "golden", about: "engine and trainer against golden values; KD_GOLDEN", run: golden::run },
+    Command {
+        name: "golden",
+        about: "trainer and engine against values of other software in ../shared/golden; KD_GOLDEN: of the engine",
+        run: golden::run,
+    },
     Command {
         name: "conformance",
         about: "the engine against ONNX's node tests; KD_NODE_TESTS",
@@ -53,7 +57,7 @@ static COMMANDS: &[Command] = &[
     Command { name: "peers", about: "a Python with the pinned software that we are compared with", run: peers::run },
     Command {
         name: "compare",
-        about: "training [CASE…]: steps of ours and PyTorch's in turns; --max-ratio; KD_PEERS_PYTHON",
+        about: "with PyTorch, in turns: training (steps), curve (losses), recipe (whole runs); KD_PEERS_PYTHON",
         run: peers::compare,
     },
     Command {

@@ -13,6 +13,9 @@ const PYTHON: &str = "target/peers/bin/python";
 const STAMP: &str = "target/peers/kd-packages.txt";
 const PACKAGES: &[&str] = &["numpy==2.4.6", "torch==2.15.0"];
 
+/// Where raw samples are kept.
+const RESULTS: &str = "benchmarks/results";
+
 /// Makes the Python environment of the peers, once.
 pub fn run(args: &[String]) -> Result<(), Failure> {
     if let Some(arg) = args.first() {
@@ -31,7 +34,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
 
 /// What is compared, by which program of `benchmarks/`, and what it takes.
 const COMPARISONS: &[(&str, &str, &str)] = &[
-    ("training", "training_step", "[CASE…] [--threads N] [--rounds N] [--max-ratio R]"),
+    ("training", "training_step", "[CASE…] [--device D] [--precision P] [--threads N] [--rounds N] [--max-ratio R]"),
     ("curve", "loss_curve", "RECIPE [KEY=VALUE…] [--steps N] [--first N] [--max-difference D]"),
     ("recipe", "recipe_run", "RECIPE [KEY=VALUE…] [--seeds N] [--threads N] [--margin POINTS]"),
 ];
@@ -51,17 +54,22 @@ pub fn compare(args: &[String]) -> Result<(), Failure> {
         command.env("PATH", path_with_ours()?);
     }
     command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", program, "--"]);
-    command.arg("--python").arg(python).args(["--output", &format!("benchmarks/results/{name}.json")]);
-    command.args(&args[1..]);
-    fs::create_dir_all("benchmarks/results").map_err(|e| format!("benchmarks/results: {e}"))?;
+    // A part, or other settings, is not what is kept.
+    let is_whole = args[1..].iter().all(|arg| *name != "training" && !arg.starts_with("--") && !arg.contains('='));
+    let folder = if is_whole { RESULTS } else { "target/compare" };
+    command.arg("--python").arg(python).args(["--output", &format!("{folder}/{name}.json")]).args(&args[1..]);
+    fs::create_dir_all(folder).map_err(|e| format!("{folder}: {e}"))?;
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
 }
 
 /// What is studied, and what it takes. The program of `benchmarks/` is `study_NAME`.
 const STUDIES: &[(&str, &str)] = &[
-    ("ucr", "[FOLDER] [--seeds N] [--steps N]"),
-    ("hinton", "[FOLDER] [--scale full|small] [--seeds N] [--epochs N]"),
+    ("ucr", "[FOLDER] [--sets A,B] [--arms A,B] [--seeds N] [--steps N] [--jobs N]"),
+    (
+        "hinton",
+        "[FOLDER] [--scale full|small] [--arms A,B] [--seeds N] [--teachers N] [--teacher-epochs N] [--epochs N] [--jobs N]",
+    ),
 ];
 
 /// Runs a study of `benchmarks/` with optimization, and renews what `docs/` says of it, unless it only shows that it works.
@@ -74,11 +82,15 @@ pub fn study(args: &[String]) -> Result<(), Failure> {
     let (mut command, program) = (Command::new("cargo"), format!("study_{name}"));
     command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", &program, "--"]);
     command.args(&args[1..]).env("PATH", path_with_ours()?);
+    // More arms, or jobs, than by default are kept, too; a part, or other settings, is not.
+    let is_whole =
+        args.iter().all(|arg| !arg.starts_with("--") || arg == "--jobs" || (arg == "--arms" && name == &"hinton"));
+    let (folder, report) = if is_whole { (RESULTS, "docs") } else { ("target/study", "target/study") };
     if !args.windows(2).any(|pair| pair == ["--scale", "small"]) {
-        command.args(["--output", &format!("benchmarks/results/study-{name}.json")]);
-        command.args(["--report", &format!("docs/study-{name}.md")]);
+        command.args(["--output", &format!("{folder}/study-{name}.json")]);
+        command.args(["--report", &format!("{report}/study-{name}.md")]);
     }
-    fs::create_dir_all("benchmarks/results").map_err(|e| format!("benchmarks/results: {e}"))?;
+    fs::create_dir_all(folder).map_err(|e| format!("{folder}: {e}"))?;
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
 }

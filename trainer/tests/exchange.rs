@@ -176,7 +176,7 @@ fn a_replica_that_cannot_be_is_refused() {
         line(&done)
     };
     assert!(refuse(&["--replica", "1/2", "--exchange", &at]).contains("expected one of the recipe's 3 replicas"));
-    assert!(refuse(&["--replica", "4/3", "--exchange", &at]).contains("a number from 1 and how many, as 2/3"));
+    assert!(refuse(&["--replica", "4/3", "--exchange", &at]).contains("N/OF with N from 1 to OF, such as 2/3"));
     let offline = refuse(&["distill.scheme=offline", "--replica", "1/3", "--exchange", &at]);
     assert!(offline.contains("expected "), "{offline}");
 }

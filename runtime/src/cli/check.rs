@@ -89,7 +89,7 @@ pub(super) fn run(args: &Check) -> Result<ExitCode> {
     }
     let failed = comparisons.iter().any(|row| row.verdict == Verdict::Fail);
     let checked = Checked {
-        schema: "kd.check/1",
+        schema: "kd.backends/1",
         model: target.path.display().to_string(),
         sha256: target.sha256.clone(),
         inputs: args.inputs,

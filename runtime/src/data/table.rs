@@ -35,8 +35,9 @@ mod images {
     use super::*;
 
     pub(super) fn open(path: &Path, _: Option<&Reading>) -> Result<Box<dyn Dataset>> {
-        let action = "build it with `--features images`";
-        let refusal = crate::Refusal::new(path.display(), "a program that decodes pictures", "none in it", action);
+        let action = "run `cargo install --locked --path runtime --features images`";
+        let refusal =
+            crate::Refusal::new(path.display(), "a kd-bench that reads pictures", "one built without", action);
         Err(refusal.with_exit(crate::error::Exit::Lacking))
     }
 }

@@ -15,7 +15,8 @@ use crate::recipe::keys::PRECISIONS;
     version,
     max_term_width = 100,
     after_help = "\
-Exit status: 0 done, 1 a verdict fails (must_reach), 2 refused, 3 this machine lacks something,
+Exit status: 0 done, 1 a teacher is below must_reach, the budget cannot be met or a loss is not finite,
+             2 refused, 3 this machine lacks something or another process of the training is lost,
              130 or 143 stopped by SIGINT or SIGTERM with its state saved.
 Example:     kd-train run recipes/digits.toml --output runs/digits"
 )]
@@ -80,7 +81,7 @@ pub struct Run {
     /// Replace a run folder that exists
     #[arg(long)]
     pub force: bool,
-    /// Train replica N alone of a codistillation of so many; the others run elsewhere
+    /// Train only replica N of the recipe's OF replicas; start the others in processes of their own
     #[arg(long, value_name = "N/OF", value_parser = replica, requires = "exchange")]
     pub replica: Option<(usize, usize)>,
     /// Where the replicas leave checkpoints for each other: a folder that all see, or a bucket
@@ -192,7 +193,7 @@ pub enum Format {
 /// `2/3`: the second of three.
 fn replica(text: &str) -> Result<(usize, usize), String> {
     let numbers = text.split_once('/').and_then(|(n, of)| Some((n.parse().ok()?, of.parse().ok()?)));
-    numbers.filter(|(n, of)| (1..=*of).contains(n)).ok_or_else(|| "a number from 1 and how many, as 2/3".into())
+    numbers.filter(|(n, of)| (1..=*of).contains(n)).ok_or_else(|| "N/OF with N from 1 to OF, such as 2/3".into())
 }
 
 #[cfg(test)]

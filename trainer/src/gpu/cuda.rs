@@ -78,7 +78,7 @@ impl Cuda {
         }
         if !has_compiler {
             let action = "set LD_LIBRARY_PATH to the folder of CUDA's libraries, or use --device cpu";
-            return Err(lacking("the compiler of kernels (libnvrtc.so)", "none", action));
+            return Err(lacking("the compiler of kernels (libnvrtc.so of CUDA 13)", "none", action));
         }
         let count = CudaContext::device_count().map_err(|error| refuse("no device", error))?;
         if number >= usize::try_from(count).unwrap_or(0) {

@@ -96,7 +96,12 @@ impl<'a> Pair<'a> {
                 true => "set distill.replicas = 2, or keep methods of answers alone",
                 false => "keep one teacher, or methods of answers alone",
             };
-            return Err(Refusal::new("", "one teacher, whose inner values it reads", "several or none", action));
+            return Err(Refusal::new(
+                "",
+                "exactly one teacher, whose inner values this method reads",
+                "several or none",
+                action,
+            ));
         };
         tap(graph, "teacher", value_name(graph, &contract.output.name, name))
     }

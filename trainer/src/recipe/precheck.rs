@@ -228,7 +228,7 @@ fn small_batches(recipe: &Recipe, terms: &[Term], samples: usize) -> Vec<String>
             Some(last) if last < least => format!("has {last} in the last batch of an epoch"),
             _ => return None,
         };
-        Some(format!("distill.terms.{i}: `{}` says something of {least} samples or more, and {which}", term.name))
+        Some(format!("distill.terms.{i}: `{}` needs {least} samples in a batch, and {which}", term.name))
     };
     terms.iter().enumerate().filter_map(note).collect()
 }

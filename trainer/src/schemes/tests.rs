@@ -415,7 +415,7 @@ fn refuses_what_cannot_teach() {
         ("no such tap", vec![one()], vec![features("stage9")], "`stage9`"),
         ("features of two", vec![one(), one()], vec![features("features")], "expected `logits`"),
         ("a hint of two", vec![one(), one()], vec![term("fitnets", 1.0, &[])],
-         "distill.terms.0: expected one teacher, whose inner values it reads, found several or none; keep one"),
+         "distill.terms.0: expected exactly one teacher, whose inner values this method reads, found several or none; keep one"),
         ("nothing to learn", vec![one()], vec![], "expected a loss to learn from"),
     ];
     for (name, teachers, terms, expected) in cases {

@@ -122,7 +122,7 @@ fn batches_too_small_for_relations_are_remarked() {
         let recipe = parse(text, "r.toml", &set).expect("a recipe");
         precheck(&recipe, &site, Some(&data), &[], None).expect("a forecast").notes
     };
-    let begin = "distill.terms.1: `rkd_a` says something of 3 samples or more, and has";
+    let begin = "distill.terms.1: `rkd_a` needs 3 samples in a batch, and has";
     assert_eq!(notes(2, "run.seed=1"), [format!("{begin} batches of 2")]);
     assert_eq!(notes(n - 2, "distill.task_weight=0.0"), [format!("{begin} 2 in the last batch of an epoch")]);
     // One left over is left out.
