@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Description, Reading};
 use crate::error::{Refusal, Result};
 use crate::files;
-use crate::graph::{Dim, Graph, Shape, ValueId, tensor};
+use crate::graph::{Dim, ElementType, Graph, Shape, ValueId, tensor};
 
 /// The value of `schema` in the file.
 pub const SCHEMA: &str = "kd.contract/1";
@@ -171,7 +171,18 @@ impl Contract {
             return refuse("input.layout", "`C` first or last".into(), format!("`{}`, C at place {i}", input.layout));
         }
         self.check_scaling()?;
-        input.reading.as_ref().map_or(Ok(()), Reading::check)?;
+        if let Some(reading) = &input.reading {
+            reading.check()?;
+            // Before a file is read: it says how much memory a sample takes.
+            if let Some(elements) = reading.elements().filter(|elements| *elements != Some(input.elements())) {
+                let found = elements.map_or("more".to_string(), |n| n.to_string());
+                return refuse(
+                    "input.reading",
+                    format!("samples of {} values, as input.shape", input.elements()),
+                    found,
+                );
+            }
+        }
         self.check_output()
     }
 
@@ -242,6 +253,15 @@ impl Contract {
             ));
         }
         let output = graph.value(named(graph, &graph.outputs, &self.output.name, "output")?);
+        if output.element != ElementType::F32 {
+            let (at, found) = (format!("output `{}`", output.name), output.element.to_string());
+            return Err(Refusal::new(
+                at,
+                "f32",
+                found,
+                "name another output, or export the model without its last cast",
+            ));
+        }
         let elements = output.shape.0.get(1..).and_then(|dims| {
             dims.iter().try_fold(1_usize, |n, dim| if let Dim::Known(d) = dim { n.checked_mul(*d) } else { None })
         });

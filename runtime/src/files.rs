@@ -80,6 +80,8 @@ impl NewFolder {
             return Err(Refusal::new(path.display(), "an output folder that does not exist", found, action));
         }
         let temporary = temporary_sibling(path);
+        // One of this name was left by a process that was killed.
+        let _ = fs::remove_dir_all(&temporary);
         fs::create_dir_all(&temporary).map_err(|e| refuse_write(path, &e))?;
         Ok(Self { temporary, path: path.to_path_buf(), finished: false })
     }
@@ -94,6 +96,7 @@ impl NewFolder {
     pub fn finish(mut self) -> Result<()> {
         if self.path.is_dir() {
             let old = temporary_sibling(&self.path).with_extension("old.tmp");
+            let _ = fs::remove_dir_all(&old);
             fs::rename(&self.path, &old).map_err(|e| refuse_write(&self.path, &e))?;
             if let Err(e) = fs::rename(&self.temporary, &self.path) {
                 let _ = fs::rename(&old, &self.path);
@@ -132,5 +135,24 @@ fn sync_parent(path: &Path) {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if let Ok(folder) = File::open(parent) {
         let _ = folder.sync_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_process_left_is_not_in_a_new_folder() {
+        let path = std::env::temp_dir().join(format!("kd-left-{}", std::process::id()));
+        let killed = NewFolder::create(&path, false).expect("a folder");
+        fs::write(killed.path().join("old"), "old").expect("room");
+        std::mem::forget(killed);
+        let new = NewFolder::create(&path, false).expect("a folder");
+        fs::write(new.path().join("new"), "new").expect("room");
+        new.finish().expect("a folder");
+        let names = fs::read_dir(&path).expect("a folder").map(|entry| entry.expect("an entry").file_name());
+        assert_eq!(names.collect::<Vec<_>>(), ["new"]);
+        fs::remove_dir_all(&path).expect("what was made");
     }
 }

@@ -56,6 +56,7 @@ fn bad_contracts_are_refused_in_one_line() {
         ("      8,\n      8\n",      "      8,\n      0\n",      "input.shape: expected 1 to 268435456 elements, found 0"),
         ("\"std\": [\n      1.0\n",  "\"std\": [\n      0.0\n",  "input.std: expected finite numbers above 0, found 0"),
         ("\"std\": [\n      1.0\n",  "\"std\": [\n      1, 2\n", "input.std: expected 1 number, found 2"),
+        ("\"scale\": 0.0625",        "\"reading\": {\"kind\":\"image\",\"height\":9000,\"width\":9000,\"channels\":3,\"shorter_side\":null}, \"scale\": 0.0625", "input.reading: expected samples of 64 values, as input.shape, found 243000000"),
         ("\"logits\"",               "\"scores\"",               "unknown variant `scores`"),
         ("\"9\"",                    "\"8\"",                    "output.classes: expected class names that differ and are not empty, found `8` twice"),
         ("}",                        "",                         "line"),
@@ -163,4 +164,14 @@ fn a_missing_contract_prints_what_the_model_tells() {
     let template = Contract::parse(std::str::from_utf8(&out).unwrap()).unwrap();
     assert_eq!((template.input.layout.as_str(), template.output.classes.len()), ("HWC", 4));
     template.check_model(&graph).unwrap();
+}
+
+#[test]
+fn a_model_whose_output_is_no_float_is_refused() {
+    let mut graph = graph(Shape::batched(&[1, 8, 8]), &[10]);
+    contract().check_model(&graph).unwrap();
+    let y = graph.outputs[0];
+    graph.values[y.index()].element = ElementType::I64;
+    let line = contract().check_model(&graph).unwrap_err().to_string();
+    assert!(line.starts_with("output `y`: expected f32, found i64"), "{line}");
 }

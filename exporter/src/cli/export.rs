@@ -1,5 +1,6 @@
 //! Fold → calibrate → quantize → verify → write.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use kd_runtime::budget::Verdict;
@@ -21,6 +22,12 @@ pub fn run(args: &Args) -> Result<ExitCode> {
         let found = if args.output.is_dir() { "a folder" } else { "a file" };
         let action = "choose another --output, or --force to replace it";
         return Err(Refusal::new(args.output.display(), "an output folder that does not exist", found, action));
+    }
+    if let (Ok(output), Ok(model)) = (args.output.canonicalize(), args.model.canonicalize())
+        && model.starts_with(&output)
+    {
+        let (found, action) = (format!("one that holds {}", args.model.display()), "choose another --output");
+        return Err(Refusal::new(args.output.display(), "an output folder beside the model", found, action));
     }
     let opened = source::open(args)?;
     for note in &opened.notes {
@@ -77,5 +84,6 @@ pub fn run(args: &Args) -> Result<ExitCode> {
 
 /// A line of progress.
 fn progress(text: &str) {
-    eprintln!("kd-export: {}", kd_runtime::error::Shown(text));
+    // Who does not listen does not stop the work.
+    let _ = writeln!(std::io::stderr(), "kd-export: {}", kd_runtime::error::Shown(text));
 }

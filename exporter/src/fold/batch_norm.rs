@@ -31,7 +31,7 @@ pub(super) fn fold(fold: &mut Fold, node: usize) -> Result<bool> {
     let weights = Tensor::from_vec(w.shape(), values.collect::<Vec<f32>>());
     let present = match fold.graph.nodes[source].input(2) {
         None => vec![0.0; channels],
-        Some(_) => match fold.floats(source, 2).filter(|t| t.len() == channels).and_then(|t| t.get::<f32>()) {
+        Some(_) => match bias::present(fold, source, channels) {
             Some(values) => values.to_vec(),
             None => return Ok(false),
         },

@@ -22,8 +22,7 @@ pub(super) fn rewrite(fold: &mut Fold, node: usize) -> Result<bool> {
     }
     let mut bias = vec![0.0; channels];
     if fold.graph.nodes[source].input(2).is_some() {
-        let present = fold.floats(source, 2).filter(|t| t.len() == channels).and_then(|t| t.get::<f32>());
-        let Some(present) = present else { return Ok(false) };
+        let Some(present) = present(fold, source, channels) else { return Ok(false) };
         bias.copy_from_slice(present);
     }
     bias.iter_mut().zip(&added).for_each(|(b, a)| *b += a);
@@ -36,6 +35,13 @@ pub(super) fn rewrite(fold: &mut Fold, node: usize) -> Result<bool> {
     fold.replace(source, op, inputs);
     fold.take_over(source, node);
     Ok(true)
+}
+
+/// The bias that a Conv or Gemm has, a number for each output channel; `None` if it is something else.
+pub(super) fn present(fold: &Fold, node: usize, channels: usize) -> Option<&[f32]> {
+    let tensor = fold.floats(node, 2)?;
+    let [before @ .., columns] = tensor.shape() else { return None };
+    (*columns == channels && before.iter().all(|&n| n == 1)).then(|| tensor.get::<f32>()).flatten()
 }
 
 /// Output channels of a Conv, or of a Gemm that adds its bias as it is, with constant weights.

@@ -6,9 +6,6 @@ use kd_runtime::ops;
 
 use super::Fold;
 
-/// What is computed holds at most so many elements.
-const MOST_ELEMENTS: usize = 1 << 26;
-
 pub(super) fn rewrite(fold: &mut Fold, node: usize) -> Result<bool> {
     let graph = &fold.graph;
     let this = &graph.nodes[node];
@@ -20,12 +17,13 @@ pub(super) fn rewrite(fold: &mut Fold, node: usize) -> Result<bool> {
     }
     let known: Vec<Option<&Tensor>> = this.inputs.iter().map(|&id| graph.constant(id)).collect();
     let all = this.inputs.iter().zip(&known).all(|(id, tensor)| id.is_none() || tensor.is_some());
-    let small = this.outputs.iter().all(|&id| graph.value(id).shape.bind(1).iter().product::<usize>() <= MOST_ELEMENTS);
-    if !all || !small {
+    let elements = this.outputs.iter().map(|&id| graph.value(id).shape.bind(1).iter().product::<usize>());
+    let Some(left) = fold.may_compute.checked_sub(elements.fold(0, usize::saturating_add)).filter(|_| all) else {
         return Ok(false);
-    }
+    };
     let values = ops::eval(&this.op, &known).map_err(|error| error.at_node(node, this))?;
     let outputs = this.outputs.clone();
+    fold.may_compute = left;
     let name = graph.value(outputs[0]).name.clone();
     for (output, value) in outputs.into_iter().zip(values) {
         let id = fold.constant(&format!("{name}.value"), value);

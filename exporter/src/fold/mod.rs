@@ -22,11 +22,16 @@ type Rewrite = fn(&mut Fold, usize) -> Result<bool>;
 const REWRITES: &[Rewrite] =
     &[pass::rewrite, constants::rewrite, linear::rewrite, bias::rewrite, batch_norm::fold, batch_norm::to_conv];
 
+/// Elements that may become initializers, besides some times those there are: a small file could ask for all memory.
+const MOST_COMPUTED: usize = 1 << 22;
+
 /// The same function with fewer nodes; validated, pruned. Outputs differ from the original's by float rounding only.
 pub fn fold(graph: &Graph) -> Result<Graph> {
     let mut graph = graph.clone();
+    let given = graph.initializers.values().map(Tensor::len).fold(0_usize, usize::saturating_add);
+    let mut may_compute = given.saturating_mul(4).saturating_add(MOST_COMPUTED);
     loop {
-        let mut fold = Fold::new(graph);
+        let mut fold = Fold::new(graph, may_compute);
         let mut changed = false;
         for node in 0..fold.graph.nodes.len() {
             fold.refresh(node);
@@ -34,7 +39,7 @@ pub fn fold(graph: &Graph) -> Result<Graph> {
                 changed |= rewrite(&mut fold, node)?;
             }
         }
-        graph = fold.graph;
+        (graph, may_compute) = (fold.graph, fold.may_compute);
         graph.prune();
         graph.validate()?;
         if !changed {
@@ -51,16 +56,18 @@ struct Fold {
     names: BTreeSet<String>,
     /// What readers of a value read instead; nodes come in order, so each is brought up to date when it is its turn.
     passed: Vec<Option<ValueId>>,
+    /// Elements that may still become initializers.
+    may_compute: usize,
 }
 
 impl Fold {
-    fn new(graph: Graph) -> Self {
+    fn new(graph: Graph, may_compute: usize) -> Self {
         let producers = graph.producers();
         let mut readers: Vec<usize> = graph.consumers().iter().map(Vec::len).collect();
         graph.outputs.iter().for_each(|id| readers[id.index()] += 1);
         let names = graph.values.iter().map(|value| value.name.clone()).collect();
         let passed = vec![None; graph.values.len()];
-        Self { graph, producers, readers, names, passed }
+        Self { graph, producers, readers, names, passed, may_compute }
     }
 
     /// A float constant that input `i` of a node is.

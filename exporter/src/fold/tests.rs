@@ -112,7 +112,32 @@ fn cases() -> Vec<(&'static str, Graph, Vec<&'static str>)> {
     let w = net.graph.apply(ops::reshape::Reshape { allowzero: false }, &[sum, shape], "w");
     let y = net.graph.apply(ops::gemm::MatMul, &[x, w], "y");
     cases.push(("weights made of constants", net.finish(y), vec!["Gemm"]));
+
+    // Added to rows, not to columns, of which there are as many.
+    let mut net = Net { graph: Graph::new("net"), random: Random::new(1) };
+    let x = net.graph.add_input("x", ElementType::F32, Shape(vec![Dim::Known(4), Dim::Known(6)]));
+    let (w, c) = (net.weights("w", &[6, 4], -1.0, 1.0), net.weights("c", &[4, 1], -1.0, 1.0));
+    let gemm = ops::gemm::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: false };
+    let y = net.graph.apply(gemm, &[x, w, c], "y");
+    let b = net.weights("added", &[1, 4], -1.0, 1.0);
+    let sum = net.graph.apply(ops::arith::Add, &[y, b], "sum");
+    let y = net.norm(sum, "norm", 4);
+    cases.push(("a product that rows are added to", net.finish(y), vec!["Gemm", "Add", "BatchNormalization"]));
     cases
+}
+
+#[test]
+fn constants_that_grow_beyond_the_model_stay_nodes() {
+    let (mut net, x) = Net::new(&[1, 1, 1]);
+    let one = net.weights("one", &[1, 1, 1, 1], 1.0, 2.0);
+    let scales = net.graph.add_initializer("scales", Tensor::from_vec(&[4], vec![1.0_f32, 1.0, 4096.0, 4096.0]));
+    let none = net.graph.add_initializer("roi", Tensor::from_vec(&[0], Vec::<f32>::new()));
+    let large = net.graph.apply(ops::resize::Resize { axes: vec![] }, &[one, none, scales], "large");
+    let mean = ops::reduce::ReduceMean { keepdims: true, noop_with_empty_axes: false };
+    let small = net.graph.apply(mean, &[large], "small");
+    let y = net.graph.apply(ops::arith::Add, &[x, small], "y");
+    let folded = fold(&net.finish(y)).unwrap();
+    assert_eq!(names(&folded), ["Resize", "ReduceMean", "Add"]);
 }
 
 #[test]

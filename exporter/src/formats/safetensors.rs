@@ -47,11 +47,22 @@ impl View for Stored<'_> {
     }
 }
 
+/// What the format calls its own entry.
+const METADATA: &str = "__metadata__";
+
 fn write(graph: &Graph, kept: impl Fn(ElementType) -> bool) -> Result<Vec<u8>> {
     let tensors: BTreeMap<&str, Stored<'_>> = (graph.initializers.iter())
         .filter(|(_, tensor)| kept(tensor.element()) && dtype(tensor.element()).is_some())
         .map(|(&id, tensor)| (graph.value(id).name.as_str(), Stored(tensor)))
         .collect();
+    if tensors.contains_key(METADATA) {
+        return Err(Refusal::new(
+            "safetensors",
+            "another name of a tensor",
+            format!("`{METADATA}`"),
+            "rename the weights",
+        ));
+    }
     let metadata = HashMap::from([("schema".to_string(), SCHEMA.to_string())]);
     serialize(tensors, Some(metadata))
         .map_err(|error| Refusal::new("safetensors", "tensors that can be stored", error, "rename the weights"))
@@ -104,6 +115,14 @@ mod tests {
         graph.add_initializer("d", Tensor::from_vec(&[1], vec![i32::MIN]));
         graph.add_initializer("shape", Tensor::from_vec(&[1], vec![4_i64]));
         graph
+    }
+
+    #[test]
+    fn a_tensor_called_like_the_formats_own_entry_is_refused() {
+        let mut graph = graph();
+        graph.add_initializer("__metadata__", Tensor::scalar(1.0_f32));
+        let line = write_float(&graph).unwrap_err().to_string();
+        assert!(line.contains("expected another name of a tensor, found `__metadata__`"), "{line}");
     }
 
     #[test]

@@ -219,11 +219,14 @@ fn separator(line: &str) -> char {
     }
 }
 
-/// Splits a line into `fields`; false where a quote is not closed, or something follows it.
+/// Splits a line into `fields`, one more than [`COLUMNS`] at most; false where a quote is not closed, or something follows it.
 fn split(line: &str, separator: char, fields: &mut Vec<String>) -> bool {
     fields.clear();
     let mut rest = line;
     loop {
+        if fields.len() > COLUMNS {
+            return true;
+        }
         let Some(mut quoted) = rest.trim_start_matches(' ').strip_prefix('"') else {
             let (field, after) = rest.split_once(separator).map_or((rest, None), |(field, after)| (field, Some(after)));
             fields.push(field.trim().to_string());

@@ -78,6 +78,18 @@ impl Reading {
     }
 }
 
+impl Reading {
+    /// Values of a sample, where the reading alone decides it; none within if they cannot be counted.
+    pub fn elements(&self) -> Option<Option<usize>> {
+        let product = |sizes: [usize; 3]| sizes.iter().try_fold(1_usize, |n, &size| n.checked_mul(size));
+        match self {
+            Self::Image(image) => Some(product([image.channels, image.height, image.width])),
+            Self::Audio(audio) => Some(product([1, audio.frame_count(), audio.feature_count()])),
+            Self::Array(_) | Self::Columns(_) => None,
+        }
+    }
+}
+
 /// The refusal of one value of a reading.
 pub(super) fn refuse<T>(key: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Result<T> {
     Err(Refusal::new(format!("input.reading.{key}"), expected, found, "correct the contract or the recipe"))

@@ -50,6 +50,12 @@ pub fn place(requests: &[Request]) -> Option<(Vec<usize>, usize)> {
     Some((offsets, total))
 }
 
+/// Bytes of a tensor; `None` if no memory can hold them.
+pub fn bytes(element: ElementType, shape: &[usize]) -> Option<usize> {
+    let bytes = shape.iter().try_fold(element.bytes(), |bytes, &n| bytes.checked_mul(n));
+    bytes.filter(|&bytes| isize::try_from(bytes).is_ok())
+}
+
 /// Zeroed, aligned memory that never moves.
 pub struct Arena {
     data: NonNull<u8>,
@@ -75,7 +81,7 @@ impl Arena {
 
     /// Binds a value at an offset; panics if it does not lie inside.
     pub fn bind(&self, element: ElementType, shape: &[usize], offset: usize) -> Binding {
-        let bytes = shape.iter().product::<usize>() * element.bytes();
+        let bytes = bytes(element, shape).expect("a place was found for it");
         assert!(offset.is_multiple_of(ALIGNMENT) && bytes <= self.layout.size() - offset, "{offset} + {bytes}");
         // SAFETY: offset + bytes lies inside the allocation (asserted), is aligned for every element type, and zeroed
         // memory is initialised for all of them; operators write booleans as booleans.

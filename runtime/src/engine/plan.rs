@@ -78,9 +78,16 @@ pub(super) fn plan(graph: &Graph, batch: usize) -> Result<(Plan, Memory)> {
     assign(&bound, units)
 }
 
-/// Computes what depends on constants alone, as far as the nodes (and their outputs) are wanted.
+/// Elements that may be computed before anything runs, besides some times those of the initializers: a small file could ask for all
+/// memory.
+const MOST_FOLDED: usize = 1 << 22;
+
+/// Computes what depends on constants alone, as far as the nodes (and their outputs) are wanted, and as much of it as is small beside
+/// the model; the rest stays steps.
 fn fold_constants(bound: &mut BoundGraph<'_>, wanted: impl Fn(&Node, ValueId) -> bool) -> Result<()> {
     let graph = bound.graph;
+    let given = graph.initializers.values().map(Tensor::len).fold(0_usize, usize::saturating_add);
+    let mut may_fold = given.saturating_mul(4).saturating_add(MOST_FOLDED);
     for (i, node) in graph.nodes.iter().enumerate() {
         for &id in &node.outputs {
             if let Some(value) = bound.types[id.index()].as_mut().and_then(|b| b.value.take()) {
@@ -93,6 +100,9 @@ fn fold_constants(bound: &mut BoundGraph<'_>, wanted: impl Fn(&Node, ValueId) ->
         }
         let inputs: Vec<Option<&Tensor>> = node.inputs.iter().map(|id| id.and_then(|id| bound.constant(id))).collect();
         let types: Vec<TensorType> = node.outputs.iter().map(|&id| bound.ty(id)).collect();
+        let elements = types.iter().map(|ty| ty.shape.iter().product::<usize>()).fold(0_usize, usize::saturating_add);
+        let Some(left) = may_fold.checked_sub(elements) else { continue };
+        may_fold = left;
         let values = ops::eval_as(&node.op, &inputs, &types).map_err(|e| e.at_node(i, node))?;
         bound.folded.extend(node.outputs.iter().copied().zip(values));
     }
@@ -162,16 +172,17 @@ fn assign(bound: &BoundGraph<'_>, mut units: Vec<Unit>) -> Result<(Plan, Memory)
     }
     let steps: Vec<&Unit> = units.iter().filter(|unit| !unit.alias).collect();
     let mut lifetimes: BTreeMap<ValueId, Request> = BTreeMap::new();
-    let bytes = |id: ValueId| {
-        let ty = bound.ty(id);
-        ty.shape.iter().product::<usize>() * ty.element.bytes()
+    let too_big = || {
+        crate::Refusal::new("arena", "a plan below 2^63 bytes", "a larger one", "use a smaller model or batch")
+            .with_exit(crate::Exit::Lacking)
     };
+    let bytes = |ty: &TensorType| super::arena::bytes(ty.element, &ty.shape).ok_or_else(too_big);
     for &id in &graph.inputs {
-        lifetimes.insert(id, Request { bytes: bytes(id), first: 0, last: steps.len() });
+        lifetimes.insert(id, Request { bytes: bytes(&bound.ty(id))?, first: 0, last: steps.len() });
     }
     for (i, unit) in steps.iter().enumerate() {
         for &id in &unit.outputs {
-            lifetimes.insert(id, Request { bytes: bytes(id), first: i, last: i });
+            lifetimes.insert(id, Request { bytes: bytes(&bound.ty(id))?, first: i, last: i });
         }
         for id in unit.inputs.iter().flatten() {
             if let Some(lifetime) = lifetimes.get_mut(&root[id.index()]) {
@@ -186,13 +197,10 @@ fn assign(bound: &BoundGraph<'_>, mut units: Vec<Unit>) -> Result<(Plan, Memory)
     }
     let mut requests: Vec<Request> = lifetimes.values().copied().collect();
     for (i, unit) in steps.iter().enumerate() {
-        let bytes = |ty: &TensorType| ty.shape.iter().product::<usize>() * ty.element.bytes();
-        requests.extend(unit.scratch.iter().map(|ty| Request { bytes: bytes(ty), first: i, last: i }));
+        if let Some(ty) = &unit.scratch {
+            requests.push(Request { bytes: bytes(ty)?, first: i, last: i });
+        }
     }
-    let too_big = || {
-        crate::Refusal::new("arena", "a plan below 2^63 bytes", "a larger one", "use a smaller model or batch")
-            .with_exit(crate::Exit::Lacking)
-    };
     let (offsets, arena_bytes) = place(&requests).ok_or_else(too_big)?;
     let mut scratch_offsets = offsets[lifetimes.len()..].iter();
     let offsets: BTreeMap<ValueId, usize> = lifetimes.keys().copied().zip(offsets.iter().copied()).collect();

@@ -43,7 +43,15 @@ pub fn bind(graph: &Graph, batch: usize) -> Result<Vec<Option<Bound>>> {
     }
     for &id in &graph.inputs {
         let value = graph.value(id);
-        bound[id.index()] = Some(Bound { element: value.element, shape: value.shape.bind(batch), value: None });
+        let shape = value.shape.bind(batch);
+        // An axis of 0 counts as 1, as for what operators read: no input need be read by one.
+        let elements = shape.iter().try_fold(1_usize, |n, &size| n.checked_mul(size.max(1)));
+        if elements.is_none_or(|n| n > MOST_ELEMENTS) || shape.len() > MOST_RANK {
+            let expected = alloc::format!("at most {MOST_ELEMENTS} elements and {MOST_RANK} dimensions");
+            let found = alloc::format!("shape {shape:?}");
+            return Err(Refusal::new(alloc::format!("input `{}`", value.name), expected, found, "export it smaller"));
+        }
+        bound[id.index()] = Some(Bound { element: value.element, shape, value: None });
     }
     let mut may_fold = FOLDED_ELEMENTS_IN_ALL;
     for (i, node) in graph.nodes.iter().enumerate() {

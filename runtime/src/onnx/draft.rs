@@ -70,7 +70,11 @@ impl<'a> Draft<'a> {
         while matches!(draft.inputs.last(), Some(Source::None)) {
             draft.inputs.pop();
         }
-        while draft.outputs.len() > 1 && draft.outputs.last().is_some_and(|name| name.is_empty()) {
+        // Parts of a Split count, named or not.
+        while draft.op_type != "Split"
+            && draft.outputs.len() > 1
+            && draft.outputs.last().is_some_and(|name| name.is_empty())
+        {
             draft.outputs.pop();
         }
         let mut seen = alloc::collections::BTreeSet::new();

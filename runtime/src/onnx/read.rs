@@ -347,12 +347,14 @@ impl<'a> Reader<'a> {
     /// Names what the reader made. Each beginning is tried once more for every name of the file that is in its way.
     fn name_values(&mut self) {
         let mut taken: BTreeSet<String> = BTreeSet::new();
+        // Numbers that were tried behind each beginning: no one is tried twice.
+        let mut tried: BTreeMap<String, u64> = BTreeMap::new();
         for (id, base) in core::mem::take(&mut self.unnamed) {
             let free = |name: &String| !self.ids.contains_key(name.as_str()) && !taken.contains(name);
             let mut name = base.clone();
-            let mut i = 0_u64;
+            let i = tried.entry(base.clone()).or_default();
             while !free(&name) {
-                i += 1;
+                *i += 1;
                 name = format!("{base}.{i}");
             }
             taken.insert(name.clone());

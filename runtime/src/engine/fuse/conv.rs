@@ -22,10 +22,17 @@ fn find(context: &Context<'_>, index: usize) -> Option<Unit> {
     let w = context.dequantized(node.input(1)?).filter(|w| w.is_byte())?;
     let (y, output) = context.quantized_after_clamps(node.outputs[0])?;
     let (x_shape, w_shape) = (context.shape(node.input(0)?), context.shape(node.input(1)?));
+    if x_shape.contains(&0) || w_shape.contains(&0) {
+        return None;
+    }
     let axes = axes(conv.window.resolve(x_shape.get(2..)?, Some(w_shape.get(2..)?)).ok()?)?;
     let channels = *w_shape.first()?;
     let taps: usize = w_shape.get(1..)?.iter().product();
     if !(w.per_tensor() || (w.scale.len() == channels && (w.axis == 0 || w.axis == -(w_shape.len() as i64)))) {
+        return None;
+    }
+    let plane = axes[0].output * axes[1].output;
+    if plane == 0 {
         return None;
     }
     let weights = super::gemm::centered(context.bound.constant(w.q)?, &w, |i| i / taps.max(1))?;
@@ -48,7 +55,6 @@ fn find(context: &Context<'_>, index: usize) -> Option<Unit> {
         input_zero_point: x.zero_point(0),
         output,
     };
-    let plane = axes[0].output * axes[1].output;
     Some(Unit {
         kernel: Box::new(kernel),
         inputs: [Some(x.q)].into(),

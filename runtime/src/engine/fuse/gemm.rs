@@ -31,6 +31,9 @@ fn find(context: &Context<'_>, index: usize) -> Option<Unit> {
     }
     let k = *a_shape.last()?;
     let n = b_shape[b_shape.len() - if transposed { 2 } else { 1 }];
+    if k == 0 || n == 0 {
+        return None;
+    }
     let column_axis = if transposed { 0 } else { b_shape.len() as i64 - 1 };
     let stated = if b.axis < 0 { b.axis + b_shape.len() as i64 } else { b.axis };
     if !(b.per_tensor() || (b.scale.len() == n && stated == column_axis && b_shape.len() == 2)) {
@@ -95,10 +98,14 @@ pub(super) fn centered(tensor: &Tensor, w: &Quantized<'_>, channel: impl Fn(usiz
     }
 }
 
-/// The bias in the accumulators' scale: none, or i32 dequantized with exactly that scale and zero point 0.
+/// The bias in the accumulators' scale: none, or i32, a number for each column, dequantized with exactly that scale and zero point 0.
 pub(super) fn bias(context: &Context<'_>, id: Option<ValueId>, n: usize, scales: &[f32]) -> Option<Vec<i32>> {
     let Some(id) = id else { return Some(alloc::vec![0; n]) };
     let found = context.dequantized(id)?;
+    let [before @ .., columns] = context.shape(id) else { return None };
+    if *columns != n || before.iter().any(|&size| size != 1) || !found.zero_points_are_zero() {
+        return None;
+    }
     let bias = context.bound.constant(found.q)?.get::<i32>()?;
     let exact =
         |(i, scale): (usize, &f32)| scale.to_bits() == found.scale[if found.per_tensor() { 0 } else { i }].to_bits();

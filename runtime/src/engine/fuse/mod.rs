@@ -57,6 +57,13 @@ impl Quantized<'_> {
         }
     }
 
+    /// Whether nothing is subtracted.
+    pub fn zero_points_are_zero(&self) -> bool {
+        let Some(tensor) = self.zero_points else { return true };
+        let wide = tensor.get::<i32>().map(|z| z.iter().all(|&z| z == 0));
+        wide.unwrap_or_else(|| (0..tensor.len()).all(|i| self.zero_point(i) == 0))
+    }
+
     /// Whether one scale serves all elements.
     pub fn per_tensor(&self) -> bool {
         self.scale.len() == 1
@@ -136,6 +143,10 @@ impl<'a> Context<'a> {
         let same_length = zero_points.is_none_or(|z| z.len() == scale.len());
         let element = self.bound.types[q.index()].as_ref()?.element;
         let scale = scale.get::<f32>().filter(|s| !s.is_empty() && same_length)?;
+        // Those in the file were checked when it was read; these may be computed.
+        if !scale.iter().all(|s| s.is_finite() && *s > 0.0) {
+            return None;
+        }
         Some(Quantized { q, element, scale, zero_points, axis })
     }
 
