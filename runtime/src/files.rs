@@ -80,8 +80,10 @@ impl NewFolder {
             return Err(Refusal::new(path.display(), "an output folder that does not exist", found, action));
         }
         let temporary = temporary_sibling(path);
-        // One of this name was left by a process that was killed.
-        let _ = fs::remove_dir_all(&temporary);
+        if temporary.symlink_metadata().is_ok() {
+            // Left by a process of this number that was killed.
+            fs::remove_dir_all(&temporary).map_err(|e| refuse_write(&temporary, &e))?;
+        }
         fs::create_dir_all(&temporary).map_err(|e| refuse_write(path, &e))?;
         Ok(Self { temporary, path: path.to_path_buf(), finished: false })
     }
@@ -96,7 +98,9 @@ impl NewFolder {
     pub fn finish(mut self) -> Result<()> {
         if self.path.is_dir() {
             let old = temporary_sibling(&self.path).with_extension("old.tmp");
-            let _ = fs::remove_dir_all(&old);
+            if old.symlink_metadata().is_ok() {
+                fs::remove_dir_all(&old).map_err(|e| refuse_write(&old, &e))?;
+            }
             fs::rename(&self.path, &old).map_err(|e| refuse_write(&self.path, &e))?;
             if let Err(e) = fs::rename(&self.temporary, &self.path) {
                 let _ = fs::rename(&old, &self.path);

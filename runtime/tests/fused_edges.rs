@@ -1,5 +1,4 @@
 //! Where the integer kernels must not be taken, or must do nothing: the result is that of the operators.
-#![allow(missing_docs, clippy::unwrap_used)]
 
 use kd_runtime::engine::Engine;
 use kd_runtime::graph::{Dim, ElementType, Graph, Shape, Tensor, ValueId};

@@ -35,6 +35,8 @@ pub struct Draft<'a> {
     pub inputs: Vec<Source<'a>>,
     /// Its outputs; empty where nobody wants one. Trailing ones are cut off.
     pub outputs: Vec<&'a str>,
+    /// How many outputs the file states, those at the end that nobody wants among them.
+    pub stated_outputs: usize,
     /// Its attributes.
     pub attrs: Attrs,
     /// Outputs that an upgrade dropped: if anything reads one, the model is refused.
@@ -62,6 +64,7 @@ impl<'a> Draft<'a> {
             inputs: (proto.inputs.into_iter())
                 .map(|name| if name.is_empty() { Source::None } else { Source::Named(name) })
                 .collect(),
+            stated_outputs: proto.outputs.len(),
             outputs: proto.outputs,
             attrs: Attrs::new(),
             dropped: Vec::new(),
@@ -70,11 +73,7 @@ impl<'a> Draft<'a> {
         while matches!(draft.inputs.last(), Some(Source::None)) {
             draft.inputs.pop();
         }
-        // Parts of a Split count, named or not.
-        while draft.op_type != "Split"
-            && draft.outputs.len() > 1
-            && draft.outputs.last().is_some_and(|name| name.is_empty())
-        {
+        while draft.outputs.len() > 1 && draft.outputs.last().is_some_and(|name| name.is_empty()) {
             draft.outputs.pop();
         }
         let mut seen = alloc::collections::BTreeSet::new();

@@ -28,44 +28,26 @@ DEVICE float logistic(float x) {
 // Elements 0 to n - 1, shared among all threads.
 #define EACH(i, n) for (long long i = GROUP * THREADS + THREAD; i < (n); i += GROUPS * THREADS)
 
-// The sum of one value of each thread of a group, in the same order every time. All threads call it.
-DEVICE float group_sum(float *shared, float value) {
-  shared[THREAD] = value;
-  SYNC;
-  for (int half = THREADS / 2; half > 0; half /= 2) {
-    if (THREAD < half) shared[THREAD] += shared[THREAD + half];
-    SYNC;
+// One value of each thread of a group folded into one, in the same order every time. All threads call it.
+#define GROUP_FOLD(name, type, fold)                                       \
+  DEVICE type name(type *shared, type value) {                             \
+    shared[THREAD] = value;                                                \
+    SYNC;                                                                  \
+    for (int half = THREADS / 2; half > 0; half /= 2) {                    \
+      if (THREAD < half) {                                                 \
+        type own = shared[THREAD], other = shared[THREAD + half];          \
+        shared[THREAD] = (fold);                                           \
+      }                                                                    \
+      SYNC;                                                                \
+    }                                                                      \
+    type folded = shared[0];                                               \
+    SYNC;                                                                  \
+    return folded;                                                         \
   }
-  float sum = shared[0];
-  SYNC;
-  return sum;
-}
 
-// The same of doubles.
-DEVICE double group_sum_double(double *shared, double value) {
-  shared[THREAD] = value;
-  SYNC;
-  for (int half = THREADS / 2; half > 0; half /= 2) {
-    if (THREAD < half) shared[THREAD] += shared[THREAD + half];
-    SYNC;
-  }
-  double sum = shared[0];
-  SYNC;
-  return sum;
-}
-
-// The largest of one value of each thread of a group. All threads call it.
-DEVICE float group_top(float *shared, float value) {
-  shared[THREAD] = value;
-  SYNC;
-  for (int half = THREADS / 2; half > 0; half /= 2) {
-    if (THREAD < half) shared[THREAD] = fmaxf(shared[THREAD], shared[THREAD + half]);
-    SYNC;
-  }
-  float top = shared[0];
-  SYNC;
-  return top;
-}
+GROUP_FOLD(group_sum, float, own + other)
+GROUP_FOLD(group_sum_double, double, own + other)
+GROUP_FOLD(group_top, float, fmaxf(own, other))
 
 // Writes a gradient, or adds it to what is there.
 #define GIVE(place, value, add) ((place) = (add) ? (place) + (value) : (value))

@@ -218,12 +218,14 @@ const MOST_GROUPS: usize = 1 << 16;
 
 impl Gpu {
     /// The GPU of this number. Refused, with exit 3, where this build, this machine or its libraries have none.
+    #[cfg(feature = "cuda")]
     pub fn open(number: usize, precision: Precision) -> Result<Self> {
-        #[cfg(feature = "cuda")]
-        return cuda::Cuda::open(number, precision).map(Self::new);
-        #[cfg(not(feature = "cuda"))]
-        let _ = precision;
-        #[cfg(not(feature = "cuda"))]
+        cuda::Cuda::open(number, precision).map(Self::new)
+    }
+
+    /// This build has none: refused, with exit 3.
+    #[cfg(not(feature = "cuda"))]
+    pub fn open(number: usize, _: Precision) -> Result<Self> {
         Err(lacking(
             "a device of this build: cpu",
             format!("cuda:{number}"),

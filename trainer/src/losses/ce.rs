@@ -208,10 +208,14 @@ impl gpu::losses::Kernel for CrossEntropy {
     fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
         let classes = logits(&self.student[0], seen.student[0], seen.batch)?;
         let (targets, labelled) = (self.targets(classes), self.divisor(seen.batch));
-        if self.sent.get().is_none() && !targets.weights.is_empty() {
-            let _ = self.sent.set(Buffer::moved(seen.gpu, &targets.weights)?);
-        }
-        let weights = self.sent.get().map_or(&[][..], Buffer::raw);
+        let sent = match self.sent.get() {
+            Some(sent) => sent,
+            None => {
+                let moved = Buffer::moved(seen.gpu, &targets.weights)?;
+                self.sent.get_or_init(|| moved)
+            }
+        };
+        let weights = sent.raw();
         let wanted = Wanted { targets: &targets, weights, labelled, first_alone: false };
         gpu::losses::ce::cross_entropy(seen, 0, classes, wanted, Part::WHOLE, given);
         Ok(())

@@ -49,7 +49,7 @@ pub fn resize(draft: &mut Draft<'_>, _opset: i64) -> Result<(), OpError> {
 pub fn split(draft: &mut Draft<'_>, _opset: i64) -> Result<(), OpError> {
     draft.ints_to_input("split", 1)?;
     if draft.inputs.len() < 2 {
-        draft.attrs = core::mem::take(&mut draft.attrs).with_int("num_outputs", draft.outputs.len() as i64);
+        draft.attrs = core::mem::take(&mut draft.attrs).with_int("num_outputs", draft.stated_outputs as i64);
     }
     Ok(())
 }
