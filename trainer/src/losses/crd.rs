@@ -166,7 +166,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         negatives: negatives(options, pair.samples),
         temperature: options.number("temperature"),
         momentum: options.number("momentum"),
-        seed: pair.seed,
+        seed: pair.own_seed,
     }))
 }
 

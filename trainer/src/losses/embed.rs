@@ -29,7 +29,7 @@ impl Embedding {
             }
             net.linear(&format!("{prefix}.embedded"), outputs)
         })?;
-        let (prefix, seed) = (format!("{}.teacher", pair.prefix), pair.seed);
+        let (prefix, seed) = (format!("{}.teacher", pair.prefix), pair.own_seed);
         Ok((tap, Self { inputs: teacher.elements(), outputs, prefix, seed }))
     }
 

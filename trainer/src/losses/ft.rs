@@ -167,7 +167,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     })?;
     let joint = Joint::common(&tap, to, false)?;
     let own = [("encode", 0, factors, channels), ("decode", 1, channels, factors)].map(|(part, i, outputs, inputs)| {
-        let mut rng = Rng::new(pair.seed, Purpose::Initialize, u64::MAX, i);
+        let mut rng = Rng::new(pair.own_seed, Purpose::Initialize, u64::MAX, i);
         let bound = 1.0 / (inputs as f64).sqrt();
         let value: Vec<f32> = (0..outputs * inputs).map(|_| ((2.0 * rng.uniform() - 1.0) * bound) as f32).collect();
         let name = format!("{}.{part}", pair.prefix);

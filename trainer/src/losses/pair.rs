@@ -9,6 +9,7 @@ use kd_runtime::contract::Contract;
 use kd_runtime::graph::{Dim, Graph, ValueId};
 use kd_runtime::{Refusal, Result};
 
+use crate::exec::random::mix;
 use crate::recipe::suggest;
 use crate::zoo::initialize::initialize_from;
 use crate::zoo::layers::{Net, Tail};
@@ -59,8 +60,10 @@ pub struct Pair<'a> {
     pub classes: usize,
     /// Training samples: rows of a memory that holds one for each.
     pub samples: usize,
-    /// Of first weights and of what a method draws.
-    pub seed: u64,
+    /// Of the first weights of adapters.
+    seed: u64,
+    /// Of what the term that is built draws: no two terms of a run draw the same.
+    pub own_seed: u64,
     /// Values that answer as the output does, from the shallowest: each can be kept as a student of its own.
     pub exits: Vec<Tap>,
     /// Whether the teacher learns too: it is another replica, with first weights while methods are built.
@@ -81,7 +84,27 @@ impl<'a> Pair<'a> {
         let (prefix, exits, classes) = (String::new(), Vec::new(), contract.output.classes.len());
         let student_output = &contract.output.name;
         let (student, notes) = (student.clone(), Vec::new());
-        Self { student, student_output, teacher, prefix, classes, samples, seed, exits, teacher_learns: false, notes }
+        let own_seed = seed;
+        let teacher_learns = false;
+        Self {
+            student,
+            student_output,
+            teacher,
+            prefix,
+            classes,
+            samples,
+            seed,
+            own_seed,
+            exits,
+            teacher_learns,
+            notes,
+        }
+    }
+
+    /// What follows is for term number `term`, from 0.
+    pub fn begin_term(&mut self, term: usize) {
+        self.prefix = format!("adapter.{term}");
+        self.own_seed = if term == 0 { self.seed } else { mix(self.seed ^ mix(term as u64)) };
     }
 
     /// A value of the student; refused if there is none of this name.

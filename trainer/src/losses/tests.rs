@@ -111,7 +111,7 @@ fn built(method: &Method, options: &Options, size: usize) -> Built {
     let contract = contract();
     let (student, teacher) = (network("resnet8", &[2, 3, 4], 1), network("resnet20", &[3, 4, 6], 2));
     let mut pair = Pair::new(&student, &contract, Some((&teacher, &contract)), 8, 1);
-    pair.prefix = "adapter.0".into();
+    pair.begin_term(0);
     let loss = (method.build)(options, &mut pair).unwrap();
     let graph = pair.into_parts().0;
     let (taps, taught) =

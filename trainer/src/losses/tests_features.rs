@@ -53,7 +53,7 @@ pub(super) fn built(
 ) -> kd_runtime::Result<(Box<dyn Loss>, Graph)> {
     let contract = contract(&[1, 1]);
     let mut pair = Pair::new(student, &contract, Some((teacher, &contract)), 8, 1);
-    pair.prefix = "adapter.0".into();
+    pair.begin_term(0);
     let loss = (method.build)(options, &mut pair)?;
     Ok((loss, pair.into_parts().0))
 }

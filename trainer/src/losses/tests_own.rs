@@ -5,7 +5,7 @@ use kd_runtime::graph::Graph;
 use super::byot::{self, Exit, Form};
 use super::pair::cut;
 use super::tests::{contract, network, noise, tapped};
-use super::{Batch, Loss, Method, Pair, crd, cs_kd, ofa, ps_kd, srrl, wsld};
+use super::{Batch, Loss, Method, Pair, cc, crd, cs_kd, ft, ofa, ps_kd, srrl, wsld};
 use crate::exec::Parameter;
 use crate::options::{Options, Setting};
 
@@ -23,10 +23,33 @@ fn built(method: &Method, options: &Options, samples: usize) -> (Box<dyn Loss>, 
     let contract = contract();
     let (student, teacher) = (network("resnet8", &[2, 3, 4], 1), network("resnet20", &[3, 4, 6], 2));
     let mut pair = Pair::new(&student, &contract, Some((&teacher, &contract)), samples, 1);
-    pair.prefix = "adapter.0".into();
+    pair.begin_term(0);
     let loss = (method.build)(options, &mut pair).unwrap();
     let (graph, exits) = pair.into_parts();
     (loss, graph, exits.len())
+}
+
+/// Two terms of a method are two embeddings, not one twice.
+#[test]
+fn terms_draw_numbers_of_their_own() {
+    let contract = contract();
+    let (student, teacher) = (network("resnet8", &[2, 3, 4], 1), network("resnet20", &[3, 4, 6], 2));
+    for method in [&crd::METHOD, &ft::METHOD, &cc::METHOD] {
+        let embedded = Options::defaults(method.options);
+        let options = if method.name == "cc" { embedded.with("form", Setting::Text("rep".into())) } else { embedded };
+        let own = |term: usize| {
+            let mut pair = Pair::new(&student, &contract, Some((&teacher, &contract)), 8, 1);
+            pair.begin_term(term);
+            let own = (method.build)(&options, &mut pair).unwrap().own();
+            own.into_iter().filter(|p| p.value.iter().any(|x| *x != p.value[0])).map(|p| p.value.to_vec()).collect()
+        };
+        let all: Vec<Vec<f32>> = (0..3).flat_map(|term| -> Vec<Vec<f32>> { own(term) }).collect();
+        assert!(all.len() >= 3, "{}", method.name);
+        for (i, one) in all.iter().enumerate() {
+            let repeats = all[..i].iter().any(|other| one.iter().zip(other).filter(|(a, b)| a == b).count() > 2);
+            assert!(!repeats, "{}: the numbers of another", method.name);
+        }
+    }
 }
 
 /// Largest deviation of a gradient from central differences of `value`.

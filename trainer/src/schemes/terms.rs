@@ -61,7 +61,7 @@ pub fn extend(
     let mut pair = Pair::new(student, contract, teacher, samples, seed);
     pair.teacher_learns = distill.is_some_and(|distill| matches!(distill.scheme, Scheme::Codistill(_)));
     for (i, term) in distill.map_or(&[][..], |distill| &distill.terms).iter().enumerate() {
-        pair.prefix = format!("adapter.{i}");
+        pair.begin_term(i);
         terms.push(Term::new(term, &mut pair).map_err(|e| e.within(format!("distill.terms.{i}")))?);
         notes.extend(pair.notes.drain(..).map(|note| format!("distill.terms.{i}: `{}` {note}", term.method.name)));
     }

@@ -73,7 +73,7 @@ pub fn losses(gpu: &Gpu) -> Result<Vec<Line>> {
                 let defaults = Options::defaults(method.options);
                 let options = options.into_iter().fold(defaults, |all, (name, setting)| all.with(name, setting));
                 let mut pair = Pair::new(&student, &contract, Some((&teacher, &contract)), 2 * samples, 1);
-                pair.prefix = "adapter".into();
+                pair.begin_term(0);
                 let loss = match (method.build)(&options, &mut pair) {
                     Ok(loss) => loss,
                     // Some need other networks.

@@ -52,7 +52,7 @@ fn value(loss: &mut dyn Loss, graph: &Graph, teacher: &Graph) -> f32 {
 fn tried(method: &Method, options: &Options, student: &Graph, teacher: &Graph) -> Result<Vec<String>, String> {
     let contract = contract(&[1, 1]);
     let mut pair = Pair::new(student, &contract, Some((teacher, &contract)), 8, 1);
-    pair.prefix = "adapter.0".into();
+    pair.begin_term(0);
     let built = (method.build)(options, &mut pair);
     let notes = std::mem::take(&mut pair.notes);
     let mut loss = built.map_err(|refusal| refusal.to_string())?;
@@ -159,7 +159,7 @@ fn a_copied_classifier_is_that_of_every_teacher() {
         let contract = contract(&[1, 1]);
         let options = Options::defaults(simkd::METHOD.options);
         let mut pair = Pair::new(&student, &contract, Some((&teacher, &contract)), 8, 1);
-        pair.prefix = "adapter.0".into();
+        pair.begin_term(0);
         let loss = (simkd::METHOD.build)(&options, &mut pair).unwrap_or_else(|e| panic!("{name}: {e}"));
         let graph = pair.into_parts().0;
         let tap = loss.teacher_taps()[0].clone();
