@@ -20,6 +20,7 @@ mod layout;
 mod real;
 mod run;
 mod share;
+mod sizes;
 #[cfg(test)]
 mod tests;
 

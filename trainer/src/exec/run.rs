@@ -9,7 +9,7 @@ use kd_runtime::{Refusal, Result};
 
 use super::layout::{self, Layout, NOWHERE};
 use super::program::{Origin, Program, Run, Step, constant};
-use super::{Mode, Parameter, Plan, Real, Share, fallback};
+use super::{Mode, Parameter, Plan, Real, Share, fallback, sizes};
 use crate::gpu::Gpu;
 use crate::gpu::ops::{Failed, maps, moves};
 use crate::ops::kernels::buffer::Buffer;
@@ -85,6 +85,7 @@ pub struct State<T: Real> {
 impl<T: Real> Bindings<T> {
     fn new(program: &Program<T>, batch: usize, gpu: Option<&Gpu>) -> Result<Self> {
         let bound = infer::bind(&program.graph, batch)?;
+        sizes::check(program, &bound)?;
         let elements = |value: usize| bound[value].as_ref().map_or(0, |b| b.shape.iter().product::<usize>());
         let planar = |root: usize| match program.packed.get(&root) {
             Some(&node) => program.graph.nodes[node].outputs.iter().map(|id| elements(id.index())).sum(),

@@ -19,44 +19,46 @@ fn resolve(window: &ops::window::Window, site: &Site<'_>) -> Result<(Window2, Fr
     }
 }
 
-/// Places along an axis that the window of output `o` covers.
-fn covered(axis: &Axis, o: usize) -> impl Iterator<Item = usize> + Clone + use<> {
-    let (start, pad, input) = (o * axis.stride, axis.pad_begin, axis.input);
-    let dilation = axis.dilation;
-    (0..axis.kernel)
-        .map(move |k| start + k * dilation)
-        .filter(move |&i| i >= pad && i < pad + input)
-        .map(move |i| i - pad)
+/// Places along an axis that the window of output `o` covers: the first, and how many, each a dilation behind the last.
+fn covered(axis: &Axis, o: usize) -> (usize, usize) {
+    let (start, pad) = (o * axis.stride, axis.pad_begin);
+    let before = pad.saturating_sub(start).div_ceil(axis.dilation).min(axis.kernel);
+    let first = start + before * axis.dilation;
+    let inside = (pad + axis.input).saturating_sub(first).div_ceil(axis.dilation).min(axis.kernel - before);
+    (first.saturating_sub(pad), inside)
 }
 
-/// Of one image: for each output pixel its place, and the places of the input pixels that its window covers.
+/// Of one image: for each output pixel its place, and the places of the input pixels that its window covers. What a window
+/// covers is kept by axis: there may be as many outputs as places of a window, and each of many.
 struct Cells {
-    outputs: Vec<usize>,
-    inputs: Vec<Vec<usize>>,
+    x: Frame,
+    y: Frame,
+    /// [`covered`] of each output along each axis.
+    rows: Vec<(usize, usize)>,
+    columns: Vec<(usize, usize)>,
+    dilations: [usize; 2],
 }
 
 impl Cells {
-    fn new(window: &Window2, x: &Frame, y: &Frame) -> Self {
-        let (mut outputs, mut inputs) = (Vec::new(), Vec::new());
-        for oy in 0..window.y.output {
-            for ox in 0..window.x.output {
-                outputs.push(y.pixel(oy, ox));
-                let rows = covered(&window.y, oy);
-                inputs.push(rows.flat_map(|iy| covered(&window.x, ox).map(move |ix| x.pixel(iy, ix))).collect());
-            }
-        }
-        Self { outputs, inputs }
+    fn new(window: &Window2, x: Frame, y: Frame) -> Self {
+        let all = |axis: &Axis| (0..axis.output).map(|o| covered(axis, o)).collect();
+        let (rows, columns) = (all(&window.y), all(&window.x));
+        Self { x, y, rows, columns, dilations: [window.y.dilation, window.x.dilation] }
     }
 
-    fn iter(&self) -> impl Iterator<Item = (usize, &[usize])> {
-        self.outputs.iter().copied().zip(self.inputs.iter().map(Vec::as_slice))
+    fn iter(&self) -> impl Iterator<Item = (usize, impl Iterator<Item = usize> + Clone)> {
+        let Self { x, y, rows, columns, dilations: [down, right] } = self;
+        rows.iter().enumerate().flat_map(move |(oy, &(top, high))| {
+            columns.iter().enumerate().map(move |(ox, &(left, wide))| {
+                let pixels = move |iy: usize| (0..wide).map(move |k| x.pixel(top + iy * down, left + k * right));
+                (y.pixel(oy, ox), (0..high).flat_map(pixels))
+            })
+        })
     }
 }
 
 /// Largest element of each window; the first of equal ones in row-major order takes the gradient. Pads never win.
 struct Max {
-    x: Frame,
-    y: Frame,
     cells: Cells,
     /// Place in its image of the largest element, for each element of the output's layout.
     winners: Vec<u32>,
@@ -66,12 +68,13 @@ struct Max {
 pub fn max<T: Real>(op: &ops::pool::MaxPool, site: &Site<'_>) -> Built<T> {
     let (window, x, y) = resolve(&op.window, site)?;
     let winners = vec![0; site.shape(0)[0] * y.image()];
-    Ok(Box::new(Max { x, y, cells: Cells::new(&window, &x, &y), winners }))
+    Ok(Box::new(Max { cells: Cells::new(&window, x, y), winners }))
 }
 
 impl<T: Real> Kernel<T> for Max {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
-        let Self { x: from, y: to, cells, winners } = self;
+        let Self { cells, winners } = self;
+        let (from, to) = (&cells.x, &cells.y);
         let n = images(to, y.len() / to.image());
         let x = x.get(0);
         threads::pairs((y, n * to.image()), (winners, n * to.image()), |piece, y, winners| {
@@ -81,15 +84,15 @@ impl<T: Real> Kernel<T> for Max {
                 if to.value_halo {
                     to.clear_halo(y);
                 }
-                for (at, inputs) in cells.iter() {
+                for (at, mut inputs) in cells.iter() {
                     let (y, winners) = (&mut y[at..at + to.c], &mut winners[at..at + to.c]);
-                    let Some((&first, rest)) = inputs.split_first() else {
+                    let Some(first) = inputs.next() else {
                         y.fill(T::ZERO);
                         continue;
                     };
                     y.copy_from_slice(&x[first..first + to.c]);
                     winners.iter_mut().enumerate().for_each(|(c, winner)| *winner = (first + c) as u32);
-                    for &place in rest {
+                    for place in inputs {
                         let pixel = &x[place..place + to.c];
                         for (c, ((best, winner), &value)) in y.iter_mut().zip(winners.iter_mut()).zip(pixel).enumerate()
                         {
@@ -113,7 +116,7 @@ impl<T: Real> Kernel<T> for Max {
         _context: &mut Context<'_, T>,
     ) {
         let Some((d_x, add)) = d_x[0].target() else { return };
-        let (from, to) = (&self.y, &self.x);
+        let (from, to) = (&self.cells.y, &self.cells.x);
         let n = images(from, d_y.len() / from.image());
         threads::chunks(d_x, n * to.image(), |piece, d_x| {
             let from_piece = piece * n * from.image();
@@ -123,7 +126,7 @@ impl<T: Real> Kernel<T> for Max {
                 if !add {
                     d_x.fill(T::ZERO);
                 }
-                for (at, _) in self.cells.iter().filter(|(_, inputs)| !inputs.is_empty()) {
+                for (at, _) in self.cells.iter().filter(|(_, inputs)| inputs.clone().next().is_some()) {
                     for (&d, &winner) in d_y[at..at + from.c].iter().zip(&winners[at..at + from.c]) {
                         d_x[winner as usize] += d;
                     }
@@ -139,8 +142,6 @@ impl<T: Real> Kernel<T> for Max {
 
 /// Mean of each window.
 struct Average<T> {
-    x: Frame,
-    y: Frame,
     cells: Cells,
     /// 1 / elements that count, of each output pixel.
     weights: Vec<T>,
@@ -153,20 +154,20 @@ pub fn average<T: Real>(op: &ops::pool::AveragePool, site: &Site<'_>) -> Built<T
         if op.count_include_pad {
             // The end pad counts; what a last window of `ceil_mode` reaches beyond it does not.
             let end = axis.pad_begin + axis.input + axis.pad_end;
-            (0..axis.kernel).filter(|k| o * axis.stride + k * axis.dilation < end).count()
+            end.saturating_sub(o * axis.stride).div_ceil(axis.dilation).min(axis.kernel)
         } else {
-            covered(axis, o).count()
+            covered(axis, o).1
         }
     };
     let cells = (0..window.y.output).flat_map(|oy| (0..window.x.output).map(move |ox| (oy, ox)));
     let weights =
         cells.map(|(oy, ox)| T::ONE / T::from_usize((count(&window.y, oy) * count(&window.x, ox)).max(1))).collect();
-    Ok(Box::new(Average { x, y, cells: Cells::new(&window, &x, &y), weights }))
+    Ok(Box::new(Average { cells: Cells::new(&window, x, y), weights }))
 }
 
 impl<T: Real> Kernel<T> for Average<T> {
     fn forward(&mut self, x: &Inputs<'_, T>, y: &mut [T], _context: &mut Context<'_, T>) {
-        let (from, to) = (&self.x, &self.y);
+        let (from, to) = (&self.cells.x, &self.cells.y);
         let n = images(to, y.len() / to.image());
         let x = x.get(0);
         threads::chunks(y, n * to.image(), |piece, y| {
@@ -178,7 +179,7 @@ impl<T: Real> Kernel<T> for Average<T> {
                 for ((at, inputs), &weight) in self.cells.iter().zip(&self.weights) {
                     let y = &mut y[at..at + to.c];
                     y.fill(T::ZERO);
-                    for &place in inputs {
+                    for place in inputs {
                         y.iter_mut().zip(&x[place..place + to.c]).for_each(|(y, &x)| *y += x);
                     }
                     y.iter_mut().for_each(|y| *y *= weight);
@@ -196,7 +197,7 @@ impl<T: Real> Kernel<T> for Average<T> {
         _context: &mut Context<'_, T>,
     ) {
         let Some((d_x, add)) = d_x[0].target() else { return };
-        let (from, to) = (&self.y, &self.x);
+        let (from, to) = (&self.cells.y, &self.cells.x);
         let n = images(from, d_y.len() / from.image());
         threads::chunks(d_x, n * to.image(), |piece, d_x| {
             let d_y = &d_y[piece * n * from.image()..];
@@ -205,7 +206,7 @@ impl<T: Real> Kernel<T> for Average<T> {
                     d_x.fill(T::ZERO);
                 }
                 for ((at, inputs), &weight) in self.cells.iter().zip(&self.weights) {
-                    for &place in inputs {
+                    for place in inputs {
                         let pairs = d_x[place..place + to.c].iter_mut().zip(&d_y[at..at + to.c]);
                         pairs.for_each(|(x, &d)| *x += d * weight);
                     }
@@ -281,5 +282,41 @@ impl<T: Real> Kernel<T> for GlobalAverage {
 
     fn keeps(&self) -> Keeps {
         Keeps::NOTHING
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::random::Stream;
+
+    #[test]
+    fn windows_cover_what_their_places_say() {
+        let noise = Stream::new(3, 0);
+        for i in 0..3000 {
+            let draw = |j: usize, n: usize| (noise.uniform(8 * i + j) * n as f32) as usize;
+            let [input, kernel, stride, dilation] = [1 + draw(0, 9), 1 + draw(1, 5), 1 + draw(2, 3), 1 + draw(3, 3)];
+            let (pad_begin, pad_end) = (draw(4, 7), draw(5, 7));
+            let axis = Axis { input, output: 12, kernel, stride, dilation, pad_begin, pad_end };
+            for o in 0..axis.output {
+                let (first, n) = covered(&axis, o);
+                let found: Vec<usize> = (0..n).map(|k| first + k * dilation).collect();
+                let padded = (0..kernel).map(|k| o * stride + k * dilation);
+                let inside = padded.filter(|&at| at >= pad_begin && at < pad_begin + input);
+                assert_eq!(found, inside.map(|at| at - pad_begin).collect::<Vec<_>>(), "{axis:?}, output {o}");
+            }
+        }
+    }
+
+    /// A million outputs whose windows cover up to 784 pixels: what is kept of them is a row and a column each.
+    #[test]
+    fn what_is_kept_of_windows_does_not_grow_with_what_they_cover() {
+        let axis =
+            Axis { input: 28, output: 1028, kernel: 1001, stride: 1, dilation: 1, pad_begin: 1000, pad_end: 1000 };
+        let frame = |n: usize| Frame { c: 1, h: n, w: n, ..Frame::default() };
+        let cells = Cells::new(&Window2 { y: axis, x: axis }, frame(28), frame(1028));
+        assert_eq!((cells.rows.len(), cells.columns.len()), (1028, 1028));
+        let (at, inputs) = cells.iter().nth(500 * 1028 + 500).unwrap();
+        assert_eq!((at, inputs.count()), (500 * 1028 + 500, 28 * 28));
     }
 }

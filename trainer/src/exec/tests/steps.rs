@@ -177,6 +177,20 @@ fn refuses_what_it_cannot_do() {
     assert!(executor.backward(&[(logits, &[0.0; 9])]).is_err(), "half a gradient");
     assert!(executor.backward(&[(logits, &[0.0; 10]), (logits, &[0.0; 10])]).is_err(), "a tap twice");
 
+    // A model may say that something is empty; a kernel would divide by its size.
+    for axis in [1, 2] {
+        let mut net = Net::new("empty");
+        let x = net.stem(&[3, 4]);
+        let [starts, ends, axes] = [("starts", 2), ("ends", 2), ("axes", axis)]
+            .map(|(name, value)| net.graph.add_initializer(name, Tensor::from_vec(&[1], vec![value])));
+        let empty = net.graph.apply(ops::slice::Slice, &[x, starts, ends, axes], "moved");
+        let factor = net.parameter(&[1]);
+        let empty = net.graph.apply(ops::arith::Mul, &[empty, factor], "empty");
+        let graph = net.finish(empty);
+        let message = refusal(Executor::new(&graph, &Plan { taps: vec![], backward: false, ..plan(2, 1) }));
+        assert!(message.starts_with("value `empty`: expected axes of at least 1, found [2, "), "{message}");
+    }
+
     let mut net = Net::new("cast");
     let x = net.stem(&[2]);
     let y = net.graph.apply(ops::cast::Cast { to: kd_runtime::graph::ElementType::F32 }, &[x], "same");
