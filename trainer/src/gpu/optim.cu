@@ -32,6 +32,7 @@ KERNEL(rmsprop) {
       float mean = OUT(3)[i] + (1.0f - F(1)) * (d - OUT(3)[i]);
       OUT(3)[i] = mean;
       square -= mean * mean;
+      if (square < 0.0f) square = 0.0f; // Rounding may leave less than nothing.
     }
     d = d / (sqrtf(square) + F(2));
     if (P(4)) OUT(4)[i] = d = F(3) * OUT(4)[i] + d;

@@ -77,6 +77,10 @@ pub fn update<T: Real>(p: &mut [T], g: &[T], state: &mut State<T>, step: &Step<T
         if let Some(mean) = mean.get_mut(i) {
             *mean = (*mean + take * (g - *mean)).flushed(T::SMALLEST);
             variance -= *mean * *mean;
+            // Rounding may leave less than nothing.
+            if variance < T::ZERO {
+                variance = T::ZERO;
+            }
         }
         let mut direction = g / (variance.sqrt() + step.epsilon);
         if let Some(velocity) = velocity.get_mut(i) {

@@ -109,6 +109,26 @@ fn decay_leaves_norms_and_biases_alone_if_asked_and_statistics_always() {
     }
 }
 
+/// The deviation of what never changes is 0, or less by rounding.
+#[test]
+fn a_gradient_that_stays_what_it_is_has_no_deviation() {
+    let kind = OPTIMIZERS.iter().find(|kind| kind.name == "rmsprop").unwrap();
+    for alpha in [0.0, 0.3, 0.9] {
+        let options = Options::defaults(kind.options)
+            .with("alpha", Setting::Number(alpha))
+            .with("centered", Setting::Flag(true))
+            .with("lr", Setting::Number(1e-9));
+        let mut all = parameters();
+        let mut optimizer = (kind.build)(&options, &all, &rules(&all, &[], false)).unwrap();
+        for step in 0..400 {
+            all.iter_mut()
+                .for_each(|p| p.gradient.iter_mut().enumerate().for_each(|(i, g)| *g = 0.1 + 0.037 * i as f32));
+            optimizer.step(&mut all, &[], 1.0);
+            assert!(all.iter().all(|p| p.value.iter().all(|x| x.is_finite())), "alpha {alpha}, step {step}");
+        }
+    }
+}
+
 #[test]
 fn groups_scale_the_rate_replace_the_decay_and_freeze() {
     let group = |pattern: &str| Group { pattern: pattern.into(), lr_factor: 1.0, weight_decay: None, frozen: false };

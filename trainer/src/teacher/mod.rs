@@ -123,9 +123,9 @@ pub fn largest(row: &[f32]) -> usize {
     (1..row.len()).fold(0, |best, i| if row[i] > row[best] { i } else { best })
 }
 
-/// The logarithm of a probability, of at least the smallest normal number: 0 has none.
+/// The logarithm of a probability, of at least the smallest normal number: 0 has none. NaN stays.
 pub fn log_probability(p: f32) -> f32 {
-    p.max(f32::MIN_POSITIVE).ln()
+    if p < f32::MIN_POSITIVE { f32::MIN_POSITIVE.ln() } else { p.ln() }
 }
 
 /// SHA-256 of a network with its parameters, however it is held: of the ONNX file that it would be written to.

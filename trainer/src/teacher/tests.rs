@@ -125,6 +125,9 @@ fn outputs_that_are_not_numbers_are_refused() {
     .err()
     .unwrap();
     assert!(refused.to_string().starts_with("output `logits` of sample 0: expected numbers, found NaN"), "{refused}");
+    // Among the training samples it meets the loss, which refuses it.
+    assert!(super::log_probability(f32::NAN).is_nan());
+    assert_eq!([1.0, 0.0].map(super::log_probability), [0.0, f32::MIN_POSITIVE.ln()]);
 }
 
 /// A folder of its own for a test, which vanishes with it.

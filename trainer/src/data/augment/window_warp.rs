@@ -47,7 +47,7 @@ impl Augment for WindowWarp {
         let start = rng.below((self.length - self.window) as u64 + 1) as usize;
         let factor = if rng.below(2) == 0 { self.factor } else { 1.0 / self.factor };
         let (window, end) = (self.window, start + self.window);
-        let warped = (window as f64 * factor).round() as usize;
+        let warped = ((window as f64 * factor).round() as usize).max(1);
         if window < 2 || warped == window {
             return;
         }
