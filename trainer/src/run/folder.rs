@@ -51,10 +51,19 @@ pub struct Folder {
 impl Folder {
     /// Claims a folder and makes it, with its parents, if it is not there.
     pub fn claim(path: &Path, existing: Existing) -> Result<Self> {
-        let state = inspect(path, existing)?;
+        // Before anything is made.
+        let is_there = path.symlink_metadata().is_ok();
+        if is_there {
+            inspect(path, existing)?;
+            if existing == Existing::Refuse {
+                return Err(exists(path, &entries(path)?));
+            }
+        }
         let made = make(path)?;
-        match lock(path) {
-            Ok(lock) => Ok(Self { path: path.to_path_buf(), state, made, begun: false, lock: Some(lock) }),
+        // And once nobody else can change it: a run may have begun, and even ended, in between.
+        let claimed = lock(path).and_then(|lock| Ok((lock, inspect(path, existing)?)));
+        match claimed {
+            Ok((lock, state)) => Ok(Self { path: path.to_path_buf(), state, made, begun: false, lock: Some(lock) }),
             Err(refusal) => {
                 take_away(&made);
                 Err(refusal)
@@ -126,11 +135,8 @@ impl Drop for Folder {
     }
 }
 
-/// Looks at a folder without touching it.
+/// Looks at what is there without touching it.
 fn inspect(path: &Path, existing: Existing) -> Result<State> {
-    if path.symlink_metadata().is_err() {
-        return Ok(State::New);
-    }
     if !path.is_dir() {
         return Err(Refusal::new(path.display(), "a folder for the run", "a file", "choose another --output"));
     }
@@ -138,20 +144,22 @@ fn inspect(path: &Path, existing: Existing) -> Result<State> {
     let has = |name: &str| names.iter().any(|known| known == name);
     // A kill may have come while the recipe was written.
     let is_blank = names.iter().all(|name| name == LOCK || is_half_written(name));
-    let files = format!("{} files and folders", names.len());
     match existing {
-        Existing::Refuse => {
-            let action = "choose another --output, go on with --resume, or replace it with --force";
-            Err(Refusal::new(path.display(), "a run folder that does not exist", files, action))
-        }
+        Existing::Refuse if !is_blank => Err(exists(path, &names)),
         _ if !is_blank && !has(RECIPE) => {
-            let found = format!("{files}, but no {RECIPE}");
+            let found = format!("{} files and folders, but no {RECIPE}", names.len());
             Err(Refusal::new(path.display(), "a run folder", found, "choose another --output"))
         }
         Existing::Resume if has(EVIDENCE) => Ok(State::Finished),
         Existing::Resume if has(RECIPE) => Ok(State::Begun),
-        Existing::Resume | Existing::Replace => Ok(State::New),
+        _ => Ok(State::New),
     }
+}
+
+fn exists(path: &Path, names: &[String]) -> Refusal {
+    let action = "choose another --output, go on with --resume, or replace it with --force";
+    let found = format!("{} files and folders", names.len());
+    Refusal::new(path.display(), "a run folder that does not exist", found, action)
 }
 
 fn entries(path: &Path) -> Result<Vec<String>> {
@@ -246,6 +254,22 @@ mod tests {
         fs::write(path.join("thesis.tex"), "").expect("a file");
         fs::remove_file(path.join(RECIPE)).expect("removed");
         assert!(Folder::claim(&path, Existing::Resume).is_err());
+        fs::remove_dir_all(&path).expect("removed");
+    }
+
+    /// What a second look under the lock sees of a run that began, or even ended, since the first one.
+    #[test]
+    fn a_run_that_came_in_between_is_not_cleared() {
+        let path = std::env::temp_dir().join(format!("kd-folder-between-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a folder");
+        fs::write(path.join(LOCK), "").expect("a file");
+        assert_eq!(inspect(&path, Existing::Refuse).expect("blank"), State::New);
+        fs::write(path.join(RECIPE), "").expect("a file");
+        assert!(inspect(&path, Existing::Refuse).is_err());
+        assert_eq!(inspect(&path, Existing::Resume).expect("a run"), State::Begun);
+        fs::write(path.join(EVIDENCE), "").expect("a file");
+        assert!(inspect(&path, Existing::Refuse).is_err());
+        assert_eq!(inspect(&path, Existing::Resume).expect("a run"), State::Finished);
         fs::remove_dir_all(&path).expect("removed");
     }
 }
