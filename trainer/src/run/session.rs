@@ -86,11 +86,12 @@ pub fn run(order: &Order<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<
     let place = order.place.as_ref();
     let (gpu, curves) = (order.gpu.as_ref(), Vec::new());
     let mut session = Session { recipe, folder, data, site, place, group, gpu, curves, stop, monitor };
-    let given = teachers::given(&session)?;
-    let opened: Vec<&Network> = given.iter().flatten().map(|(network, _)| network).collect();
+    let given = teachers::open(&session)?;
+    let opened: Vec<&Network> = given.iter().flatten().collect();
     let own = group.map(|group| of_one_rank(recipe, group.of()));
     let free = session.gpu.map_or_else(available_bytes, Gpu::free_bytes);
     let forecast = precheck(own.as_ref().unwrap_or(recipe), &session.site, Some(&session.data), &opened, free)?;
+    let given = teachers::judge_all(&session, given)?;
     forecast.notes.iter().for_each(|note| session.note(note));
     session.folder.begin(&recipe.to_toml())?;
     let processes = group.map(|group| group.of());

@@ -17,20 +17,23 @@ use crate::{recipe::Choice, zoo};
 /// A teacher and what it was judged by.
 pub(super) type Judged = (Network, Teacher);
 
-/// Opens and judges the teachers that exist; `None` stands for those that the recipe trains.
-pub(super) fn given(session: &Session<'_>) -> Result<Vec<Option<Judged>>> {
-    let mut found = Vec::new();
-    for teacher in &session.recipe.teachers {
-        found.push(match &teacher.source {
-            TeacherSource::Arch { .. } => None,
-            _ => {
-                let network = teacher::open(teacher, session.recipe, &session.data)?;
-                let judged = judge(session, teacher.must_reach, &network)?;
-                Some((network, judged))
-            }
-        });
-    }
-    Ok(found)
+/// Opens the teachers that exist; `None` stands for those that the recipe trains.
+pub(super) fn open(session: &Session<'_>) -> Result<Vec<Option<Network>>> {
+    let open = |teacher: &recipe::Teacher| match &teacher.source {
+        TeacherSource::Arch { .. } => Ok(None),
+        _ => teacher::open(teacher, session.recipe, &session.data).map(Some),
+    };
+    session.recipe.teachers.iter().map(open).collect()
+}
+
+/// Judges those that were opened, once it is known that there is memory for whole batches.
+pub(super) fn judge_all(session: &Session<'_>, opened: Vec<Option<Network>>) -> Result<Vec<Option<Judged>>> {
+    let judge = |(teacher, network): (&recipe::Teacher, Option<Network>)| {
+        let Some(network) = network else { return Ok(None) };
+        let judged = judge(session, teacher.must_reach, &network)?;
+        Ok(Some((network, judged)))
+    };
+    session.recipe.teachers.iter().zip(opened).map(judge).collect()
 }
 
 /// All teachers in the order of the recipe, those that are missing trained first and kept in the folder.

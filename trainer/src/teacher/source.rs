@@ -66,17 +66,21 @@ pub(super) fn read(path: &Path, contract: Option<&Path>, data: &Prepared, out: &
 /// Whether every row of the output for the first training samples is one of probabilities.
 fn gives_probabilities(network: &Network, data: &Prepared) -> Result<bool> {
     let Network { graph, contract, .. } = network;
-    let places: Vec<usize> = (0..data.train.len().min(SEEN)).collect();
-    let plan = Plan { batch: places.len().max(1), taps: Vec::new(), backward: false, threads: 1, gpu: None };
+    let places = 0..data.train.len().min(SEEN);
+    // One at a time: what it takes is not forecast yet.
+    let plan = Plan { batch: 1, taps: Vec::new(), backward: false, threads: 1, gpu: None };
     let mut executor = Executor::<f32>::new(graph, &plan)?;
     let output = executor.tap(&contract.output.name)?;
     let (mut raw, mut x) = (RawBatch::default(), Vec::new());
-    data.train.gather(&places, &mut raw);
-    scale(contract, &raw.values, &mut x);
-    executor.forward(&x, places.len(), Mode::Eval)?;
-    let mut rows = executor.value(output).chunks_exact(contract.output.classes.len().max(1));
-    Ok(rows.all(|row| {
+    for place in places {
+        data.train.gather(&[place], &mut raw);
+        scale(contract, &raw.values, &mut x);
+        executor.forward(&x, 1, Mode::Eval)?;
+        let row = executor.value(output);
         let sum: f32 = row.iter().sum();
-        row.iter().all(|p| *p >= 0.0) && (sum - 1.0).abs() <= SUM_TOLERANCE
-    }))
+        if row.iter().any(|p| *p < 0.0) || (sum - 1.0).abs() > SUM_TOLERANCE {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
