@@ -149,11 +149,27 @@ fn unlike_networks_teach_each_other_across_processes() {
     let scratch = Scratch::new("exchange-unlike");
     let distill = "scheme = \"dml\"\npeers = [{ arch = \"mlp\", hidden = [24] }]\n[compare]\nbaseline = true\n";
     let (recipe, at) = (unlike(&scratch, distill), scratch.path("shared").display().to_string());
-    for (replica, others, arch) in [("1/2", 0, "cnn"), ("2/2", 1, "mlp"), ("1/2", 1, "cnn")] {
+    let at_another = scratch.path("another").display().to_string();
+    let steps = [
+        ("1/2", 0, "cnn", &at, "--force", 0),
+        ("2/2", 1, "mlp", &at, "--force", 0),
+        // Killed before its results were written: it hears the other one again.
+        ("2/2", 1, "mlp", &at, "--resume", 0),
+        // The other one answers to a network that is no more.
+        ("1/2", 0, "cnn", &at, "--force", 1),
+        ("2/2", 0, "mlp", &at_another, "--force", 0),
+        ("1/2", 1, "cnn", &at_another, "--force", 0),
+    ];
+    for (replica, others, arch, at, how, earlier) in steps {
         let output = scratch.path(arch);
-        let done = run(&recipe, &output, &["--force", "--replica", replica, "--exchange", &at]);
+        if how == "--resume" {
+            ["results.json", "evidence.json"].iter().for_each(|file| fs::remove_file(output.join(file)).unwrap());
+        }
+        let done = run(&recipe, &output, &[how, "--replica", replica, "--exchange", at]);
         let said = String::from_utf8_lossy(&done.stderr);
-        assert!(done.status.code() == Some(0) && !said.contains("left alone"), "{said}");
+        assert_eq!(done.status.code(), Some(0), "{said}");
+        let is_of_before = said.matches("answers to an earlier start").count();
+        assert_eq!((said.matches("left alone").count(), is_of_before), (earlier, earlier), "{said}");
         let listens = |epoch: &Value| epoch["terms"]["codistill"].as_f64() > Some(0.0);
         assert_eq!(epochs(&output).iter().any(listens), others > 0, "{replica}");
         let results = json(&output.join("results.json"));

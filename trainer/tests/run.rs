@@ -433,6 +433,31 @@ fn replicas_that_teach_each_other_are_the_same_after_kills() {
     assert_same(&whole, &killed);
 }
 
+/// A kill between the checkpoints of two replicas leaves one an epoch behind; so does a second kill at the same place.
+#[test]
+fn replicas_agree_again_after_kills_at_one_epoch() {
+    let scratch = Scratch::new("codistill-boundary");
+    let head = &TINY[..TINY.find("[teacher]").unwrap()];
+    let tail = &TINY[TINY.find("[student]").unwrap()..TINY.find("[distill]").unwrap()];
+    // Steps between exchanges beyond all that are taken.
+    let scheme = "accumulate = 16\n[distill]\nscheme = \"codistill\"\nreplicas = 2\nburn_in_steps = 0\nexchange_steps = \
+                  1152921504606846976\nterms = [{ method = \"codistill\" }]\n[compare]\nbaseline = false\n";
+    let recipe = scratch.recipe(&format!("{head}{tail}{scheme}"));
+    let (whole, killed) = (scratch.path("whole"), scratch.path("killed"));
+    for output in [&whole, &killed] {
+        let done = run(&recipe, output, &[]);
+        assert_eq!(done.status.code(), Some(0), "{}", String::from_utf8_lossy(&done.stderr));
+    }
+    let behind = killed.join("checkpoints/replica-2-seed1");
+    for _ in 0..2 {
+        fs::rename(behind.join("state.before.safetensors"), behind.join("state.safetensors")).unwrap();
+        ["results.json", "evidence.json"].iter().for_each(|file| fs::remove_file(killed.join(file)).unwrap());
+        let end = run(&recipe, &killed, &["--resume"]);
+        assert_eq!(end.status.code(), Some(0), "{}", String::from_utf8_lossy(&end.stderr));
+        assert_same(&whole, &killed);
+    }
+}
+
 /// A network that is its own teacher: each exit is kept and judged, and so is leaving early.
 #[test]
 fn exits_are_networks_of_their_own_and_samples_leave_early() {

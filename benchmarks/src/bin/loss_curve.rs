@@ -100,7 +100,7 @@ fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Pa
     while ours.len() < steps {
         let order = data::order(data.train.len(), seed, epoch);
         for places in order.chunks_exact(train.batch).take(steps - ours.len()) {
-            data::load(&data.train, places, &augment, seed, epoch, &mut raw);
+            data::load(&data.train, None, places, &augment, seed, epoch, &mut raw);
             data::scale(&data.contract, &raw.values, &mut x);
             all_x.extend_from_slice(&x);
             all_labels.extend(raw.labels.iter().map(|&label| label as i64));

@@ -110,9 +110,11 @@ pub fn order(n: usize, seed: u64, epoch: usize) -> Vec<usize> {
 }
 
 /// Gathers the samples of these places and augments each with its own random numbers (seed, epoch, place). One that is
-/// mixed with another takes any sample, augmented with numbers of its own by what stands before.
+/// mixed with another takes any sample of the places `from` (none: of all), augmented with numbers of its own by what
+/// stands before.
 pub fn load(
     samples: &Samples,
+    from: Option<&[usize]>,
     places: &[usize],
     augment: &[Box<dyn Augment>],
     seed: u64,
@@ -131,7 +133,8 @@ pub fn load(
                 kind.apply(raw, &mut rng);
                 continue;
             }
-            samples.gather(&[rng.below(samples.len() as u64) as usize], &mut other);
+            let drawn = rng.below(from.map_or(samples.len(), <[usize]>::len) as u64) as usize;
+            samples.gather(&[from.map_or(drawn, |from| from[drawn])], &mut other);
             let mut others = Rng::new(seed, Purpose::Partner, epoch as u64, place as u64);
             augment[..i].iter().for_each(|before| before.apply(&mut other.values, &mut others));
             let share = kind.mix(raw, &other.values, &mut rng);

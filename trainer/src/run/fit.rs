@@ -13,6 +13,7 @@ use kd_runtime::{Refusal, Result};
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{self, Progress};
+use super::means::Means;
 use super::monitor::{Monitor, lopsided};
 use super::ranks;
 use super::replicas::{self, Replica};
@@ -68,7 +69,7 @@ pub struct Job<'a> {
 pub struct Epoch {
     /// From 1.
     pub epoch: usize,
-    /// Mean weighted loss of the epoch's steps.
+    /// Sum of the weighted terms' means over the epoch's samples.
     pub loss: f64,
     /// Mean value of each term, by name.
     pub terms: Vec<(String, f64)>,
@@ -92,11 +93,6 @@ pub struct Epoch {
     /// the mean over the epoch's exchanges.
     #[serde(default)]
     pub stale_steps: Vec<(String, f64)>,
-}
-
-/// A share of right answers, 0 where nothing was asked.
-fn share(right: usize, of: usize) -> f64 {
-    right as f64 / of.max(1) as f64
 }
 
 /// The mean of each name over the lists that have it, in the order of the names.
@@ -168,6 +164,10 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         if least < progress.history.len() {
             // A kill came between the checkpoints of two replicas.
             progress = read(&before, &mut learner, &mut stepper)?;
+            if least == progress.history.len() {
+                // Another kill before all have written the next one finds it again.
+                fs::rename(&before, &path).map_err(|error| refuse_write(&path, &error))?;
+            }
         }
         if least != progress.history.len() {
             let expected = format!("a checkpoint of {least} epochs, as another replica has");
@@ -179,6 +179,9 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
             progress.selected = parameters.iter().map(|p| p.value.to_vec()).collect();
             checkpoint::write(&path, job.fingerprint, parameters, &stepper, &progress)?;
         }
+    }
+    if let Some(replica) = job.replica.as_ref().filter(|_| progress.finished) {
+        replica.listen(&learner, &mut |text| monitor.note(text));
     }
     if !progress.finished {
         monitor.begin(job.name, progress.history.len(), job.epochs(), job.data.train.len());
@@ -289,13 +292,13 @@ impl Run<'_> {
         let batches = self.batches(done);
         let own = self.job.group.map(|group| ranks::parts(group, &batches));
         let view = self.learner.begin_epoch(done);
-        let is_replica = self.job.replica.is_some();
+        let replica = self.job.replica.as_ref();
         let load = |places: &[usize], batch: &mut data::RawBatch| {
-            if is_replica {
+            if let Some(replica) = replica {
                 let (places, pass) = replicas::places_and_pass(places, samples.len());
-                data::load(samples, &places, augment, seed, pass, batch);
+                data::load(samples, Some(replica.shard), &places, augment, seed, pass, batch);
             } else {
-                data::load(samples, places, augment, seed, view, batch);
+                data::load(samples, None, places, augment, seed, view, batch);
             }
             Ok(())
         };
@@ -319,12 +322,11 @@ impl Run<'_> {
             refusal.within(format!("{}: epoch {}", self.job.name, done + 1)).with_exit(Exit::VerdictFailed)
         };
         let steps_per_epoch = batches.div_ceil(train.accumulate);
-        let (mut samples, mut labelled, mut right) = (0, 0, 0);
         let init_epochs = self.job.init_epochs();
         let init = done < init_epochs;
         let (epochs, before) = if init { (init_epochs, done) } else { (train.epochs, done - init_epochs) };
-        let (mut loss, mut lr_factor, mut gradients) = (0.0, 0.0, Vec::new());
-        let mut terms = vec![0.0; self.learner.term_names.len()];
+        let (mut lr_factor, mut gradients) = (0.0, Vec::new());
+        let mut means = Means::new(self.learner.term_names.len());
         let mut ages = Vec::new();
         for (i, &size) in sizes.iter().enumerate() {
             let (steps, in_stage) = (steps_per_epoch * epochs, before * steps_per_epoch + i / train.accumulate);
@@ -334,7 +336,7 @@ impl Run<'_> {
             let seed = mix(mix(self.job.seed) ^ (done * batches + i) as u64);
             if let Some(replica) = &self.job.replica {
                 let step = done * steps_per_epoch + i / train.accumulate;
-                if i % (train.accumulate * replica.scheme.exchange_steps) == 0 {
+                if i % train.accumulate.saturating_mul(replica.scheme.exchange_steps) == 0 {
                     // Before others are told of it.
                     known.extend(self.learner.settle().map_err(failed)?);
                     let new = replica.exchange(step, self.learner, &mut |text| monitor.note(text)).map_err(failed)?;
@@ -370,15 +372,10 @@ impl Run<'_> {
                 executor.update(|parameters| stepper.step(parameters, task_gradients, lr_factor));
             }
             for values in known {
-                samples += values.samples;
-                labelled += values.labelled;
-                right += values.right;
-                let n = values.samples as f64;
-                loss += values.loss * n;
-                terms.iter_mut().zip(&values.terms).for_each(|(sum, value)| *sum += value * n);
+                means.add(&values);
                 let names = self.learner.term_names.iter().map(String::as_str);
-                let means: Vec<(&str, f64)> = names.zip(terms.iter().map(|sum| sum / samples as f64)).collect();
-                monitor.step(values.samples, &means, share(right, labelled));
+                let terms: Vec<(&str, f64)> = names.zip(means.terms()).collect();
+                monitor.step(values.samples, &terms, means.accuracy());
             }
             if let Some((signal, exit)) = self.stop.asked() {
                 let found = format!("{signal} after epoch {done} of {}", self.job.epochs());
@@ -389,13 +386,11 @@ impl Run<'_> {
         }
         self.learner.executor.gpu().map_or(Ok(()), Gpu::wait).map_err(failed)?;
         self.check_finite().map_err(failed)?;
-        let n = samples as f64;
-        let means = self.learner.term_names.iter().cloned().zip(terms.iter().map(|sum| sum / n));
         Ok(Epoch {
             epoch: done + 1,
-            loss: loss / n,
-            terms: means.collect(),
-            train_accuracy: share(right, labelled),
+            loss: means.loss(),
+            terms: self.learner.term_names.iter().cloned().zip(means.terms()).collect(),
+            train_accuracy: means.accuracy(),
             validation_accuracy: None,
             validation_loss: None,
             lr_factor,

@@ -8,6 +8,7 @@ mod exits;
 pub mod fit;
 pub mod folder;
 mod insight;
+mod means;
 pub mod monitor;
 pub mod plot;
 mod ranks;

@@ -1,6 +1,7 @@
 //! Codistillation: replicas of the student, each with first weights, samples and order of its own, train side by side, in
 //! this process or in several, and listen to each other every few steps (Anil et al. 2018, arXiv 1804.03235, algorithm 1).
 
+use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kd_runtime::graph::Graph;
@@ -16,7 +17,7 @@ use crate::losses::rows::log_sum_exp;
 use crate::recipe::precheck::replica_name;
 use crate::recipe::{Codistill, Shards};
 use crate::rng::{Purpose, Rng};
-use crate::schemes::exchange::{Exchange, Place};
+use crate::schemes::exchange::{self, Exchange, Place};
 use crate::schemes::learner::Learner;
 use crate::schemes::meeting::{Meeting, Snapshot};
 use crate::teacher::{CacheWish, Network, largest};
@@ -66,6 +67,13 @@ impl Replica<'_> {
             Peers::Elsewhere(exchange) => {
                 Ok(locked(exchange).exchange(step as u64, &learner.left(), &learner.listened_to(), note))
             }
+        }
+    }
+
+    /// Of a replica that was finished before this process began: looks for what the others have left, for the report.
+    pub fn listen(&self, learner: &Learner, note: &mut dyn FnMut(&str)) {
+        if let Peers::Elsewhere(exchange) = self.peers {
+            locked(exchange).listen(&learner.listened_to(), note);
         }
     }
 
@@ -146,6 +154,7 @@ pub(super) fn fit_all(session: &mut Session<'_>, scheme: Codistill, run: u64) ->
             .map(|me| {
                 let (meeting, monitor, first, shard, jobs) = (&meeting, &monitor, &first, &shards[me], &jobs);
                 scope.spawn(move || {
+                    let _guard = meeting.guard();
                     let replica = Replica { peers: Peers::Here(meeting), me, scheme, shard };
                     let mut forward = Forward { monitor, shows: me == 0 };
                     let peers = peers(first, me, jobs.contract());
@@ -192,7 +201,8 @@ pub(super) fn fit_one(
     let shards = shards(session.data.train.len(), &scheme, run)?;
     let first: Vec<Graph> = (0..scheme.replicas).map(|i| session.first_replica(i, run)).collect::<Result<_>>()?;
     let of = [session.recipe.fingerprint(), session.data.description.sha256.clone()].join(" ");
-    let exchange = Exchange::open(place, &files::sha256(of.as_bytes()), &format!("seed-{run}"))?;
+    let start = start_of(session, me, run)?;
+    let exchange = Exchange::open(place, &files::sha256(of.as_bytes()), &format!("seed-{run}"), &start)?;
     let exchange = Mutex::new(exchange);
     let (jobs, monitor) = session.share();
     let peers = peers(&first, me, jobs.contract());
@@ -214,6 +224,19 @@ pub(super) fn fit_one(
     drop(heard);
     session.curves.push(Curve { name: shown, history: fitted.history.clone() });
     Ok((fitted, others))
+}
+
+/// Names the start of a replica: as its folder has it where it is resumed, else anew.
+fn start_of(session: &Session<'_>, me: usize, run: u64) -> Result<String> {
+    let name = format!("checkpoints/{}-seed{run}/start", replica_name(me));
+    match fs::read_to_string(session.folder.path().join(&name)) {
+        Ok(start) if exchange::is_start(&start) => Ok(start),
+        _ => {
+            let start = exchange::new_start();
+            session.folder.write(&name, start.as_bytes())?;
+            Ok(start)
+        }
+    }
 }
 
 /// The networks that a replica listens to: what they are before the first meeting.

@@ -5,9 +5,14 @@
 //! has the hash of its bytes, its state the recipe and data that it belongs to, and its arrays must be those of that replica's
 //! network. A name stands for the same bytes wherever it is written: replacing harms nobody, and a store need not know how
 //! to create without it (WebDAV does not).
+//!
+//! The same recipe may be run again in the same place. So a checkpoint also says which start of its replica left it (one
+//! that is resumed is the same start), and which starts of the others that one has heard: what answers to another start of
+//! its reader than the present one is of an earlier run.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use kd_runtime::error::{Exit, Shown};
 use kd_runtime::{Refusal, Result, files};
@@ -22,11 +27,15 @@ use super::meeting::Snapshot;
 use crate::exec::Parameter;
 
 /// The value of `schema`.
-const SCHEMA: &str = "kd.replica/1";
+const SCHEMA: &str = "kd.replica/2";
 /// Of its own checkpoints a replica leaves so many: who reads one has time to.
 const KEPT: usize = 3;
 /// Letters of the hash in a name.
 const HASH: usize = 32;
+/// Why a checkpoint of an earlier run is left alone.
+const EARLIER: &str = "it answers to an earlier start of this replica";
+/// Letters of a start.
+const START: usize = 16;
 
 /// What a checkpoint says of itself.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -36,15 +45,30 @@ struct State {
     run: String,
     /// From 1.
     replica: usize,
+    /// Which start of it.
+    start: String,
     step: u64,
+    /// The starts of the others that it has heard, by their numbers.
+    heard: BTreeMap<usize, String>,
+}
+
+/// A checkpoint as it is listed.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Listed {
+    step: u64,
+    start: String,
+    path: Path,
+    bytes: u64,
 }
 
 /// Another replica.
 struct Peer {
     /// From 1.
     replica: usize,
-    /// The last one that was taken.
-    step: Option<u64>,
+    /// The last one that was taken, and the start that left it.
+    taken: Option<(String, u64)>,
+    /// Starts before that one.
+    past: BTreeSet<String>,
     snapshot: Option<Snapshot>,
     /// Names that were refused, and said to be.
     refused: BTreeSet<String>,
@@ -58,6 +82,7 @@ pub struct Exchange {
     run: String,
     /// From 1.
     me: usize,
+    start: String,
     peers: Vec<Peer>,
     /// Its own checkpoints that are there, the oldest first.
     own: VecDeque<Path>,
@@ -80,9 +105,21 @@ fn refuse(at: &str, expected: impl std::fmt::Display, found: impl std::fmt::Disp
     Refusal::new(format!("--exchange {at}"), expected, found, "name a folder or bucket that can be written")
 }
 
+/// Names a start of a replica: no other one has it.
+pub fn new_start() -> String {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    files::sha256(format!("{} {}", std::process::id(), since.as_nanos()).as_bytes())[..START].to_string()
+}
+
+/// Whether a text may be what [`new_start`] gave.
+pub fn is_start(text: &str) -> bool {
+    text.len() == START && text.bytes().all(|letter| letter.is_ascii_hexdigit())
+}
+
 impl Exchange {
-    /// Opens a place for a run; `part` tells its exchanges (one a seed) apart. A folder is made if it is missing.
-    pub fn open(place: &Place, run: &str, part: &str) -> Result<Self> {
+    /// Opens a place for a run; `part` tells its exchanges (one a seed) apart, `start` the starts of this replica: what others
+    /// than this one have left goes away. A folder is made if it is missing.
+    pub fn open(place: &Place, run: &str, part: &str, start: &str) -> Result<Self> {
         let at = &place.at;
         let is_address = at.contains("://");
         let url = if is_address {
@@ -104,20 +141,26 @@ impl Exchange {
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| refuse(at, "a thread for it", error).with_exit(Exit::Lacking))?;
         let peers = (1..=place.replicas).filter(|&replica| replica != place.me);
-        let peer = |replica| Peer { replica, step: None, snapshot: None, refused: BTreeSet::new() };
+        let peer = |replica| {
+            let (past, refused) = (BTreeSet::new(), BTreeSet::new());
+            Peer { replica, taken: None, past, snapshot: None, refused }
+        };
         let mut exchange = Self {
             store,
             folder: folder.join(part),
             runtime,
             run: run.to_string(),
             me: place.me,
+            start: start.to_string(),
             peers: peers.map(peer).collect(),
             own: VecDeque::new(),
             fails: false,
         };
-        // What this replica left before it was killed is older than all that it will leave.
+        // What this start left before it was killed is older than all that it will leave.
         let left = exchange.list(place.me).map_err(|error| refuse(at, "a place that can be read", error))?;
-        exchange.own = left.into_iter().map(|(_, path, _)| path).collect();
+        let (own, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|listed| listed.start == start);
+        others.iter().for_each(|listed| exchange.remove(&listed.path));
+        exchange.own = own.into_iter().map(|listed| listed.path).collect();
         Ok(exchange)
     }
 
@@ -125,19 +168,25 @@ impl Exchange {
         self.folder.clone().join(format!("replica-{replica}"))
     }
 
-    /// Steps, names and sizes of a replica's checkpoints, by name.
-    fn list(&self, replica: usize) -> object_store::Result<Vec<(u64, Path, u64)>> {
+    /// A replica's checkpoints, by their steps.
+    fn list(&self, replica: usize) -> object_store::Result<Vec<Listed>> {
         let home = self.home(replica);
         let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(&home)))?;
-        let step = |path: &Path| -> Option<u64> {
-            let (step, hash) = path.filename()?.strip_suffix(".safetensors")?.split_once('-')?;
-            (hash.len() == HASH).then(|| step.parse().ok()).flatten()
+        let known = |path: Path, bytes: u64| {
+            let mut parts = path.filename()?.strip_suffix(".safetensors")?.split('-');
+            let (step, start, hash) = (parts.next()?.parse().ok()?, parts.next()?.to_string(), parts.next()?);
+            let is_one = is_start(&start) && hash.len() == HASH && parts.next().is_none();
+            is_one.then_some(Listed { step, start, path, bytes })
         };
-        let mut found: Vec<(u64, Path, u64)> = (listed.objects.into_iter())
-            .filter_map(|object| Some((step(&object.location)?, object.location, object.size)))
-            .collect();
+        let mut found: Vec<Listed> =
+            listed.objects.into_iter().filter_map(|object| known(object.location, object.size)).collect();
         found.sort();
         Ok(found)
+    }
+
+    /// Removes a checkpoint; somebody else may have cleaned up.
+    fn remove(&self, path: &Path) {
+        let _ = self.runtime.block_on(self.store.delete(path));
     }
 
     /// Leaves the parameters of this step and looks for the others' newest; `networks` are those of the others, whose arrays
@@ -150,8 +199,21 @@ impl Exchange {
         networks: &[&[Parameter<f32>]],
         note: &mut dyn FnMut(&str),
     ) -> Vec<Option<Snapshot>> {
-        let outcome = self.leave(step, own);
-        let mut failure = outcome.err().map(|error| format!("cannot leave step {step}: {error}"));
+        let left = self.leave(step, own).map_err(|error| format!("cannot leave step {step}: {error}"));
+        self.look(networks, left.err(), note)
+    }
+
+    /// Looks for the others' newest as [`Exchange::exchange`] does, and leaves nothing.
+    pub fn listen(&mut self, networks: &[&[Parameter<f32>]], note: &mut dyn FnMut(&str)) -> Vec<Option<Snapshot>> {
+        self.look(networks, None, note)
+    }
+
+    fn look(
+        &mut self,
+        networks: &[&[Parameter<f32>]],
+        mut failure: Option<String>,
+        note: &mut dyn FnMut(&str),
+    ) -> Vec<Option<Snapshot>> {
         let mut new = Vec::with_capacity(self.peers.len());
         for (i, network) in networks.iter().enumerate().take(self.peers.len()) {
             match self.take(i, network, note) {
@@ -173,42 +235,44 @@ impl Exchange {
 
     /// Writes a checkpoint and removes the oldest.
     fn leave(&mut self, step: u64, parameters: &[&Parameter<f32>]) -> object_store::Result<()> {
-        let bytes = write(&State { schema: SCHEMA.into(), run: self.run.clone(), replica: self.me, step }, parameters);
+        let heard = |peer: &Peer| Some((peer.replica, peer.taken.as_ref()?.0.clone()));
+        let (schema, run, start) = (SCHEMA.into(), self.run.clone(), self.start.clone());
+        let heard = self.peers.iter().filter_map(heard).collect();
+        let bytes = write(&State { schema, run, replica: self.me, start, step, heard }, parameters);
         let hash = &files::sha256(&bytes)[..HASH];
-        let path = self.home(self.me).join(format!("{step:012}-{hash}.safetensors"));
+        let path = self.home(self.me).join(format!("{step:012}-{}-{hash}.safetensors", self.start));
         self.runtime.block_on(self.store.put(&path, bytes.into()))?;
         self.own.retain(|own| *own != path);
         self.own.push_back(path);
         while self.own.len() > KEPT {
             let Some(oldest) = self.own.pop_front() else { break };
-            // Somebody else may have cleaned up.
-            let _ = self.runtime.block_on(self.store.delete(&oldest));
+            self.remove(&oldest);
         }
         Ok(())
     }
 
-    /// The newest checkpoint of a peer that is newer than the last one taken and that is sound.
+    /// The newest checkpoint of a peer that is newer than the last one taken, or of a new start, and that is sound.
     fn take(
         &mut self,
         i: usize,
         network: &[Parameter<f32>],
         note: &mut dyn FnMut(&str),
     ) -> object_store::Result<Option<Snapshot>> {
-        let most = most_bytes(network);
+        let most = most_bytes(network, self.peers.len());
         let found = self.list(self.peers[i].replica)?;
-        for (step, path, bytes) in found.into_iter().rev() {
+        for Listed { step, start, path, bytes } in found.into_iter().rev() {
             let peer = &self.peers[i];
             let name = path.filename().unwrap_or_default().to_string();
-            if peer.step.is_some_and(|taken| step <= taken) {
-                break;
-            }
-            if peer.refused.contains(&name) {
+            let is_known = peer.taken.as_ref().is_some_and(|(of, taken)| *of == start && step <= *taken);
+            if is_known || peer.past.contains(&start) || peer.refused.contains(&name) {
                 continue;
             }
+            let asked =
+                Asked { run: &self.run, replica: peer.replica, start: &start, step, reader: (self.me, &self.start) };
             let read = match bytes > most {
                 true => Err(format!("expected at most {most} bytes, found {bytes}")),
                 false => match self.runtime.block_on(async { self.store.get(&path).await?.bytes().await }) {
-                    Ok(bytes) => read(&bytes, &name, &self.run, peer.replica, step, network),
+                    Ok(bytes) => read(&bytes, &name, &asked, network),
                     // Removed by its owner in between.
                     Err(object_store::Error::NotFound { .. }) => continue,
                     Err(error) => return Err(error),
@@ -218,11 +282,18 @@ impl Exchange {
             match read {
                 Ok(snapshot) => {
                     let snapshot = Arc::new(snapshot);
-                    (peer.step, peer.snapshot) = (Some(step), Some(Arc::clone(&snapshot)));
+                    if let Some((before, _)) = peer.taken.replace((start.clone(), step)).filter(|(of, _)| *of != start)
+                    {
+                        peer.past.insert(before);
+                    }
+                    peer.snapshot = Some(Arc::clone(&snapshot));
                     return Ok(Some(snapshot));
                 }
                 Err(why) => {
-                    note(&format!("replica {}: {} is left alone: {why}", peer.replica, Shown(&name)));
+                    // Of what an earlier run left, one is enough.
+                    if why != EARLIER || !peer.refused.iter().any(|name| name.contains(&start)) {
+                        note(&format!("replica {}: {} is left alone: {why}", peer.replica, Shown(&name)));
+                    }
                     peer.refused.insert(name);
                 }
             }
@@ -233,7 +304,7 @@ impl Exchange {
     /// For each other replica that was heard its number (from 1) and the steps by which what it said is older than `step`
     /// (negative: it is ahead).
     pub fn ages(&self, step: u64) -> Vec<(usize, f64)> {
-        let age = |peer: &Peer| Some((peer.replica, step as f64 - peer.step? as f64));
+        let age = |peer: &Peer| Some((peer.replica, step as f64 - peer.taken.as_ref()?.1 as f64));
         self.peers.iter().filter_map(age).collect()
     }
 
@@ -244,9 +315,9 @@ impl Exchange {
 }
 
 /// What a checkpoint of a network may take: its arrays, what the file says of each, and a state.
-fn most_bytes(network: &[Parameter<f32>]) -> u64 {
+fn most_bytes(network: &[Parameter<f32>], peers: usize) -> u64 {
     let array = |p: &Parameter<f32>| size_of_val(&p.value[..]) + 2 * p.name.len() + 24 * p.shape.len() + 256;
-    (4096 + network.iter().map(array).sum::<usize>()) as u64
+    (4096 + 64 * peers + network.iter().map(array).sum::<usize>()) as u64
 }
 
 fn write(state: &State, parameters: &[&Parameter<f32>]) -> Vec<u8> {
@@ -261,13 +332,21 @@ fn write(state: &State, parameters: &[&Parameter<f32>]) -> Vec<u8> {
     serialize(views, Some(HashMap::from([("state".to_string(), text)]))).expect("arrays of the sizes that they say")
 }
 
+/// What a checkpoint must say of itself.
+struct Asked<'a> {
+    run: &'a str,
+    replica: usize,
+    start: &'a str,
+    step: u64,
+    /// Number and start of who reads it.
+    reader: (usize, &'a str),
+}
+
 /// The parameters of a replica's network, or in one line why not.
 fn read(
     bytes: &[u8],
     name: &str,
-    run: &str,
-    replica: usize,
-    step: u64,
+    asked: &Asked<'_>,
     network: &[Parameter<f32>],
 ) -> std::result::Result<Vec<(String, Vec<f32>)>, String> {
     if !name.contains(&files::sha256(bytes)[..HASH]) {
@@ -277,10 +356,15 @@ fn read(
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
     let state = metadata.metadata().as_ref().and_then(|metadata| metadata.get("state"));
     let state: State = serde_json::from_str(state.ok_or("expected a state, found none")?).map_err(|e| e.to_string())?;
-    let expected = State { schema: SCHEMA.into(), run: run.into(), replica, step };
-    if state != expected {
-        let what = if state.run == expected.run { "the replica and step of its name" } else { "this recipe and data" };
-        return Err(format!("expected {what}, found others"));
+    if state.schema != SCHEMA || state.run != asked.run {
+        return Err("expected this recipe and data, found others".into());
+    }
+    if (state.replica, &*state.start, state.step) != (asked.replica, asked.start, asked.step) {
+        return Err("expected the replica, start and step of its name, found others".into());
+    }
+    let (me, start) = asked.reader;
+    if state.heard.get(&me).is_some_and(|heard| heard != start) {
+        return Err(EARLIER.into());
     }
     let one = |p: &Parameter<f32>| {
         let view = file.tensor(&p.name).ok().filter(|view| view.dtype() == Dtype::F32 && view.shape() == p.shape);
@@ -311,7 +395,13 @@ mod tests {
 
         fn open(&self, me: usize, run: &str) -> Exchange {
             let place = Place { at: self.0.display().to_string(), me, replicas: 3 };
-            Exchange::open(&place, run, "seed-1").unwrap()
+            Exchange::open(&place, run, "seed-1", &start(me)).unwrap()
+        }
+
+        /// As [`Folder::open`], of another start.
+        fn begin_anew(&self, me: usize) -> Exchange {
+            let place = Place { at: self.0.display().to_string(), me, replicas: 3 };
+            Exchange::open(&place, "r", "seed-1", &new_start()).unwrap()
         }
 
         fn files(&self, replica: usize) -> Vec<std::path::PathBuf> {
@@ -320,6 +410,10 @@ mod tests {
             files.sort();
             files
         }
+    }
+
+    fn start(me: usize) -> String {
+        format!("{me:016x}")
     }
 
     impl Drop for Folder {
@@ -402,6 +496,40 @@ mod tests {
         assert_eq!(left, ["000000000002", "000000000003", "000000000004"]);
     }
 
+    /// The same recipe twice in one place: nobody learns from the networks that the first run left.
+    #[test]
+    fn a_run_that_begins_anew_does_not_hear_the_one_before() {
+        let folder = Folder::new("anew");
+        let mut quiet = |text: &str| panic!("{text}");
+        let (mut one, mut two) = (folder.open(1, "r"), folder.open(2, "r"));
+        for step in 0..=100 {
+            meet(&mut one, step, &parameters(1.0), &mut quiet);
+            meet(&mut two, step, &parameters(2.0), &mut quiet);
+        }
+        drop((one, two));
+        let (mut said, mut quiet) = (Vec::new(), |text: &str| panic!("{text}"));
+        let mut one = folder.begin_anew(1);
+        assert!(folder.files(1).is_empty(), "its own of before are gone");
+        for step in 0..2 {
+            let mut note = |text: &str| said.push(text.to_string());
+            assert_eq!(taken(&meet(&mut one, step, &parameters(10.0), &mut note)), [None, None]);
+        }
+        assert!(said.len() == 1 && said[0].contains(EARLIER), "{said:?}");
+        let mut two = folder.begin_anew(2);
+        assert_eq!(taken(&meet(&mut two, 0, &parameters(20.0), &mut quiet)), [Some(10.0), None]);
+        assert_eq!(taken(&meet(&mut one, 2, &parameters(11.0), &mut quiet)), [Some(20.0), None]);
+        // One that has lost its folder begins at step 0, and is heard at once; what it leaves next, too.
+        let mut two = folder.begin_anew(2);
+        meet(&mut one, 3, &parameters(12.0), &mut quiet);
+        two.exchange(0, &parameters(30.0).iter().collect::<Vec<_>>(), &[&parameters(0.0)[..]; 2], &mut |_| ());
+        assert_eq!(taken(&meet(&mut one, 4, &parameters(13.0), &mut quiet)), [Some(30.0), None]);
+        assert_eq!(one.ages(4), [(2, 4.0)]);
+        // And hears the other one once that answers to it.
+        meet(&mut one, 5, &parameters(14.0), &mut quiet);
+        assert_eq!(taken(&meet(&mut two, 1, &parameters(31.0), &mut |_| ())), [Some(14.0), None]);
+        assert_eq!(taken(&one.listen(&[&parameters(0.0)[..]; 2], &mut quiet)), [Some(31.0), None]);
+    }
+
     #[test]
     fn what_is_damaged_or_of_another_run_is_said_once_and_harms_nobody() {
         let folder = Folder::new("damaged");
@@ -428,8 +556,7 @@ mod tests {
         let new = meet(&mut one, 1, &parameters(1.0), &mut |text| said.push(text.to_string()));
         assert_eq!(taken(&new), [Some(2.0), None]);
         assert_eq!(said.len(), 6, "{said:?}");
-        for (line, part) in said.iter().zip(["hash", "at most", "replica and step", "hash", "hash", "recipe and data"])
-        {
+        for (line, part) in said.iter().zip(["hash", "at most", "start and step", "hash", "hash", "recipe and data"]) {
             assert!(line.contains(part) && !line.contains('\n'), "{part}: {line}");
         }
         let mut quiet = |text: &str| panic!("{text}");
@@ -452,7 +579,8 @@ mod tests {
     fn a_place_that_is_none_is_refused() {
         for at in ["gopher://x", "/proc/none/here", "file:///dev/null/x"] {
             let place = Place { at: at.into(), me: 1, replicas: 2 };
-            let error = Exchange::open(&place, "r", "seed-1").err().map(|e| e.to_string()).unwrap_or_default();
+            let error =
+                Exchange::open(&place, "r", "seed-1", &start(1)).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(
                 error.starts_with(&format!("--exchange {at}: expected ")) && !error.contains('\n'),
                 "{at}: {error}"

@@ -85,6 +85,11 @@ pub struct StepValues {
     pub loss: f64,
     /// Each term's value, not weighted, in the order of [`Learner::term_names`]; 0 of one that does not take part.
     pub terms: Vec<f64>,
+    /// What each value counts beside those of other batches: what it was divided by, or the samples of one that is a sum or
+    /// does not take part.
+    pub counts: Vec<f64>,
+    /// The factor of each at this step; 0 of one that does not take part.
+    pub weights: Vec<f64>,
     /// Samples whose class is known.
     pub labelled: usize,
     /// Those whose largest logit was their class.
@@ -251,6 +256,9 @@ impl Learner {
         let mut on_their_way = vec![None; terms.len()];
         owed.iter_mut().for_each(|owed| owed.begin(&seen));
         for (i, wired) in terms.iter_mut().enumerate() {
+            values.weights.push(wired.weight.unwrap_or(0.0));
+            let is_mean = wired.weight.is_some() && !wired.term.sums;
+            values.counts.push(if is_mean { wired.term.loss.divisor(&seen) } else { n as f64 });
             let Some(weight) = wired.weight else {
                 values.terms.push(0.0);
                 executor.parameters_mut()[wired.own.clone()].iter_mut().for_each(|own| own.gradient.zero());
@@ -315,6 +323,7 @@ impl Learner {
             let over = |value: f64| if whole > 0.0 { value / whole } else { 0.0 };
             (wired.part, values.terms[i]) = (over(divisors[i]) as f32, over(sum(terms + i)));
             values.loss += wired.weight.unwrap_or(0.0) * values.terms[i];
+            values.counts[i] = if wired.weight.is_some() && !wired.term.sums { whole } else { sum(2 * terms) };
             let own = self.executor.parameters_mut()[wired.own.clone()].iter_mut();
             own.flat_map(|own| &mut own.gradient).for_each(|d| *d *= wired.part);
         }

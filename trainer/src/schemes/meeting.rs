@@ -60,11 +60,27 @@ impl Meeting {
         Ok(others.map(|(_, snapshot)| Arc::clone(snapshot)).collect())
     }
 
+    /// Ends the meeting should the thread that holds this one panic.
+    pub fn guard(&self) -> Guard<'_> {
+        Guard(self)
+    }
+
     /// Says that a replica comes no more before the end of training: whoever waits for it is woken.
     pub fn end(&self, why: &str) {
         let mut state = self.lock();
         state.ended.get_or_insert_with(|| why.to_string());
         self.changed.notify_all();
+    }
+}
+
+/// Of one replica's thread.
+pub struct Guard<'a>(&'a Meeting);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end("a panic");
+        }
     }
 }
 
@@ -99,6 +115,21 @@ mod tests {
             meeting.end("replica 2: a loss that is not finite");
             let message = waits.join().unwrap().unwrap_or_default();
             assert!(message.contains("replica 2: a loss that is not finite"), "{message}");
+        });
+    }
+
+    #[test]
+    fn one_that_panics_wakes_those_that_wait() {
+        let meeting = Meeting::new(2);
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| meeting.exchange(0, Vec::new()).err().map(|e| e.to_string()));
+            let panics = scope.spawn(|| {
+                let _guard = meeting.guard();
+                panic!("meant by this test");
+            });
+            assert!(panics.join().is_err());
+            let message = waits.join().unwrap().unwrap_or_default();
+            assert!(message.contains("a panic"), "{message}");
         });
     }
 }

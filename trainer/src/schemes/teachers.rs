@@ -366,7 +366,7 @@ impl Member {
         let mut raw = RawBatch::default();
         let all: Vec<usize> = (0..self.taps.len()).collect();
         let mut ask = |view: usize, places: &[usize], out: &mut Vec<f32>| {
-            data::load(feed.samples, places, feed.augment, feed.seed, view, &mut raw);
+            data::load(feed.samples, None, places, feed.augment, feed.seed, view, &mut raw);
             live.answer(&self.contract, &raw, &all)?;
             let values: Vec<&[f32]> = live.ids.iter().map(|&id| live.executor.value(id)).collect();
             live.executor.wait()?;

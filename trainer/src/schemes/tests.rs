@@ -469,7 +469,7 @@ fn epochs(kept: bool, augment: &[Box<dyn Augment>], views: usize, folder: &Path)
         );
         let view = if augment.is_empty() { 0 } else { epoch % views.max(1) };
         for places in [&[4, 0, 7, 2, 1][..], &[8, 5, 3, 6]] {
-            data::load(&samples, places, augment, 5, view, &mut batch);
+            data::load(&samples, None, places, augment, 5, view, &mut batch);
             all.push(learner.step(&batch, 0, AT).unwrap());
         }
     }

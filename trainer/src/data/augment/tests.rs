@@ -1,5 +1,7 @@
 //! What each augmentation does to a sample, and that a sample's fate depends on its name alone.
 
+use std::collections::BTreeSet;
+
 use super::table::AUGMENTATIONS;
 use super::{Augment, build};
 use crate::data::{RawBatch, Samples, load};
@@ -102,7 +104,7 @@ fn a_sample_is_augmented_the_same_in_whatever_company() {
     ];
     let load = |places: &[usize], epoch| {
         let mut batch = RawBatch::default();
-        load(&samples, places, &augment, 9, epoch, &mut batch);
+        load(&samples, None, places, &augment, 9, epoch, &mut batch);
         batch.values
     };
     let all = load(&[0, 1, 2, 3, 4, 5], 4);
@@ -243,6 +245,15 @@ fn windows_keep_the_order_and_the_range_of_a_series() {
             }
         }
     }
+    for length in 2..8 {
+        let settings = [("window", Setting::Number(1.0)), ("factor", Setting::Number(16.0))];
+        let warp = made_with("window_warp", &[1, length], &settings);
+        for place in 0..10 {
+            let mut raw = ramp(length);
+            warp.apply(&mut raw, &mut stream(place));
+            assert!(raw.iter().all(|x| (1.0..=length as f32).contains(x)), "{length}: {raw:?}");
+        }
+    }
     // A window of 10 steps gets 20 or 5, of which the whole of 50 or 35 is brought to 40: slopes in it are
     // 9/19 * 49/39 or 9/4 * 34/39.
     let warp = made_with("window_warp", &[1, 40], &[("window", Setting::Number(0.25))]);
@@ -281,7 +292,7 @@ fn a_mixed_sample_names_both_classes_in_whatever_company() {
     let augment = [made("mixup", &[4], ("alpha", Setting::Number(1.0)))];
     let load = |places: &[usize], epoch| {
         let mut batch = RawBatch::default();
-        load(&samples, places, &augment, 9, epoch, &mut batch);
+        load(&samples, None, places, &augment, 9, epoch, &mut batch);
         batch
     };
     let all = load(&[0, 1, 2, 3, 4, 5, 6, 7], 4);
@@ -296,6 +307,13 @@ fn a_mixed_sample_names_both_classes_in_whatever_company() {
         ([&all.values[20..24], &all.values[8..12]].concat(), vec![all.mixed[5], all.mixed[2]])
     );
     assert_ne!(load(&[2], 5).mixed, [all.mixed[2]]);
+    // A replica mixes what is its own with nothing else.
+    let (mut own, mut partners) = (RawBatch::default(), BTreeSet::new());
+    for epoch in 0..20 {
+        crate::data::load(&samples, Some(&[6, 1]), &[1, 6], &augment, 9, epoch, &mut own);
+        partners.extend(std::mem::take(&mut own.mixed).into_iter().map(|(label, _)| label));
+    }
+    assert_eq!(partners.into_iter().collect::<Vec<_>>(), [1, 6]);
     // Two mixing augmentations would need three labels.
     let choice = || Choice { name: "mixup", options: Options::defaults(super::mixup::OPTIONS) };
     let refused = build(&[choice(), choice()], &[4], None).err().map(|e| e.to_string()).unwrap_or_default();

@@ -36,8 +36,9 @@ fn a_term_of_the_first_stage_leaves_a_step_of_the_main_one_as_if_it_were_not_the
             let mut alone = planned(optimizer, &alone, &teachers, 1);
             let first = staged.executor.parameters().to_vec();
             let (found, expected) = (staged.step(&batch(), 5, AT).unwrap(), alone.step(&batch(), 5, AT).unwrap());
-            let terms: Vec<f64> = [0, 2].map(|i| found.terms[i]).to_vec();
-            assert_eq!(StepValues { terms, ..found }, expected, "{method}");
+            let [terms, counts, weights] =
+                [&found.terms, &found.counts, &found.weights].map(|all| [0, 2].map(|i| all[i]).to_vec());
+            assert_eq!(StepValues { terms, counts, weights, ..found }, expected, "{method}");
             let (with, without) = (staged.executor.parameters(), alone.executor.parameters());
             for parameter in without {
                 assert_eq!(with.iter().find(|p| p.name == parameter.name), Some(parameter), "{method}");
