@@ -26,7 +26,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         std::fs::create_dir_all(parent).map_err(|e| format!("{}: {e}", parent.display()))?;
     }
     let mut command = Command::new("cargo");
-    command.args(["run", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", "cifar10_sheets", "--"]);
+    command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", "cifar10_sheets", "--"]);
     let status = command.args([sheets, output]).status().map_err(|e| format!("cifar10_sheets: {e}"))?;
     if !status.success() {
         return Err(Failure::Exit(status.code().map_or(1, |code| code as u8)));

@@ -72,6 +72,18 @@ impl Launch {
     }
 }
 
+/// The cores that this process may take: those of the machine, or its part of them where torchrun started several here
+/// (`LOCAL_WORLD_SIZE`). Slurm binds each task to cores of its own.
+pub fn own_cores() -> usize {
+    let all = std::thread::available_parallelism().map_or(1, usize::from);
+    part_of(all, std::env::var("LOCAL_WORLD_SIZE").ok().as_deref())
+}
+
+fn part_of(cores: usize, processes: Option<&str>) -> usize {
+    let processes = processes.and_then(|text| text.parse().ok()).unwrap_or(1).max(1);
+    (cores / processes).max(1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -127,5 +139,11 @@ mod tests {
             let refusal = read(&set).expect_err(missing);
             assert_eq!((refusal.at.as_str(), refusal.found.as_str()), (missing, "nothing"));
         }
+    }
+
+    #[test]
+    fn several_processes_of_a_machine_share_its_cores() {
+        let parts = [None, Some("1"), Some("4"), Some("3"), Some("99"), Some("0"), Some(""), Some("many")];
+        assert_eq!(parts.map(|processes| part_of(16, processes)), [16, 16, 4, 5, 1, 16, 16, 16]);
     }
 }

@@ -13,6 +13,7 @@ use super::{
     Stage, Teacher, TeacherSource, Term, Train, cross, stages,
 };
 use crate::gpu;
+use crate::group::launch::own_cores;
 use crate::losses::table as methods;
 use crate::optim::groups::Group;
 use crate::options::{Options, Setting};
@@ -102,8 +103,7 @@ impl<'a> Sections<'a> {
             let found = format!("`{}`", Shown(set.text("device")));
             Refusal::new(keys.place_of("device"), "`cpu` or `cuda:N`", found, "name one of them")
         })?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = optional(&set, "threads", Options::count).unwrap_or(cores);
+        let threads = optional(&set, "threads", Options::count).unwrap_or_else(own_cores);
         let loaders = optional(&set, "loaders", Options::count).unwrap_or(threads.div_ceil(4));
         let precision = gpu::Precision::of(set.text("precision"));
         if (device, precision) == (Device::Cpu, gpu::Precision::Tf32) {
