@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use kd_runtime::Refusal;
 use kd_runtime::Result;
+use kd_runtime::graph::ValueId;
 use kd_runtime::graph::infer::Bound;
 use kd_runtime::ops::Op;
 
@@ -47,7 +48,8 @@ pub fn plan<T: Real>(program: &mut Program<T>, bound: &[Option<Bound>], halos: b
     check_sizes(program)
 }
 
-/// Runs a batch norm, an Add of a same-shaped value and a Relu as one step, where nobody else sees what lies between.
+/// Runs a batch norm, an Add of a same-shaped value and a Relu as one step, where nobody else sees what lies between. Each
+/// reads what the one before gives under the shape that it has there: behind a Flatten its elements are others' neighbours.
 fn fuse<T: Real>(program: &mut Program<T>, bound: &[Option<Bound>]) {
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); program.root.len()];
     for (i, step) in program.steps.iter().enumerate() {
@@ -63,6 +65,9 @@ fn fuse<T: Real>(program: &mut Program<T>, bound: &[Option<Bound>]) {
         _ => None,
     };
     let shape = |root: usize| bound[root].as_ref().map(|b| &b.shape);
+    let reads = |step: &Step, k: usize, as_root: usize| {
+        step.ids[k].is_some_and(|id| shape(id.index()).is_some() && shape(id.index()) == shape(as_root))
+    };
     let mut steps = std::mem::take(&mut program.steps);
     let mut gone = vec![false; steps.len()];
     for i in (0..steps.len()).rev() {
@@ -76,6 +81,8 @@ fn fuse<T: Real>(program: &mut Program<T>, bound: &[Option<Bound>]) {
             if let Some(other) = steps[j].inputs[1 - own]
                 && program.origin[other] == Origin::Computed
                 && shape(other) == shape(fused.output)
+                && reads(&steps[j], own, fused.output)
+                && reads(&steps[j], 1 - own, other)
             {
                 fused.inputs.push(Some(other));
                 fused.ids.push(steps[j].ids[1 - own]);
@@ -85,7 +92,8 @@ fn fuse<T: Real>(program: &mut Program<T>, bound: &[Option<Bound>]) {
             }
         }
         let mut relu = false;
-        if let Some(j) = only_reader(fused.output).filter(|&j| !gone[j] && matches!(op(&steps, j), Op::Relu(_))) {
+        let is_relu = |j: &usize| !gone[*j] && matches!(op(&steps, *j), Op::Relu(_));
+        if let Some(j) = only_reader(fused.output).filter(is_relu).filter(|&j| reads(&steps[j], 0, fused.output)) {
             fused.output = steps[j].output;
             (gone[last], last) = (true, j);
             relu = true;
@@ -147,9 +155,12 @@ impl Planner<'_> {
         let is_frame = |root: &usize| program.frames[*root].is_some();
         let frames = match wish {
             Wish::Frames | Wish::FramesToPlanar => true,
-            Wish::Follow => {
-                images.iter().any(|&k| step.inputs.get(k).copied().flatten().is_some_and(|root| is_frame(&root)))
-            }
+            Wish::Follow => images.iter().any(|&k| {
+                let is_image =
+                    |id: &ValueId| self.bound[id.index()].as_ref().and_then(|b| Frame::of(&b.shape)).is_some();
+                let root = step.inputs.get(k).copied().flatten();
+                root.is_some_and(|root| is_frame(&root)) && step.ids[k].as_ref().is_some_and(is_image)
+            }),
             Wish::Planar => false,
         };
         for k in 0..step.inputs.len() {

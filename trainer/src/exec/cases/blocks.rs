@@ -1,7 +1,7 @@
 //! Small networks around what the executor runs as one step: a convolution that sums for the batch norm behind it, a batch
 //! norm with the sum and the ReLU that follow it.
 
-use kd_runtime::graph::ValueId;
+use kd_runtime::graph::{Tensor, ValueId};
 use kd_runtime::ops::{self, window::Window};
 
 use super::{Case, Net, case};
@@ -25,6 +25,19 @@ fn add(net: &mut Net, a: ValueId, b: ValueId, name: &str) -> ValueId {
 
 fn relu(net: &mut Net, x: ValueId, name: &str) -> ValueId {
     net.graph.apply(ops::relu::Relu, &[x], name)
+}
+
+/// A convolution and its norm.
+fn normed(net: &mut Net, sizes: &[usize]) -> ValueId {
+    let x = net.stem(sizes);
+    let kernel = [&[sizes[0], sizes[0]], &vec![3; sizes.len() - 1][..]].concat();
+    let y = conv(net, x, &kernel, "conv");
+    norm(net, y, sizes[0], "norm")
+}
+
+fn reshaped(net: &mut Net, x: ValueId, to: &[i64]) -> ValueId {
+    let to = net.graph.add_initializer("to", Tensor::from_vec(&[to.len()], to.to_vec()));
+    net.graph.apply(ops::reshape::Reshape { allowzero: false }, &[x, to], "reshaped")
 }
 
 /// A block of a residual network: two convolutions, and a shortcut that is a convolution itself where `widens`.
@@ -68,6 +81,27 @@ pub fn cases() -> Vec<Case> {
             let y = norm(net, y, 2, "norm");
             let positive = relu(net, y, "relu");
             add(net, y, positive, "y")
+        }),
+        case("BatchNormalization", "flattened before the relu", |net| {
+            let y = normed(net, &[2, 3, 4]);
+            let y = net.graph.apply(ops::reshape::Flatten { axis: 1 }, &[y], "flat");
+            relu(net, y, "y")
+        }),
+        case("BatchNormalization", "of series, flattened before the relu", |net| {
+            let y = normed(net, &[2, 7]);
+            let y = net.graph.apply(ops::reshape::Flatten { axis: 1 }, &[y], "flat");
+            relu(net, y, "y")
+        }),
+        case("BatchNormalization", "of another shape when it is added to", |net| {
+            let y = normed(net, &[2, 3, 4]);
+            let (turned, other) = (reshaped(net, y, &[0, 4, 3, 2]), net.stem(&[4, 3, 2]));
+            let y = add(net, turned, other, "sum");
+            relu(net, y, "y")
+        }),
+        case("Relu", "of an image under five axes", |net| {
+            let y = normed(net, &[4, 3, 2]);
+            let y = reshaped(net, y, &[0, 2, 2, 3, 2]);
+            relu(net, y, "y")
         }),
     ]
 }

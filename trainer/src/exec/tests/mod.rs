@@ -2,6 +2,7 @@
 
 mod candle;
 mod differences;
+mod engines;
 mod partial;
 mod single;
 mod steps;
