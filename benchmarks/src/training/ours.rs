@@ -143,7 +143,7 @@ impl Ours {
             self.train()?;
         }
         let optimizer = &mut *self.optimizer;
-        self.executor.update(|parameters| optimizer.step(parameters, &[], 1.0));
+        self.executor.update(|parameters| optimizer.step(parameters, &[], &[], 1.0));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use super::adapters::{Connector, layer, meet, student, teacher};
 use super::at::places;
 use super::joint::Joint;
 use super::maps::{to_unit, to_unit_back};
-use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
+use super::{Batch, Knowledge, Loss, Method, OwnGradient, Pair, Weight};
 use crate::exec::{Parameter, Real, Role};
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Kind, Options, Range, Spec};
@@ -22,7 +22,7 @@ pub static METHOD: Method = Method {
     needs_whole_batch: false,
     formula: "`mean |q(s) - q(f(t))|^power` over batch and places, with `q` the mean over channels of the squares at each place, \
         divided by its length. `f` is the paraphraser: it makes `rate` times the teacher's channels of them, and is trained to \
-        give them back, `mean (g(f(t)) - t)²`, in the first `paraphrase` share of the training, in which the student gets nothing \
+        give them back, `mean (g(f(t)) - t)²` whatever the term's weight, in the first `paraphrase` share of the training, in which the student gets nothing \
         from this term; then it is frozen. The student's translator is a 3x3 convolution with batch norm.\n\n\
         The authors' paraphraser has three 3x3 convolutions with batch norm and leaky ReLU each way, trained for 30 epochs \
         before; here it is one 1x1 convolution each way, of which only the span matters to `q`. Its arrays lie in checkpoints and \
@@ -147,6 +147,8 @@ struct Transfer {
     power: usize,
     /// Share of the training in which the paraphraser is trained.
     paraphrase: f64,
+    /// Whether the last batch was one of that share.
+    paraphrases: bool,
     /// The teacher's factor.
     code: Vec<f32>,
 }
@@ -181,6 +183,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         own: own.to_vec(),
         power: options.count("power"),
         paraphrase: options.number("paraphrase"),
+        paraphrases: true,
         code: Vec::new(),
     }))
 }
@@ -196,6 +199,10 @@ impl Loss for Transfer {
 
     fn own(&self) -> Vec<Parameter<f32>> {
         self.own.clone()
+    }
+
+    fn own_gradient(&self) -> OwnGradient {
+        if self.paraphrases { OwnGradient::Apart } else { OwnGradient::Nothing }
     }
 
     fn value(
@@ -214,7 +221,8 @@ impl Loss for Transfer {
         else {
             return Err(Refusal::new("ft", "its two arrays", own.len(), "resume from the same recipe"));
         };
-        let (power, code, first) = (self.power, &mut self.code, batch.progress < self.paraphrase);
+        self.paraphrases = batch.progress < self.paraphrase;
+        let (power, code, first) = (self.power, &mut self.code, self.paraphrases);
         Ok(self.joint.compare(student[0], teacher[0], d_student[0], |s, t, d| {
             if first {
                 d.fill(0.0);

@@ -88,6 +88,17 @@ pub struct Batch<'a> {
     pub progress: f64,
 }
 
+/// What the gradients of a loss's own arrays are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OwnGradient {
+    /// Of the term's value: they are weighted as it is.
+    OfValue,
+    /// Of a loss of their own, whatever the term's weight.
+    Apart,
+    /// None: they stay what they are.
+    Nothing,
+}
+
 /// One term of the total loss.
 pub trait Loss {
     /// Names of the student's values that it reads and whose gradient it gives.
@@ -100,6 +111,10 @@ pub trait Loss {
     /// side, a variance), else its memory. They lie in checkpoints and are never exported.
     fn own(&self) -> Vec<Parameter<f32>> {
         Vec::new()
+    }
+    /// What the gradients of its own arrays were, the last time that it was computed.
+    fn own_gradient(&self) -> OwnGradient {
+        OwnGradient::OfValue
     }
     /// What several teachers' answers are together, where it reads logits.
     fn average(&self) -> Average {

@@ -2,7 +2,7 @@
 
 use kd_runtime::Result;
 
-use super::{Count, Optimizer, Rule, specs};
+use super::{Count, Optimizer, Rule, is_stepped, specs};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::pointwise::PIECE;
@@ -119,9 +119,16 @@ struct AdamW {
     decay: f64,
     is_coupled: bool,
     rules: Vec<Rule>,
+    /// Of each parameter.
+    moments: Vec<Moments>,
+}
+
+/// What is kept of a parameter: its steps, and running mean and square, empty where it is never stepped.
+struct Moments {
+    name: String,
     count: Count,
-    /// Name, running mean and running square of each parameter; empty where it is not stepped.
-    moments: Vec<(String, Buffer<f32>, Buffer<f32>)>,
+    mean: Buffer<f32>,
+    square: Buffer<f32>,
 }
 
 /// The optimizer `adamw`.
@@ -142,7 +149,8 @@ fn adam(
 ) -> Result<Box<dyn Optimizer>> {
     let moments = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if rule.is_stepped { p.value.len() } else { 0 };
-        Ok((p.name.clone(), p.value.beside(len)?, p.value.beside(len)?))
+        let (mean, square) = (p.value.beside(len)?, p.value.beside(len)?);
+        Ok(Moments { name: p.name.clone(), count: Count::default(), mean, square })
     });
     Ok(Box::new(AdamW {
         lr: options.number("lr"),
@@ -151,43 +159,40 @@ fn adam(
         decay: options.number("weight_decay"),
         is_coupled,
         rules: rules.to_vec(),
-        count: Count::default(),
         moments: moments.collect::<Result<_>>()?,
     }))
 }
 
 impl Optimizer for AdamW {
-    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Buffer<f32>], lr_factor: f64) {
-        self.count.increase();
-        let t = self.count.get();
-        for ((p, rule), (_, m, v)) in parameters.iter_mut().zip(&self.rules).zip(&mut self.moments) {
-            if rule.is_stepped {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Buffer<f32>], moves: &[bool], lr_factor: f64) {
+        for (i, (p, kept)) in parameters.iter_mut().zip(&mut self.moments).enumerate() {
+            if is_stepped(&self.rules, moves, i) {
+                let (Moments { count, mean, square, .. }, rule) = (kept, &self.rules[i]);
+                count.increase();
                 let lr = self.lr * lr_factor * rule.lr_factor;
                 let decay = rule.decay(self.decay);
                 let decay = if self.is_coupled { Decay::Coupled(decay) } else { Decay::Apart(decay) };
-                let step = Step::new(lr, self.betas, self.epsilon, decay, t);
+                let step = Step::new(lr, self.betas, self.epsilon, decay, count.get());
                 match p.value.gpu().cloned() {
-                    Some(gpu) => crate::gpu::optim::adam(&gpu, &mut p.value, &p.gradient, m, v, &step),
-                    None => update(&mut p.value, &p.gradient, m, v, &step),
+                    Some(gpu) => crate::gpu::optim::adam(&gpu, &mut p.value, &p.gradient, mean, square, &step),
+                    None => update(&mut p.value, &p.gradient, mean, square, &step),
                 }
             }
         }
     }
 
     fn state(&self) -> Vec<(String, &[f32])> {
-        let mut state = self.count.state();
-        for (name, m, v) in self.moments.iter().filter(|(_, m, _)| !m.is_empty()) {
-            state.push((format!("mean/{name}"), m));
-            state.push((format!("square/{name}"), v));
+        let mut state: Vec<(String, &[f32])> = Vec::new();
+        for Moments { name, count, mean, square } in self.moments.iter().filter(|kept| !kept.mean.is_empty()) {
+            state.extend([count.state(name), (format!("mean/{name}"), mean), (format!("square/{name}"), square)]);
         }
         state
     }
 
     fn state_mut(&mut self) -> Vec<(String, &mut [f32])> {
-        let mut state = self.count.state_mut();
-        for (name, m, v) in self.moments.iter_mut().filter(|(_, m, _)| !m.is_empty()) {
-            state.push((format!("mean/{name}"), m));
-            state.push((format!("square/{name}"), v));
+        let mut state: Vec<(String, &mut [f32])> = Vec::new();
+        for Moments { name, count, mean, square } in self.moments.iter_mut().filter(|kept| !kept.mean.is_empty()) {
+            state.extend([count.state_mut(name), (format!("mean/{name}"), mean), (format!("square/{name}"), square)]);
         }
         state
     }

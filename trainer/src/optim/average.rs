@@ -66,13 +66,13 @@ impl Average {
 
     /// What a checkpoint must keep, by name, in a fixed order.
     pub fn state(&self) -> Vec<(String, &[f32])> {
-        let count = self.count.state().into_iter();
+        let count = std::iter::once(self.count.state("all"));
         count.chain(self.values.iter().map(|(name, v)| (name.clone(), &v[..]))).collect()
     }
 
     /// The same for writing.
     pub fn state_mut(&mut self) -> Vec<(String, &mut [f32])> {
-        let count = self.count.state_mut().into_iter();
+        let count = std::iter::once(self.count.state_mut("all"));
         count.chain(self.values.iter_mut().map(|(name, v)| (name.clone(), &mut v[..]))).collect()
     }
 }

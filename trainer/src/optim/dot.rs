@@ -2,7 +2,7 @@
 
 use kd_runtime::Result;
 
-use super::{Optimizer, Rule, sgd, specs};
+use super::{Optimizer, Rule, is_stepped, sgd, specs};
 use crate::exec::{Parameter, Real};
 use crate::gpu;
 use crate::ops::kernels::buffer::Buffer;
@@ -91,10 +91,10 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
 impl Optimizer for Dot {
     /// A parameter that has no gradient of the task (an adapter; every one where the labels, or teachers, are all that is
     /// learned from) is stepped as by `sgd`, with the mean of both momenta, as in the authors' code.
-    fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Buffer<f32>], lr_factor: f64) {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Buffer<f32>], moves: &[bool], lr_factor: f64) {
         let states = self.velocities.iter_mut().zip(&self.rules);
         for (i, (p, ((_, v_task, v_distill), rule))) in parameters.iter_mut().zip(states).enumerate() {
-            if !rule.is_stepped {
+            if !is_stepped(&self.rules, moves, i) {
                 continue;
             }
             let (lr, decay) = ((self.lr * lr_factor * rule.lr_factor) as f32, rule.decay(self.decay) as f32);

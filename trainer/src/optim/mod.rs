@@ -59,11 +59,13 @@ impl Rule {
 
 /// What changes parameters by their gradients.
 pub trait Optimizer {
-    /// One step with a learning rate of `lr_factor · lr`, times that of each parameter's rule.
+    /// One step with a learning rate of `lr_factor · lr`, times that of each parameter's rule. `moves` says for each
+    /// parameter whether anything that is learned depends on it (empty: all do): what does not stays what it is, with all
+    /// that is kept of it, as a parameter without a gradient does in torch.
     ///
     /// `task` is empty unless gradients are apart ([`OptimizerKind::splits`]): then it holds for each parameter the gradient
     /// of the task's loss, empty where the task's loss has none, and the parameter's own is that of the other terms.
-    fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Buffer<f32>], lr_factor: f64);
+    fn step(&mut self, parameters: &mut [Parameter<f32>], task: &[Buffer<f32>], moves: &[bool], lr_factor: f64);
     /// All that a checkpoint must keep, by name, in a fixed order; the count of steps, where it matters, among it.
     fn state(&self) -> Vec<(String, &[f32])>;
     /// The same for writing, same names and order: a checkpoint is copied into it.
@@ -82,6 +84,11 @@ pub struct ScheduleKind {
     pub factor: fn(&Options, step: usize, steps: usize, steps_per_epoch: usize) -> f64,
 }
 
+/// Whether parameter `i` is stepped, by its rule and by what it is learned from; see [`Optimizer::step`].
+fn is_stepped(rules: &[Rule], moves: &[bool], i: usize) -> bool {
+    rules[i].is_stepped && moves.get(i) != Some(&false)
+}
+
 /// Steps done, kept in two floats (of 2^16 each) so that a checkpoint of floats holds it exactly.
 #[derive(Clone, Debug, Default)]
 struct Count([f32; 2]);
@@ -98,11 +105,11 @@ impl Count {
         self.0 = [(next % Self::HALF) as f32, (next / Self::HALF) as f32];
     }
 
-    fn state(&self) -> Vec<(String, &[f32])> {
-        vec![("steps".to_string(), &self.0[..])]
+    fn state(&self, name: &str) -> (String, &[f32]) {
+        (format!("steps/{name}"), &self.0)
     }
 
-    fn state_mut(&mut self) -> Vec<(String, &mut [f32])> {
-        vec![("steps".to_string(), &mut self.0[..])]
+    fn state_mut(&mut self, name: &str) -> (String, &mut [f32]) {
+        (format!("steps/{name}"), &mut self.0)
     }
 }

@@ -2,7 +2,7 @@
 
 use kd_runtime::Result;
 
-use super::{Optimizer, Rule, specs};
+use super::{Optimizer, Rule, is_stepped, specs};
 use crate::exec::{Parameter, Real};
 use crate::gpu;
 use crate::ops::kernels::buffer::Buffer;
@@ -123,9 +123,10 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
 }
 
 impl Optimizer for RmsProp {
-    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Buffer<f32>], lr_factor: f64) {
-        for ((p, rule), (_, state)) in parameters.iter_mut().zip(&self.rules).zip(&mut self.states) {
-            if rule.is_stepped {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Buffer<f32>], moves: &[bool], lr_factor: f64) {
+        for (i, (p, (_, state))) in parameters.iter_mut().zip(&mut self.states).enumerate() {
+            if is_stepped(&self.rules, moves, i) {
+                let rule = &self.rules[i];
                 let lr = (self.lr * lr_factor * rule.lr_factor) as f32;
                 let step = Step { lr, decay: rule.decay(self.decay) as f32, ..self.step };
                 match p.value.gpu().cloned() {

@@ -2,7 +2,7 @@
 
 use kd_runtime::Result;
 
-use super::{Count, Optimizer, Rule, specs};
+use super::{Count, Optimizer, Rule, is_stepped, specs};
 use crate::exec::{Parameter, Real};
 use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::pointwise::PIECE;
@@ -66,9 +66,8 @@ struct Sgd {
     decay: f64,
     step: Step<f32>,
     rules: Vec<Rule>,
-    count: Count,
-    /// Name and velocity of each parameter; empty where it is not stepped, and without momentum.
-    velocities: Vec<(String, Buffer<f32>)>,
+    /// Name, steps and velocity of each parameter; empty where it is not stepped, and without momentum.
+    velocities: Vec<(String, Count, Buffer<f32>)>,
 }
 
 /// The optimizer `sgd`.
@@ -76,7 +75,7 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
     let momentum = options.number("momentum") as f32;
     let velocities = parameters.iter().zip(rules).map(|(p, rule)| {
         let len = if momentum != 0.0 && rule.is_stepped { p.value.len() } else { 0 };
-        Ok((format!("velocity/{}", p.name), p.value.beside(len)?))
+        Ok((p.name.clone(), Count::default(), p.value.beside(len)?))
     });
     Ok(Box::new(Sgd {
         lr: options.number("lr"),
@@ -90,17 +89,16 @@ pub fn build(options: &Options, parameters: &[Parameter<f32>], rules: &[Rule]) -
             first: true,
         },
         rules: rules.to_vec(),
-        count: Count::default(),
         velocities: velocities.collect::<Result<_>>()?,
     }))
 }
 
 impl Optimizer for Sgd {
-    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Buffer<f32>], lr_factor: f64) {
-        let first = self.count.get() == 0;
-        self.count.increase();
-        for ((p, rule), (_, velocity)) in parameters.iter_mut().zip(&self.rules).zip(&mut self.velocities) {
-            if rule.is_stepped {
+    fn step(&mut self, parameters: &mut [Parameter<f32>], _task: &[Buffer<f32>], moves: &[bool], lr_factor: f64) {
+        for (i, (p, (_, count, velocity))) in parameters.iter_mut().zip(&mut self.velocities).enumerate() {
+            if is_stepped(&self.rules, moves, i) {
+                let (rule, first) = (&self.rules[i], count.get() == 0);
+                count.increase();
                 let (lr, decay) = ((self.lr * lr_factor * rule.lr_factor) as f32, rule.decay(self.decay) as f32);
                 let step = Step { lr, decay, first, ..self.step };
                 match p.value.gpu().cloned() {
@@ -112,12 +110,12 @@ impl Optimizer for Sgd {
     }
 
     fn state(&self) -> Vec<(String, &[f32])> {
-        let kept = self.velocities.iter().filter(|(_, v)| !v.is_empty());
-        self.count.state().into_iter().chain(kept.map(|(name, v)| (name.clone(), &v[..]))).collect()
+        let kept = self.velocities.iter().filter(|(_, _, v)| !v.is_empty());
+        kept.flat_map(|(name, count, v)| [count.state(name), (format!("velocity/{name}"), &v[..])]).collect()
     }
 
     fn state_mut(&mut self) -> Vec<(String, &mut [f32])> {
-        let kept = self.velocities.iter_mut().filter(|(_, v)| !v.is_empty());
-        self.count.state_mut().into_iter().chain(kept.map(|(name, v)| (name.clone(), &mut v[..]))).collect()
+        let kept = self.velocities.iter_mut().filter(|(_, _, v)| !v.is_empty());
+        kept.flat_map(|(name, count, v)| [count.state_mut(name), (format!("velocity/{name}"), &mut v[..])]).collect()
     }
 }

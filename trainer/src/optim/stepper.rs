@@ -23,6 +23,8 @@ pub struct Stepper {
     average: Option<Average>,
     gathers: bool,
     gathered: Gathered,
+    /// For each parameter whether a batch of the step depends on it; empty: all do.
+    moves: Vec<bool>,
 }
 
 /// Sums of gradients over the batches of a step, times their samples.
@@ -53,13 +55,27 @@ impl Stepper {
             average: train.ema.map(|decay| Average::new(network, decay, train.ema_warmup)).transpose()?,
             gathers: train.accumulate > 1,
             gathered: Gathered::default(),
+            moves: Vec::new(),
             rules,
         })
     }
 
     /// Takes in the gradients of a batch of `n` samples, to be stepped by together with those of other batches: the mean
-    /// over all their samples. `task` as [`Optimizer::step`] has it. Refused where a GPU has no memory for the sums.
-    pub fn gather(&mut self, parameters: &[Parameter<f32>], task: &[Buffer<f32>], n: usize) -> Result<()> {
+    /// over all their samples. `task` and `moves` as [`Optimizer::step`] has them. Refused where a GPU has no memory for the
+    /// sums.
+    pub fn gather(
+        &mut self,
+        parameters: &[Parameter<f32>],
+        task: &[Buffer<f32>],
+        moves: &[bool],
+        n: usize,
+    ) -> Result<()> {
+        if self.gathered.samples == 0 {
+            self.moves.clear();
+            self.moves.extend_from_slice(moves);
+        } else {
+            self.moves.iter_mut().zip(moves).for_each(|(all, moves)| *all |= moves);
+        }
         if self.gathers {
             let Gathered { samples, own, task: sums } = &mut self.gathered;
             if *samples == 0 {
@@ -105,7 +121,7 @@ impl Stepper {
                 }
             }
         }
-        self.optimizer.step(parameters, task, lr_factor);
+        self.optimizer.step(parameters, task, &self.moves, lr_factor);
         if let Some(most) = self.max_norm {
             max_norm::constrain(parameters, &self.unit_axes, most as f32);
         }

@@ -44,7 +44,7 @@ fn run(
         for p in parameters.iter_mut() {
             p.gradient.iter_mut().enumerate().for_each(|(i, g)| *g = stream.uniform(i) - 0.5);
         }
-        optimizer.step(parameters, task, 1.0 / (step + 1) as f64);
+        optimizer.step(parameters, task, &[], 1.0 / (step + 1) as f64);
     }
 }
 
@@ -60,7 +60,7 @@ fn no_state_keeps_denormal_numbers() {
         parameters.iter_mut().for_each(|p| p.gradient.fill(0.0));
         let mut kept = 0;
         for step in 0..120_000 {
-            optimizer.step(&mut parameters, &task, 0.0);
+            optimizer.step(&mut parameters, &task, &[], 0.0);
             if step % 10 == 0 {
                 let denormal = |all: &[f32]| all.iter().filter(|x| x.is_subnormal()).count();
                 kept += optimizer.state().iter().map(|(_, all)| denormal(all)).sum::<usize>();
@@ -102,7 +102,7 @@ fn decay_leaves_norms_and_biases_alone_if_asked_and_statistics_always() {
             let (before, mut after) = (parameters(), parameters());
             let mut optimizer = (kind.build)(&options, &after, &rules(&after, &[], decay_all)).unwrap();
             after.iter_mut().for_each(|p| p.gradient.fill(0.0));
-            optimizer.step(&mut after, &[], 1.0);
+            optimizer.step(&mut after, &[], &[], 1.0);
             let changed: Vec<bool> = before.iter().zip(&after).map(|(b, a)| b.value != a.value).collect();
             assert_eq!(changed, [true, false, decay_all], "{}", kind.name);
         }
@@ -123,9 +123,33 @@ fn a_gradient_that_stays_what_it_is_has_no_deviation() {
         for step in 0..400 {
             all.iter_mut()
                 .for_each(|p| p.gradient.iter_mut().enumerate().for_each(|(i, g)| *g = 0.1 + 0.037 * i as f32));
-            optimizer.step(&mut all, &[], 1.0);
+            optimizer.step(&mut all, &[], &[], 1.0);
             assert!(all.iter().all(|p| p.value.iter().all(|x| x.is_finite())), "alpha {alpha}, step {step}");
         }
+    }
+}
+
+/// In a stage that reads the first layers alone the others do not decay, and begin in the next one as if it were the first.
+#[test]
+fn what_nothing_depends_on_stays_what_it_is() {
+    for kind in OPTIMIZERS {
+        let options = Options::defaults(kind.options).with("weight_decay", Setting::Number(0.1));
+        let (mut all, mut fresh) = (parameters(), parameters());
+        let rules = rules(&all, &[], true);
+        let task = if kind.splits { task(0.1) } else { vec![] };
+        let mut optimizer = (kind.build)(&options, &all, &rules).unwrap();
+        let before = all.clone();
+        for _ in 0..5 {
+            optimizer.step(&mut all, &task, &[false, false, true], 1.0);
+        }
+        assert_eq!(all[0], before[0], "{}", kind.name);
+        assert_ne!(all[2].value, before[2].value, "{}", kind.name);
+        let mut another = (kind.build)(&options, &fresh, &rules).unwrap();
+        for _ in 0..3 {
+            optimizer.step(&mut all, &task, &[], 1.0);
+            another.step(&mut fresh, &task, &[], 1.0);
+        }
+        assert_eq!(all[0].value, fresh[0].value, "{}: its first steps", kind.name);
     }
 }
 
@@ -140,7 +164,7 @@ fn groups_scale_the_rate_replace_the_decay_and_freeze() {
             if still {
                 all.iter_mut().for_each(|p| p.gradient.fill(0.0));
             }
-            optimizer.step(&mut all, &[], 1.0);
+            optimizer.step(&mut all, &[], &[], 1.0);
             [all[0].value.clone(), all[2].value.clone()]
         };
         let [w, b] = [parameters()[0].value.clone(), parameters()[2].value.clone()];

@@ -363,8 +363,9 @@ impl Run<'_> {
                     }
                 }
             }
+            let moves = self.learner.moves();
             let Learner { executor, task_gradients, .. } = &mut *self.learner;
-            self.stepper.gather(executor.parameters(), task_gradients, size).map_err(failed)?;
+            self.stepper.gather(executor.parameters(), task_gradients, &moves, size).map_err(failed)?;
             if (i + 1) % train.accumulate == 0 || i + 1 == batches {
                 lr_factor = self.lr_factor(at);
                 let Learner { executor, task_gradients, .. } = &mut *self.learner;

@@ -18,7 +18,7 @@ use crate::exec::{Compute, Executor, Mode, Parameter, Plan, Share};
 use crate::gpu::losses::{Given, Seen, count_right};
 use crate::losses::ce::{Targets, balanced};
 use crate::losses::pair::cut;
-use crate::losses::{Batch, Tap};
+use crate::losses::{Batch, OwnGradient, Tap};
 use crate::ops::kernels::buffer::Buffer;
 use crate::recipe::{ClassWeights, Distill, Train};
 use crate::teacher::{Network, largest, same_network};
@@ -352,6 +352,17 @@ impl Learner {
         Ok(())
     }
 
+    /// For each parameter whether a term that took part in the last step depends on it.
+    pub fn moves(&self) -> Vec<bool> {
+        let mut moves = self.executor.reached().to_vec();
+        moves.resize(self.executor.parameters().len(), false);
+        for wired in &self.terms {
+            moves[wired.own.clone()]
+                .fill(wired.weight.is_some() && wired.term.loss.own_gradient() != OwnGradient::Nothing);
+        }
+        moves
+    }
+
     /// From the gradients of some terms, weighted, to those of the parameters; `again`: not the first time for a step.
     fn backward(&mut self, terms: Range<usize>, again: bool) -> Result<()> {
         let Self { executor, taps, .. } = self;
@@ -476,7 +487,7 @@ impl Wired {
     }
 
     /// The term's value for a batch, not weighted. Leaves its gradients by the student in `d_student`, not weighted, and
-    /// those by its own arrays, weighted, in the executor.
+    /// those by its own arrays, weighted if they are of the value, in the executor.
     fn value(
         &mut self,
         batch: &Batch<'_>,
@@ -492,7 +503,9 @@ impl Wired {
         let mut d_student: Vec<&mut [f32]> = d_student.collect();
         let value =
             executor.wait().and_then(|()| self.term.loss.value(batch, &student, &teacher, &mut d_student, &mut own));
-        own.iter_mut().flat_map(|own| &mut own.gradient).for_each(|d| *d *= weight);
+        if self.term.loss.own_gradient() == OwnGradient::OfValue {
+            own.iter_mut().flat_map(|own| &mut own.gradient).for_each(|d| *d *= weight);
+        }
         executor.give_back(self.own.start, own);
         Ok(f64::from(value?))
     }

@@ -189,7 +189,7 @@ pub(crate) fn step(
     let batch = batch(step % 2, if step % 3 == 2 { BATCH - 3 } else { BATCH });
     let known = learner.queue(&batch, step as u64, at)?;
     let Learner { executor, task_gradients, .. } = learner;
-    stepper.gather(executor.parameters(), task_gradients, batch.labels.len())?;
+    stepper.gather(executor.parameters(), task_gradients, &[], batch.labels.len())?;
     if (step + 1).is_multiple_of(accumulate) {
         executor.update(|parameters| stepper.step(parameters, task_gradients, 1.0));
     }

@@ -46,6 +46,8 @@ fn a_term_of_the_first_stage_leaves_a_step_of_the_main_one_as_if_it_were_not_the
             let is_adapter = |name: &str| without.iter().all(|p| p.name != name);
             let adapters: Vec<_> = with.iter().zip(&first).filter(|(p, _)| is_adapter(&p.name)).collect();
             assert!(adapters.iter().any(|(p, _)| !p.role.is_trained()), "{method}: a batch norm");
+            let moves: Vec<&str> = with.iter().zip(staged.moves()).filter(|(_, m)| *m).map(|(p, _)| &*p.name).collect();
+            assert!(!moves.is_empty() && moves.iter().all(|name| !is_adapter(name)), "{method}: {moves:?}");
             for (now, first) in adapters {
                 assert_eq!(now.value, first.value, "{method}: {} has not moved", now.name);
                 assert!(now.gradient.iter().all(|&g| g == 0.0), "{method}: {}", now.name);
@@ -68,6 +70,10 @@ fn a_step_sees_nothing_of_the_stage_before_it() {
     let before = went.executor.parameters().to_vec();
     went.step(&batch(), 1, INIT).unwrap();
     assert_ne!(went.executor.parameters(), before, "running statistics moved");
+    // `ab` reads the stages: what makes logits of them does not move in the first stage, nor decays.
+    let still: Vec<&str> =
+        before.iter().zip(went.moves()).filter(|(p, m)| p.role.is_trained() && !m).map(|(p, _)| &*p.name).collect();
+    assert!(still.iter().any(|name| name.starts_with("logits") || name.starts_with("fc")), "{still:?}");
     for at in [AT, INIT, AT] {
         let values = went.executor.parameters().to_vec();
         let [one, two] = [1, 2].map(|threads| {
