@@ -61,8 +61,8 @@ an option says otherwise; nothing flows into the teacher; teachers are in eval m
 `weight`, a `stage` and may have a `schedule` for its weight ([recipes.md](recipes.md)); a weight that is left out is the
 published one, which belongs to the other options as they are left out. A tap is the name of a value of the network: `logits`,
 `features`, `stage1`, `stage1.pre` (before its activation); `stages`, `stages.pre` and `stages.scores` mean all stages, paired
-from the deepest up, `middle` and `last` one of them. Several taps are written with commas between. Where samples are mixed (mixup), `ce` and
-`bce` have both classes; other methods that read labels have that of the larger share. Methods that need labels are refused
+from the deepest up, `middle` and `last` one of them. Several taps are written with commas between. Where samples are mixed (mixup), `ce`,
+`bce` and `byot` have both classes; other methods that read labels have that of the larger share. Methods that need labels are refused
 where some samples have none (`data.labelled` below 1), those that need the whole batch where several processes train
 together.
 

@@ -27,7 +27,8 @@ pub static METHOD: Method = Method {
         whose loss is then the task's and `kd`. `stage2 = \"kd_only\"` is the authors' second stage (CIFAR-10), `\"ce\"` \
         RepDistiller's, `\"joint\"` keeps the term beside the task's loss instead. Other terms of the recipe count in `[train]`; \
         a `stage` of the term says it all by hand. Authors' scale: 3/1000 for CIFAR, 1/1000 for \
-        MIT scenes; a sum over neurons grows with the maps, so for series `reduction = \"mean\"` and a weight of 1 to 10.\n\n\
+        MIT scenes; a sum over neurons grows with the maps, so for series `reduction = \"mean\"`, of which `scale` is 1 when left \
+        out, and a weight of 1 to 10.\n\n\
         Official code differs: the authors' teacher is in train mode in the first stage, so that its running statistics drift; \
         here it never is. Their `criterion_alternative_L2` is this function. RepDistiller's connectors are 3x3 or 4x4 with bias; \
         its training prints a sum over the batch.",
@@ -55,7 +56,10 @@ pub static OPTIONS: &[Spec] = &[
     Spec {
         name: "scale",
         about: "factor of the whole term",
-        kind: Kind::Number { default: 0.003, range: Range::Positive },
+        kind: Kind::Optional {
+            kind: &Kind::Number { default: SCALE, range: Range::Positive },
+            left_out: "0.003; of the reduction `mean` 1.0",
+        },
     },
     Spec {
         name: "layer_weights",
@@ -73,6 +77,9 @@ pub static OPTIONS: &[Spec] = &[
         },
     },
 ];
+
+/// The authors' factor, of a sum over neurons.
+const SCALE: f64 = 0.003;
 
 /// `factor · Σ ([t > 0]·max(margin - s, 0)² + [t ≤ 0]·max(margin + s, 0)²)` over all neurons.
 ///
@@ -111,8 +118,10 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let taps = pair.taps(options.text("student"), options.text("teacher"))?;
     let taps = connect_all(pair, options, taps, Connector::NORM)?;
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
-    let (margin, scale) = (options.number("margin") as f32, options.number("scale"));
+    let margin = options.number("margin") as f32;
     let (reduction, flat) = (options.text("reduction").to_string(), options.text("layer_weights") == "flat");
+    let left_out = if reduction == "mean" { 1.0 } else { SCALE };
+    let scale = options.optional("scale", Options::number).unwrap_or(left_out);
     let pairs = joints.len();
     let factor = move |compared: Compared, elements| {
         let weight = if flat { 1.0 } else { halved(compared.pair, pairs) };

@@ -40,7 +40,7 @@ pub const TOKENS: Spec = Spec {
 pub struct Connector {
     /// Taps of the convolution's window along each axis.
     pub kernel: usize,
-    /// Whether it has a bias; a linear layer has one if it has no norm.
+    /// Whether a convolution has a bias; a linear layer always has one.
     pub bias: bool,
     /// Whether a batch norm follows.
     pub norm: bool,
@@ -51,7 +51,7 @@ pub struct Connector {
 impl Connector {
     /// A 1x1 convolution (of a vector: a linear layer) alone, with bias.
     pub const LINEAR: Self = Self { kernel: 1, bias: true, norm: false, relu: false };
-    /// The same without bias, then a batch norm.
+    /// The same, a convolution without bias, then a batch norm.
     pub const NORM: Self = Self { kernel: 1, bias: false, norm: true, relu: false };
 }
 

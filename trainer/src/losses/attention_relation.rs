@@ -5,6 +5,7 @@ use kd_runtime::{Refusal, Result};
 use super::adapters::{TOKENS, student, teacher};
 use super::at::places;
 use super::joint::Joint;
+use super::pair::is_stages;
 use super::rows::log_sum_exp;
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
@@ -23,7 +24,8 @@ pub static METHOD: Method = Method {
         each position's values relate to all others'. MiniLM's last layer is `relation = \"attention_and_values\"` with the taps \
         `query, key, value` on each side, which adds the same of `softmax(q·kᵀ / √d)`. Heads must be equal, widths need not be; no \
         adapter.\n\n\
-        Of maps each place is a position, the larger map averaged to the smaller one; series longer than `longest` are averaged.",
+        Of maps each place is a position, the larger map averaged to the smaller one. What then has more than `longest` positions, \
+        a series or a map, is averaged to that many at most.",
     source: "Wang et al. 2020 (arXiv 2002.10957) eq. 6 to 8",
     weight: Weight { usual: 1.0, source: "MiniLM", forms: &[] },
     recipe: "terms = [{ method = \"attention_relation\", relation = \"attention_and_values\", heads = 4, tokens = true, \
@@ -49,7 +51,7 @@ pub static OPTIONS: &[Spec] = &[
     },
     Spec {
         name: "longest",
-        about: "positions that longer series are averaged to",
+        about: "positions that longer series, and maps of more places, are averaged to",
         kind: Kind::Count { default: 128, least: 2, most: 512 },
     },
     TOKENS,
@@ -126,8 +128,14 @@ struct Relations {
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (tokens, longest, heads) = (options.flag("tokens"), options.count("longest"), options.count("heads"));
     let (student, teacher) = (options.text("student"), options.text("teacher"));
+    let is_values = options.text("relation") == "values";
+    if let Some(word) = [student, teacher].into_iter().find(|text| !is_values && is_stages(text)) {
+        let expected = "names of taps `query, key, value` on each side";
+        let action = "name them, or relate values alone";
+        return Err(Refusal::new("attention_relation", expected, format!("`{word}`"), action));
+    }
     let taps = pair.taps_that(student, teacher, |s, t| places(s, t, tokens))?;
-    let related = if options.text("relation") == "values" {
+    let related = if is_values {
         (0..taps.len()).map(|i| [i, i]).collect()
     } else if taps.len() == 3 {
         vec![[0, 1], [2, 2]]
@@ -138,7 +146,10 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let mut loss = Relations { student: vec![], teacher: vec![], joints: vec![], related, heads, d_compared: vec![] };
     for (s, t) in &taps {
         let is_series = s.shape.len() == 2 && t.shape.len() == 2;
-        let joint = if is_series { Joint::series(s, t, tokens, longest, true)? } else { Joint::common(s, t, tokens)? };
+        let joint = match is_series {
+            true => Joint::series(s, t, tokens, longest, true)?,
+            false => Joint::common_within(s, t, tokens, longest)?,
+        };
         let (ours, theirs) = joint.maps();
         let at = format!("taps `{}` and `{}`", s.name, t.name);
         if !ours.channels.is_multiple_of(heads) || !theirs.channels.is_multiple_of(heads) {

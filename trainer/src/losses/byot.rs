@@ -2,13 +2,12 @@
 
 use kd_runtime::{Refusal, Result};
 
-use super::ce::{Targets, cross_entropy};
+use super::ce::{Labels, Targets, cross_entropy, labelled};
 use super::kd::soft_targets;
 use super::pair::STAGES;
 use super::rows::{Reduction, log_softmax, weighted_cross_entropy};
-use super::taps::logits;
+use super::taps::{TEMPERATURES, logits, within};
 use super::{Batch, Knowledge, Loss, Method, Pair, Tap, Weight, columns};
-use crate::data::UNLABELLED;
 use crate::exec::{Parameter, Real};
 use crate::gpu;
 use crate::options::{Kind, Options, Range, Spec};
@@ -27,7 +26,9 @@ pub static METHOD: Method = Method {
         alone (but see `seed_literal`). An exit stands behind every stage but the last: bottleneck convolutions (1x1, strided to the last \
         stage's size, 1x1; batch norm and ReLU each) to the width of the deepest features, the mean over places, a \
         linear layer; of a vector a linear layer with ReLU, and one to the classes. F are the features before an \
-        exit's last layer. Each exit can be kept as a student of its own.\n\n\
+        exit's last layer; where the deepest may be negative (`ts_transformer`, `lstm`, `gru`) the last ReLU before them is left \
+        out, and a note says so. Each exit can be kept as a student of its own.\n\n\
+        CE has both classes of a mixed sample; `train.label_smoothing` and `train.class_weights` are the task's alone.\n\n\
         `form` says what else differs, and what the other options are when left out. `paper`: the squares are summed over \
         the features (mean over the batch), temperature 1. `seed_literal`: the same sum over all classifiers, the deepest \
         included: its `(1 - alpha) · CE` is part of the term, which is the whole loss; `task_weight` above 0 is refused. \
@@ -60,7 +61,7 @@ pub static OPTIONS: &[Spec] = &[
     },
     Spec {
         name: "temperature",
-        about: "what both logits are divided by",
+        about: "what both logits are divided by, from 0.001 to 10000",
         kind: Kind::Optional {
             kind: &Kind::Number { default: 3.0, range: Range::Positive },
             left_out: "3.0; paper, seed_literal: 1.0",
@@ -120,7 +121,7 @@ pub struct Exit<'a, T> {
 
 impl Form<f32> {
     /// As options say, and where they say nothing as their form has it.
-    fn of(options: &Options) -> Self {
+    fn of(options: &Options) -> Result<Self> {
         let word = options.text("form").to_string();
         let (alpha, temperature, tau2, lambda) = match &*word {
             "paper" => (0.3, 1.0, true, 0.03),
@@ -130,29 +131,37 @@ impl Form<f32> {
             _ => (0.3, 3.0, true, 0.03),
         };
         let number = |name, left_out| options.optional(name, Options::number).unwrap_or(left_out) as f32;
-        Self {
+        let temperature = options.optional("temperature", Options::number).unwrap_or(temperature);
+        Ok(Self {
             alpha: number("alpha", alpha),
-            temperature: number("temperature", temperature),
+            temperature: within("temperature", temperature, TEMPERATURES)? as f32,
             tau2: options.optional("tau2", Options::flag).unwrap_or(tau2),
             lambda: number("lambda", lambda),
             word,
-        }
+        })
     }
 }
 
 impl<T: Real> Exit<'_, T> {
     /// The exit's loss; the deepest part is constant. `d_logits` and `d_features`, of the exit, are overwritten. Zhang et al.
     /// 2019 (arXiv 1905.08094) eq. 4-8.
-    pub fn loss(&self, labels: &[usize], form: &Form<T>, d_logits: &mut [T], d_features: &mut [T]) -> T {
-        let classes = self.logits[0].len() / labels.len().max(1);
+    pub fn loss<'l>(
+        &self,
+        labels: impl Into<Labels<'l>>,
+        form: &Form<T>,
+        d_logits: &mut [T],
+        d_features: &mut [T],
+    ) -> T {
+        let labels = labels.into();
+        let batch = labels.classes.len();
+        let classes = self.logits[0].len() / batch.max(1);
         let mut d_soft = vec![T::ZERO; d_logits.len()];
-        let hard =
-            cross_entropy(self.logits[0], labels.into(), classes, &Targets::default(), Reduction::BatchMean, d_logits);
+        let hard = cross_entropy(self.logits[0], labels, classes, &Targets::default(), Reduction::BatchMean, d_logits);
         let soft = self.soft(classes, form, &mut d_soft);
         for (d, &d_soft) in d_logits.iter_mut().zip(&d_soft) {
             *d = (T::ONE - form.alpha) * *d + form.alpha * d_soft;
         }
-        let hint = self.hint(labels.len(), form, d_features);
+        let hint = self.hint(batch, form, d_features);
         d_features.iter_mut().for_each(|d| *d = form.lambda * *d);
         (T::ONE - form.alpha) * hard + form.alpha * soft + form.lambda * hint
     }
@@ -208,6 +217,7 @@ struct Exits {
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
+    let form = Form::of(options)?;
     let (logits, features) = (pair.student_answer(options.text("student"))?, pair.student(options.text("features"))?);
     let mut stages = pair.student_taps(options.text("at"))?;
     let is_stages = options.text("at") == STAGES;
@@ -217,19 +227,29 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         return Err(Refusal::new("byot", "a student of at least 2 stages", "fewer", action));
     };
     let (mut taps, mut widths) = (Vec::new(), Vec::new());
+    let ends_in_relu = pair.student_is_never_negative(&features);
+    if !ends_in_relu {
+        pair.note_no_relu("each exit's features", &[format!("the deepest `{}`", features.name)]);
+    }
     for (i, stage) in stages.iter().enumerate() {
-        let exit = exit(pair, stage, &deepest, features.elements(), i + 1)?;
+        let exit = exit(pair, stage, &deepest, (features.elements(), ends_in_relu), i + 1)?;
         taps.push(exit.1.name.clone());
         widths.push(exit.0.name);
         pair.exits.push(exit.1);
     }
     taps.extend(widths);
     taps.extend([logits.name, features.name]);
-    Ok(Box::new(Exits { taps, form: Form::of(options) }))
+    Ok(Box::new(Exits { taps, form }))
 }
 
-/// Adds an exit behind a stage; its features, of the width of the deepest, and its logits.
-fn exit(pair: &mut Pair<'_>, stage: &Tap, deepest: &Tap, width: usize, number: usize) -> Result<(Tap, Tap)> {
+/// Adds an exit behind a stage; its features, of the width of the deepest and behind a ReLU or not, and its logits.
+fn exit(
+    pair: &mut Pair<'_>,
+    stage: &Tap,
+    deepest: &Tap,
+    (width, ends_in_relu): (usize, bool),
+    number: usize,
+) -> Result<(Tap, Tap)> {
     let classes = pair.classes;
     let features = pair.adapt(stage, |net, prefix| {
         let name = format!("{prefix}.exit{number}");
@@ -240,8 +260,12 @@ fn exit(pair: &mut Pair<'_>, stage: &Tap, deepest: &Tap, width: usize, number: u
             return Err(Refusal::new(at, "a map [C, H, W], a series [C, T] or a vector [F]", found, action));
         }
         if places.is_empty() {
-            net.linear(&format!("{name}.pre"), width)?;
-            net.relu(&format!("{name}.features"));
+            if ends_in_relu {
+                net.linear(&format!("{name}.pre"), width)?;
+                net.relu(&format!("{name}.features"));
+            } else {
+                net.linear(&format!("{name}.features"), width)?;
+            }
             return Ok(());
         }
         // Down to the size of the last stage; a vector there has none.
@@ -256,7 +280,8 @@ fn exit(pair: &mut Pair<'_>, stage: &Tap, deepest: &Tap, width: usize, number: u
         let kernel = strides.map(|stride| stride.max(3));
         let strided = Conv { kernel, stride: strides, ..Conv::square(inner, 3, 1) };
         net.conv_norm_relu(&format!("{name}.2"), &strided)?;
-        net.conv_norm_relu(&format!("{name}.3"), &Conv::square(width, 1, 1))?;
+        let (last, widened) = (format!("{name}.3"), Conv::square(width, 1, 1));
+        if ends_in_relu { net.conv_norm_relu(&last, &widened) } else { net.conv_norm(&last, &widened) }?;
         net.global_average(&format!("{name}.features"));
         Ok(())
     })?;
@@ -278,7 +303,7 @@ impl Exits {
 impl gpu::losses::Kernel for Exits {
     fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
         let classes = self.classes(seen.batch, seen.student)?;
-        let labelled = seen.batch.labels.iter().filter(|label| **label != UNLABELLED).count();
+        let labelled = labelled(Labels::of(seen.batch), &Targets::<f32>::default());
         gpu::losses::byot::exits(seen, classes, &self.form, labelled, given);
         Ok(())
     }
@@ -306,11 +331,11 @@ impl Loss for Exits {
         let (d_logits, rest) = d_student.split_at_mut(exits);
         let (d_features, d_deepest) = rest.split_at_mut(exits);
         d_deepest.iter_mut().for_each(|d| d.fill(0.0));
+        let labels = Labels::of(batch);
         let mut total = 0.0;
         if self.form.word == SEED_LITERAL {
             let (targets, weight) = (Targets::default(), 1.0 - self.form.alpha);
             let deepest = student[2 * exits];
-            let labels = batch.labels.into();
             total += weight * cross_entropy(deepest, labels, classes, &targets, Reduction::BatchMean, d_deepest[0]);
             d_deepest[0].iter_mut().for_each(|d| *d *= weight);
         }
@@ -320,7 +345,7 @@ impl Loss for Exits {
                 features: [student[exits + i], student[2 * exits + 1]],
                 is_last: i + 1 == exits,
             };
-            total += exit.loss(batch.labels, &self.form, d_logits, d_features);
+            total += exit.loss(labels, &self.form, d_logits, d_features);
         }
         Ok(total)
     }

@@ -164,6 +164,10 @@ impl Loss for Consecutive {
         self.embedding.own()
     }
 
+    fn least_batch(&self) -> usize {
+        2
+    }
+
     fn value(
         &mut self,
         batch: &Batch<'_>,

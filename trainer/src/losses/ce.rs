@@ -73,13 +73,18 @@ pub struct Labels<'a> {
     pub mixed: &'a [(usize, f32)],
 }
 
-impl<'a> From<&'a [usize]> for Labels<'a> {
-    fn from(classes: &'a [usize]) -> Self {
-        Self { classes, mixed: &[] }
+impl<'a, C: AsRef<[usize]> + ?Sized> From<&'a C> for Labels<'a> {
+    fn from(classes: &'a C) -> Self {
+        Self { classes: classes.as_ref(), mixed: &[] }
     }
 }
 
-impl Labels<'_> {
+impl<'a> Labels<'a> {
+    /// Of a batch, both classes of mixed samples.
+    pub fn of(batch: &Batch<'a>) -> Self {
+        Self { classes: batch.labels, mixed: batch.mixed }
+    }
+
     /// The classes of a sample with their shares; none where one of them is not known.
     pub fn shares<T: Real>(&self, sample: usize) -> Option<[(usize, T); 2]> {
         let class = self.classes[sample];
@@ -163,7 +168,7 @@ pub fn cross_entropy<T: Real>(
 }
 
 /// The labelled samples, each counted as often as the weight of its class says.
-fn labelled<T: Real>(labels: Labels<'_>, targets: &Targets<T>) -> f64 {
+pub fn labelled<T: Real>(labels: Labels<'_>, targets: &Targets<T>) -> f64 {
     let weight = |sample| {
         let shares = labels.shares::<f64>(sample).into_iter().flatten();
         shares.map(|(class, share)| share * targets.weight(class).to_f64()).sum::<f64>()
@@ -216,7 +221,7 @@ impl gpu::losses::Kernel for CrossEntropy {
             }
         };
         let weights = sent.raw();
-        let wanted = Wanted { targets: &targets, weights, labelled, first_alone: false };
+        let wanted = Wanted { targets: &targets, weights, labelled };
         gpu::losses::ce::cross_entropy(seen, 0, classes, wanted, Part::WHOLE, given);
         Ok(())
     }
@@ -241,7 +246,7 @@ impl Loss for CrossEntropy {
     }
 
     fn divisor(&self, batch: &Batch<'_>) -> f64 {
-        labelled(Labels { classes: batch.labels, mixed: batch.mixed }, &self.targets)
+        labelled(Labels::of(batch), &self.targets)
     }
 
     fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
@@ -258,8 +263,7 @@ impl Loss for CrossEntropy {
     ) -> Result<f32> {
         let classes = logits(&self.student[0], student[0], batch)?;
         let targets = &*self.targets(classes);
-        let labels = Labels { classes: batch.labels, mixed: batch.mixed };
-        Ok(cross_entropy(student[0], labels, classes, targets, Reduction::BatchMean, d_student[0]))
+        Ok(cross_entropy(student[0], Labels::of(batch), classes, targets, Reduction::BatchMean, d_student[0]))
     }
 }
 

@@ -4,7 +4,7 @@ use kd_runtime::{Refusal, Result};
 
 use super::embed::{self, Embedding};
 use super::relation::{Units, to_f64, write};
-use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES};
+use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES, within};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::random::{Stream, mix};
 use crate::exec::{Parameter, Real, Role};
@@ -55,7 +55,7 @@ pub static OPTIONS: &[Spec] = &[
     },
     Spec {
         name: "temperature",
-        about: "what cosines are divided by",
+        about: "what cosines are divided by, from 0.02 to 10000",
         kind: Kind::Number { default: 0.07, range: Range::Positive },
     },
     Spec {
@@ -67,6 +67,8 @@ pub static OPTIONS: &[Spec] = &[
 
 /// Negatives of each sample where nothing is said and there are as many samples.
 const MOST_NEGATIVES: usize = 16384;
+/// Of cosines: below, `exp(1 / temperature)` times the samples would leave the f32 in which Z is kept.
+const TEMPERATURES: [f64; 2] = [0.02, 1e4];
 /// Added to the noise, so that no logarithm is of 0.
 const EPSILON: f64 = 1e-7;
 
@@ -164,7 +166,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         prefix: pair.prefix.clone(),
         samples: pair.samples,
         negatives: negatives(options, pair.samples),
-        temperature: options.number("temperature"),
+        temperature: within("temperature", options.number("temperature"), TEMPERATURES)?,
         momentum: options.number("momentum"),
         seed: pair.own_seed,
     }))

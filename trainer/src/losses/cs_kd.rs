@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::kd::soft_targets;
 use super::rows::Reduction;
-use super::taps::{STUDENT_LOGITS, logits};
+use super::taps::{STUDENT_LOGITS, logits, temperature};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
@@ -33,7 +33,7 @@ pub static OPTIONS: &[Spec] = &[
     STUDENT_LOGITS,
     Spec {
         name: "temperature",
-        about: "what the logits are divided by",
+        about: "what the logits are divided by, from 0.001 to 10000",
         kind: Kind::Number { default: 4.0, range: Range::Positive },
     },
 ];
@@ -64,12 +64,16 @@ struct ClassWise {
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let student = [pair.student_answer(options.text("student"))?.name];
-    Ok(Box::new(ClassWise { student, temperature: options.number("temperature") as f32 }))
+    Ok(Box::new(ClassWise { student, temperature: temperature(options)? as f32 }))
 }
 
 impl Loss for ClassWise {
     fn student_taps(&self) -> &[String] {
         &self.student
+    }
+
+    fn least_batch(&self) -> usize {
+        2
     }
 
     fn value(

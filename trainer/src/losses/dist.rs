@@ -3,7 +3,7 @@
 use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers_of, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
@@ -19,7 +19,7 @@ pub static METHOD: Method = Method {
     formula: "`temperature² · (beta · (1 - mean_b ρ(p_student[b, :], p_teacher[b, :])) + gamma · (1 - mean_k \
         ρ(p_student[:, k], p_teacher[:, k])))`: ρ is Pearson's correlation with 1e-8 added to the product of the \
         norms, `p = softmax(logits / temperature)`. A class that the whole batch gives one probability has \
-        correlation 0.\n\n\
+        correlation 0. Of two classes ρ of a sample is 1 or -1, so that the part of `beta` has no gradient; a note says so.\n\n\
         torchdistill has the norms clamped one by one (its gradient reaches 1e6 where samples are identical); the \
         authors' CIFAR code is known to use beta = gamma = 2 at temperature 4. With `tau2 = false` temperature² is \
         left out.",
@@ -36,7 +36,7 @@ pub static OPTIONS: &[Spec] = &[
     TEACHER_LOGITS,
     Spec {
         name: "temperature",
-        about: "what both logits are divided by",
+        about: "what both logits are divided by, from 0.001 to 10000",
         kind: Kind::Number { default: 1.0, range: Range::Positive },
     },
     Spec {
@@ -132,10 +132,16 @@ pub fn through_softmax<T: Real>(p: &[f64], classes: usize, temperature: f64, d: 
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let temperature = options.number("temperature");
+    let temperature = temperature(options)?;
     let scale = if options.flag("tau2") { temperature * temperature } else { 1.0 };
     let factors = [options.number("beta"), options.number("gamma")].map(|factor| factor * scale);
-    answers(options, pair, Average::default(), move |seen, d| {
+    if pair.classes == 2 && factors[0] > 0.0 {
+        let note = "has nothing of the samples: over two classes their correlation is 1 or -1, and `beta`'s part has no gradient";
+        pair.notes.push(note.into());
+    }
+    // A class has no correlation over one sample.
+    let least = if factors[1] > 0.0 { 2 } else { 1 };
+    answers_of(options, pair, least, Average::default(), move |seen, d| {
         let [inter, intra] = correlations([seen.student, seen.teacher], seen.columns[0], temperature, factors, d);
         (factors[0] * inter + factors[1] * intra) as f32
     })

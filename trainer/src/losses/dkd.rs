@@ -3,7 +3,7 @@
 use kd_runtime::Result;
 
 use super::rows::{Average, divergence, log_softmax, log_sum_exp};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
@@ -35,7 +35,7 @@ pub static OPTIONS: &[Spec] = &[
     TEACHER_LOGITS,
     Spec {
         name: "temperature",
-        about: "what both logits are divided by",
+        about: "what both logits are divided by, from 0.001 to 10000",
         kind: Kind::Number { default: 4.0, range: Range::Positive },
     },
     Spec {
@@ -112,7 +112,7 @@ pub fn decoupled<T: Real>(
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let temperature = options.number("temperature") as f32;
+    let temperature = temperature(options)? as f32;
     let factors = [options.number("alpha") as f32, options.number("beta") as f32];
     note_two_classes(pair);
     answers(options, pair, Average::default(), move |seen, d| {

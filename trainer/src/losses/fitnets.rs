@@ -19,7 +19,10 @@ pub static METHOD: Method = Method {
     needs_labels: false,
     needs_whole_batch: false,
     formula: "`mean (r(s) - t)²` over all elements, with `r` a trained regressor: a 1x1 convolution, a batch norm and a ReLU \
-        (RepDistiller's; `regressor = \"conv_norm\"` for taps before an activation, `\"conv\"` as RKD's code). The paper has half \
+        (RepDistiller's), of vectors a linear layer in place of the convolution. `regressor = \"conv_norm\"` is without the ReLU, and is \
+        taken where it is left out and the teacher's value may be negative (before an activation; `ts_transformer`, `lstm`, `gru`, the \
+        stages of `mobilenet_v2` and `wrn`), which a note tells; `\"conv\"` as RKD's code: the convolution alone, without bias (a linear \
+        layer keeps its bias). The paper has half \
         the squared norm of each sample (`reduction = \"half_batch\"`). Other distances than `(r(s) - t)²` with `x = r(s) - t`: \
         `absolute` |x|; `huber` x² / 2 up to delta, delta·(|x| - delta / 2) beyond; `smooth_l1` that divided by delta.\n\n\
         In the paper the hint trains the lower half of the student first, then soft targets all of it: `stage = \"init\"` with \
@@ -38,7 +41,10 @@ pub static OPTIONS: &[Spec] = &[
     Spec {
         name: "regressor",
         about: "what the student's taps go through",
-        kind: Kind::Choice { default: "conv_norm_relu", known: &["conv_norm_relu", "conv_norm", "conv"] },
+        kind: Kind::Optional {
+            kind: &Kind::Choice { default: "conv_norm_relu", known: &["conv_norm_relu", "conv_norm", "conv"] },
+            left_out: "conv_norm_relu; conv_norm where the teacher's value may be negative",
+        },
     },
     Spec {
         name: "reduction",
@@ -135,15 +141,20 @@ pub fn total_distance<T: Real>(
 
 /// The method `fitnets`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let regressor = match options.text("regressor") {
-        "conv" => Connector { bias: false, ..Connector::LINEAR },
-        "conv_norm" => Connector::NORM,
-        _ => Connector { relu: true, ..Connector::NORM },
-    };
+    let chosen = options.optional("regressor", Options::text);
     let mut taps = pair.taps(options.text("student"), options.text("teacher"))?;
+    let mut signed = Vec::new();
     for (i, (from, to)) in taps.iter_mut().enumerate() {
+        let is_signed = chosen.is_none() && !pair.teacher_is_never_negative(to);
+        signed.extend(is_signed.then(|| format!("the teacher's `{}`", to.name)));
+        let regressor = match chosen {
+            Some("conv") => Connector { bias: false, ..Connector::LINEAR },
+            Some("conv_norm") => Connector::NORM,
+            _ => Connector { relu: !is_signed, ..Connector::NORM },
+        };
         *from = connect(pair, from, to, i, regressor)?;
     }
+    pair.note_no_relu("its regressor", &signed);
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
     let half = options.text("reduction") == "half_batch";
     let word = options.text("distance");

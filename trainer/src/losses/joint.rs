@@ -100,8 +100,13 @@ pub struct Compared {
 impl Joint {
     /// Both at the smaller of both resolutions along each axis: the larger map is averaged.
     pub fn common(student: &Tap, teacher: &Tap, tokens: bool) -> Result<Self> {
+        Self::common_within(student, teacher, tokens, usize::MAX)
+    }
+
+    /// The same, averaged further to at most so many places: an axis below their root stays, and the other takes what it leaves.
+    pub fn common_within(student: &Tap, teacher: &Tap, tokens: bool, most: usize) -> Result<Self> {
         let (s, t) = (map(student, tokens)?, map(teacher, tokens)?);
-        let (height, width) = (s.height.min(t.height), s.width.min(t.width));
+        let (height, width) = within(s.height.min(t.height), s.width.min(t.width), most);
         Ok(Self::resized(s, t, tokens, [s.resized(height, width), t.resized(height, width)]))
     }
 
@@ -177,6 +182,16 @@ impl Joint {
         ours.back(d_compared, d_student);
         value
     }
+}
+
+/// Sizes of a map of at most `most` places.
+fn within(height: usize, width: usize, most: usize) -> (usize, usize) {
+    if height.saturating_mul(width) <= most {
+        return (height, width);
+    }
+    let root = most.isqrt();
+    let rows = height.min(if width <= root { most / width } else { root });
+    (rows, width.min(most / rows))
 }
 
 /// How a tap lies; refused if that is not known.
@@ -283,4 +298,28 @@ pub fn check(tap: &str, values: &[f32], batch: &Batch<'_>, map: Map) -> Result<(
     }
     let expected = format!("{} values a sample", map.elements());
     Err(Refusal::new(format!("tap `{tap}`"), expected, columns, "train the network that the method was built for"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::within;
+
+    #[test]
+    fn maps_within_a_bound_stay_and_others_keep_what_they_can() {
+        assert_eq!(within(8, 16, 128), (8, 16));
+        assert_eq!(within(112, 112, 128), (11, 11));
+        assert_eq!([within(4, 100, 128), within(100, 4, 128)], [(4, 32), (32, 4)]);
+        assert_eq!([within(1, 300, 128), within(300, 1, 128)], [(1, 128), (128, 1)]);
+        assert_eq!([within(5, 5, 2), within(5, 5, 7), within(40, 40, usize::MAX)], [(1, 2), (2, 3), (40, 40)]);
+        for (height, width, most) in (1..30).flat_map(|h| (1..30).flat_map(move |w| (2..40).map(move |m| (h, w, m)))) {
+            let (h, w) = within(height, width, most);
+            assert!(
+                h * w <= most
+                    && h * w >= most.min(height * width).div_ceil(2)
+                    && (1..=height).contains(&h)
+                    && (1..=width).contains(&w),
+                "{height} {width} {most}"
+            );
+        }
+    }
 }

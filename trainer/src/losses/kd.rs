@@ -3,7 +3,7 @@
 use kd_runtime::Result;
 
 use super::rows::{AVERAGES, Average, REDUCTIONS, Reduction, divergence, log_softmax};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers_on};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu;
@@ -28,7 +28,9 @@ pub static METHOD: Method = Method {
         AB_distillation leave out temperature² (`tau2 = false`).\n\n\
         `standardize` replaces the logits of both sides by their z-scores, `(z - mean) / (std + 1e-7)` over the \
         classes with the unbiased deviation (logit standardization: Sun et al. 2024, arXiv 2403.01427; there \
-        temperature 2, weight 9 beside 0.1 CE). A row of equal logits gets no gradient.",
+        temperature 2, weight 9 beside 0.1 CE). A row whose deviation is at most a millionth of its largest logit (either \
+        sign) counts as one of equal logits: its z-scores are 0, and it gets no gradient. Of two classes z-scores are ±0.7071 \
+        whatever the logits are, so that nothing is taught; a note says so.",
     source: "Hinton, Vinyals, Dean 2015 (arXiv 1503.02531) §2",
     weight: Weight {
         usual: 1.0,
@@ -46,7 +48,7 @@ pub static OPTIONS: &[Spec] = &[
     TEACHER_LOGITS,
     Spec {
         name: "temperature",
-        about: "what both logits are divided by",
+        about: "what both logits are divided by, from 0.001 to 10000",
         kind: Kind::Number { default: 4.0, range: Range::Positive },
     },
     Spec {
@@ -110,14 +112,20 @@ pub fn soft_targets<T: Real>(
 }
 
 /// Replaces each row of `logits` by its z-scores `(z - mean) / (std + 1e-7)`, with the unbiased deviation (`classes - 1`);
-/// gives each row's deviation. Sun et al. 2024 (arXiv 2403.01427) eq. 9.
+/// gives each row's deviation. Of equal logits, up to rounding, both are 0. Sun et al. 2024 (arXiv 2403.01427) eq. 9.
 pub fn standardize<T: Real>(logits: &mut [T], classes: usize) -> Vec<T> {
     let rows = logits.chunks_exact_mut(classes);
     let standardized = rows.map(|row| {
+        let mut largest = T::ZERO;
+        row.iter().for_each(|z| largest = largest.max(z.abs()));
         let mean = row.iter().fold(T::ZERO, |sum, &z| sum + z) / T::from_usize(classes);
         row.iter_mut().for_each(|z| *z -= mean);
         let squares = row.iter().fold(T::ZERO, |sum, &z| sum + z * z);
         let deviation = (squares / T::from_usize(classes.max(2) - 1)).sqrt();
+        if deviation <= largest * T::from_f64(EQUAL) {
+            row.fill(T::ZERO);
+            return T::ZERO;
+        }
         row.iter_mut().for_each(|z| *z = *z / (deviation + T::from_f64(EPSILON)));
         deviation
     });
@@ -126,6 +134,8 @@ pub fn standardize<T: Real>(logits: &mut [T], classes: usize) -> Vec<T> {
 
 /// What is added to a deviation.
 const EPSILON: f64 = 1e-7;
+/// Of a row's largest logit: up to so large a deviation is rounding. Divided by, it would be the student's gradient.
+const EQUAL: f64 = 1e-6;
 
 /// Turns gradients by z-scores into those by the logits: `(d - mean(d)) / (std + ε) - z · Σ d z / ((classes - 1) std)`. A row
 /// of equal logits has no direction to change in: 0.
@@ -146,10 +156,14 @@ pub fn standardize_backward<T: Real>(scores: &[T], deviations: &[T], classes: us
 
 /// The method `kd`.
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let (temperature, tau2) = (options.number("temperature") as f32, options.flag("tau2"));
+    let (temperature, tau2) = (temperature(options)? as f32, options.flag("tau2"));
     let reduction = Reduction::of(options.text("reduction"));
     let average = Average::of(options.text("average"));
     let z_scores = options.flag("standardize");
+    if z_scores && pair.classes == 2 {
+        let note = "teaches nothing with `standardize`: of two classes z-scores are ±0.7071 whatever the logits are";
+        pair.notes.push(note.into());
+    }
     let form = gpu::losses::kd::Form { temperature, reduction, tau2, standardize: z_scores };
     let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
         gpu::losses::kd::soft_targets(seen, Answers::of(seen, classes), form, Part::WHOLE, given);
@@ -167,4 +181,39 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         standardize_backward(&student, &deviations, classes, d);
         value
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Value and gradient of z-scores at temperature 2.
+    fn of<T: Real>(student: &[T], teacher: &[T], classes: usize) -> (T, Vec<T>) {
+        let (mut z_s, mut z_t, mut d) = (student.to_vec(), teacher.to_vec(), vec![T::ONE; student.len()]);
+        let deviations = standardize(&mut z_s, classes);
+        standardize(&mut z_t, classes);
+        let value = soft_targets(&z_s, &z_t, classes, T::from_f64(2.0), Reduction::BatchMean, true, &mut d);
+        standardize_backward(&z_s, &deviations, classes, &mut d);
+        (value, d)
+    }
+
+    /// Ten times 0.1 is not 1 in f32: what is left of the mean is no direction.
+    #[test]
+    fn rows_of_equal_logits_have_no_gradient_whatever_their_sum_rounds_to() {
+        let teacher: Vec<f32> = (0..10).map(|k| k as f32).collect();
+        let flat = of(&[0.0; 10], &teacher, 10).0;
+        for row in [[0.0_f32; 10], [0.1; 10], [-0.7; 10], [1e3; 10]] {
+            assert_eq!(of(&row, &teacher, 10), (flat, vec![0.0; 10]), "{row:?}");
+            assert_eq!(of(&teacher, &row, 10), of(&teacher, &[0.0; 10], 10), "{row:?}");
+        }
+        // Of 1 by a unit in the last place.
+        let nearly: Vec<f32> = (0..10).map(|k| if k == 3 { 1.0 + f32::EPSILON } else { 1.0 }).collect();
+        assert_eq!(of(&nearly, &teacher, 10), (flat, vec![0.0; 10]));
+        // Of a thousandth there is one.
+        let unlike: Vec<f32> = (0..10).map(|k| if k == 3 { 1.001 } else { 1.0 }).collect();
+        assert!(of(&unlike, &teacher, 10).1.iter().any(|d| *d != 0.0));
+        // Small logits are no equal ones.
+        assert!(of(&teacher.iter().map(|z| z * 1e-6).collect::<Vec<_>>(), &teacher, 10).1[0] != 0.0);
+        assert!(of(&[f32::NAN; 10], &teacher, 10).0.is_nan());
+    }
 }

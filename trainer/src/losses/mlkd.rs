@@ -5,7 +5,7 @@ use kd_runtime::Result;
 use super::dist::{probabilities, through_softmax};
 use super::kd::soft_targets;
 use super::rows::{Average, Reduction};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::ops::kernels::gemm::{Matrix, multiply};
@@ -38,13 +38,13 @@ pub static OPTIONS: &[Spec] = &[
     TEACHER_LOGITS,
     Spec {
         name: "temperature",
-        about: "the first temperature",
+        about: "the first temperature, from 0.001 to 10000",
         kind: Kind::Number { default: 4.0, range: Range::Positive },
     },
     Spec {
         name: "others",
         about: "further temperatures",
-        kind: Kind::Counts { default: &[2, 3, 5, 6], least_len: 0, least: 1, most: 1 << 16 },
+        kind: Kind::Counts { default: &[2, 3, 5, 6], least_len: 0, least: 1, most: 10_000 },
     },
 ];
 
@@ -85,7 +85,7 @@ pub fn alignment<T: Real>(
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let others = options.counts("others").iter().map(|&t| t as f64);
-    let temperatures: Vec<f64> = std::iter::once(options.number("temperature")).chain(others).collect();
+    let temperatures: Vec<f64> = std::iter::once(temperature(options)?).chain(others).collect();
     answers(options, pair, Average::default(), move |seen, d| {
         d.fill(0.0);
         let mut d_one = vec![0.0; d.len()];

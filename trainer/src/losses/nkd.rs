@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::dkd::note_two_classes;
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
@@ -19,7 +19,8 @@ pub static METHOD: Method = Method {
     needs_whole_batch: false,
     formula: "`-p_teacher[y] · ln p_student[y] - gamma · temperature² · Σ_{k ≠ y} r_teacher[k] · ln r_student[k]`: p at \
         temperature 1, r the distribution over the classes other than the label y, at the temperature. With two \
-        classes the second part is 0. CE beside it.",
+        classes the second part is 0. CE beside it. Several teachers: the mean of their probabilities at the temperature; \
+        p_teacher[y] is that mean's at temperature 1, not the mean of theirs, unless the temperature is 1.",
     source: "Yang et al. 2023 (arXiv 2303.13005) eq. 5",
     weight: Weight { usual: 1.0, source: "the authors'", forms: &[] },
     recipe: "terms = [{ method = \"nkd\" }]\n",
@@ -33,7 +34,7 @@ pub static OPTIONS: &[Spec] = &[
     TEACHER_LOGITS,
     Spec {
         name: "temperature",
-        about: "what the logits of the other classes are divided by",
+        about: "what the logits of the other classes are divided by, from 0.001 to 10000",
         kind: Kind::Number { default: 1.0, range: Range::Positive },
     },
     Spec {
@@ -79,7 +80,7 @@ pub fn normalized<T: Real>(
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let (temperature, gamma) = (options.number("temperature") as f32, options.number("gamma") as f32);
+    let (temperature, gamma) = (temperature(options)? as f32, options.number("gamma") as f32);
     note_two_classes(pair);
     answers(options, pair, Average::default(), move |seen, d| {
         let parts = normalized([seen.student, seen.teacher], seen.batch.labels, temperature, gamma, d);

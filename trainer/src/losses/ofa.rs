@@ -4,7 +4,7 @@ use kd_runtime::{Refusal, Result};
 
 use super::pair::STAGES;
 use super::rows::{log_softmax, weighted_cross_entropy};
-use super::taps::{TEACHER_LOGITS, logits};
+use super::taps::{TEACHER_LOGITS, logits, temperature};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
@@ -46,7 +46,7 @@ pub static OPTIONS: &[Spec] = &[
     },
     Spec {
         name: "temperature",
-        about: "what both logits are divided by",
+        about: "what both logits are divided by, from 0.001 to 10000",
         kind: Kind::Number { default: 1.0, range: Range::Positive },
     },
 ];
@@ -106,7 +106,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     }
     student.push(pair.student_answer(options.text("student"))?.name);
     let teacher = [pair.teacher_answer(options.text("teacher"))?];
-    let (temperature, exponent) = (options.number("temperature") as f32, options.number("exponent") as f32);
+    let (temperature, exponent) = (temperature(options)? as f32, options.number("exponent") as f32);
     Ok(Box::new(Stages { student, teacher, temperature, exponent }))
 }
 

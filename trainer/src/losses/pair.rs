@@ -4,10 +4,13 @@
 //! the student, lie in its checkpoints, and are cut off what is kept of it.
 
 mod graft;
+mod signs;
 
 use kd_runtime::contract::Contract;
 use kd_runtime::graph::{Dim, Graph, ValueId};
 use kd_runtime::{Refusal, Result};
+
+pub use signs::is_never_negative;
 
 use crate::exec::random::mix;
 use crate::recipe::suggest;
@@ -186,7 +189,6 @@ impl<'a> Pair<'a> {
             Some((graph, _)) => listed(graph, teacher, |name| self.teacher(name))?,
             None => vec![self.teacher(teacher)?],
         };
-        let is_stages = |text: &str| word(text).is_some_and(|(word, _)| word == STAGES);
         if ours.len() != theirs.len() && !is_stages(student) && !is_stages(teacher) {
             let expected = format!("as many taps of the teacher as of the student ({})", ours.len());
             return Err(Refusal::new("", expected, theirs.len(), "name them in pairs"));
@@ -299,6 +301,11 @@ pub fn cut(graph: &Graph, name: &str, output: &str) -> Result<Graph> {
 /// The value of a network that a method names: `logits` is the output where no value is called so.
 pub fn value_name<'n>(graph: &Graph, output: &'n str, name: &'n str) -> &'n str {
     if name == LOGITS && graph.find(name).is_none() { output } else { name }
+}
+
+/// Whether a text means all stages of a network, and names none of them.
+pub fn is_stages(text: &str) -> bool {
+    word(text).is_some_and(|(word, _)| word == STAGES)
 }
 
 /// Of [`STAGES`], [`LAST`] or [`MIDDLE`], which one, and what stands behind it.

@@ -19,7 +19,9 @@ pub static METHOD: Method = Method {
     needs_labels: false,
     needs_whole_batch: false,
     formula: "`mean (P(s) - t)²` over all elements, with the projector `P`: 1x1, 3x3 and 1x1 convolutions (of vectors: linear \
-        layers), each with batch norm and ReLU, the inner ones with the teacher's channels divided by `factor`. The student then answers \
+        layers), each with batch norm and ReLU, the inner ones with the teacher's channels divided by `factor`. Where the teacher's value \
+        may be negative (`ts_transformer`, `lstm`, `gru`, the stages of `mobilenet_v2` and `wrn`) the last ReLU is left out, and a note \
+        says so: behind it the student could not reach that value. The student then answers \
         with a copy of the teacher's layers behind that tap, which is never trained; its own classifier is gone. Projector and \
         copy stay in the student, are exported, and count against its budget. The copy computes as the teacher in eval mode does, \
         its batch norms folded; where layers behind the last maps fit the teacher's size alone (a pooling window), both sides' \
@@ -77,10 +79,12 @@ fn reuse(pair: &mut Pair<'_>, [student, teacher]: [&str; 2], options: &Options) 
         return Err(Refusal::new("simkd", "one tap of each network", taps.len(), action));
     };
     let inner = (to.shape[0] / options.count("factor")).max(1);
+    let ends_in_relu = pair.teacher_is_never_negative(to);
     let projected = pair.adapt(from, |net, prefix| {
         meet(net, prefix, &to.shape)?;
         for (i, channels, kernel) in [(1, inner, 1), (2, inner, 3), (3, to.shape[0], 1)] {
-            layer(net, &format!("{prefix}.{i}"), channels, Connector { kernel, relu: true, ..Connector::NORM })?;
+            let connector = Connector { kernel, relu: i < 3 || ends_in_relu, ..Connector::NORM };
+            layer(net, &format!("{prefix}.{i}"), channels, connector)?;
         }
         Ok(())
     })?;
@@ -91,6 +95,9 @@ fn reuse(pair: &mut Pair<'_>, [student, teacher]: [&str; 2], options: &Options) 
         return Err(Refusal::new("simkd", format!("answers [{}]", pair.classes), found, "choose another teacher"));
     }
     pair.answer_with(&answer)?;
+    if !ends_in_relu {
+        pair.note_no_relu("its projector", &[format!("the teacher's `{}`", to.name)]);
+    }
     Ok(Reused { student: [projected.name], teacher: [to.name.clone()], joint, frozen })
 }
 

@@ -22,7 +22,8 @@ pub static METHOD: Method = Method {
     needs_whole_batch: false,
     formula: "`feature · mean (h_student - h_teacher)² + answer · mean (W h_student - W h_teacher)²`: h are pooled \
         features, the student's behind a connector (1x1 convolution or linear layer to the teacher's width, batch \
-        norm, ReLU; then the mean over places); W is the teacher's last linear layer, frozen. As published: 1 and 1 \
+        norm, ReLU; then the mean over places); W is the teacher's last linear layer, frozen. Where h_teacher may be \
+        negative (`ts_transformer`, `lstm`, `gru`) the ReLU is left out, and a note says so. As published: 1 and 1 \
         (SimKD's repository), 1 and 5 (cls_KD); CE beside it.",
     source: "Yang, Martinez, Bulat, Tzimiropoulos 2021, Knowledge distillation via softmax regression representation learning (ICLR), eq. 2-5",
     weight: Weight { usual: 1.0, source: "SimKD's repository", forms: &[] },
@@ -88,17 +89,27 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (student, teacher) = (pair.student(options.text("student"))?, pair.teacher(options.text("teacher"))?);
     let width = teacher.elements();
     let weight = classifier(pair.teacher_graph()?, &pair.teacher(LOGITS)?.name, &teacher.name, width)?;
+    let ends_in_relu = pair.teacher_is_never_negative(&teacher);
     let tap = pair.adapt(&student, |net, prefix| {
-        if net.tail.shape.len() > 1 {
-            net.conv_norm_relu(&format!("{prefix}.connected"), &Conv::square(width, 1, 1))?;
-            net.global_average(&format!("{prefix}.features"));
+        let is_map = net.tail.shape.len() > 1;
+        if is_map {
+            net.conv(&format!("{prefix}.connected.conv"), &Conv::square(width, 1, 1))?;
         } else {
             net.linear(&format!("{prefix}.linear"), width)?;
-            net.norm(&format!("{prefix}.pre"))?;
-            net.relu(&format!("{prefix}.features"));
+        }
+        let [normed, last] = if is_map { ["connected.pre", "connected"] } else { ["pre", "features"] };
+        net.norm(&format!("{prefix}.{}", if ends_in_relu { normed } else { last }))?;
+        if ends_in_relu {
+            net.relu(&format!("{prefix}.{last}"));
+        }
+        if is_map {
+            net.global_average(&format!("{prefix}.features"));
         }
         Ok(())
     })?;
+    if !ends_in_relu {
+        pair.note_no_relu("its connector", &[format!("the teacher's `{}`", teacher.name)]);
+    }
     let factors = [options.number("feature") as f32, options.number("answer") as f32];
     Ok(Box::new(Regression { student: [tap.name], teacher: [teacher.name], weight, columns: width, factors }))
 }

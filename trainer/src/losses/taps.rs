@@ -9,6 +9,23 @@ use crate::exec::Parameter;
 use crate::gpu;
 use crate::options::{Kind, Options, Spec};
 
+/// The least and the largest temperature: beyond them squares and inverses leave f32, or rounding is all that is left.
+pub const TEMPERATURES: [f64; 2] = [1e-3, 1e4];
+
+/// The option `temperature`, refused outside [`TEMPERATURES`].
+pub fn temperature(options: &Options) -> Result<f64> {
+    within("temperature", options.number("temperature"), TEMPERATURES)
+}
+
+/// An option's number, refused outside bounds that are tighter than its range.
+pub fn within(option: &str, number: f64, [least, most]: [f64; 2]) -> Result<f64> {
+    if (least..=most).contains(&number) {
+        return Ok(number);
+    }
+    let expected = format!("a number from {least} to {most}");
+    Err(Refusal::new(format!("option `{option}`"), expected, format!("{number:?}"), "set it within these bounds"))
+}
+
 /// The option `student` of a method of answers.
 pub const STUDENT_LOGITS: Spec =
     Spec { name: "student", about: "tap with the student's logits", kind: Kind::Text { default: "logits" } };
@@ -61,7 +78,21 @@ pub fn answers<F>(options: &Options, pair: &Pair<'_>, average: Average, formula:
 where
     F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
 {
-    Ok(Box::new(of_answers(options, pair, average, formula)?))
+    answers_of(options, pair, 1, average, formula)
+}
+
+/// The same, where `least` samples at once say anything.
+pub fn answers_of<F>(
+    options: &Options,
+    pair: &Pair<'_>,
+    least: usize,
+    average: Average,
+    formula: F,
+) -> Result<Box<dyn Loss>>
+where
+    F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
+{
+    Ok(Box::new(OneTap { least, ..of_answers(options, pair, average, formula)? }))
 }
 
 /// The same, with what a GPU does.

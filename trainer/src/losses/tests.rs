@@ -356,11 +356,68 @@ fn two_classes_are_said_to_have_no_others() {
     let site = Site { input: vec![1, 6, 6], classes: 2 };
     let row = ARCHS.iter().find(|row| row.name == "mlp").unwrap();
     let graph = zoo::build(&Choice { name: row.name, options: Options::defaults(row.options) }, &site, 1).unwrap();
-    for method in METHODS {
+    let z_scores = ("standardize", Setting::Flag(true));
+    let half = ("beta", Setting::Number(0.0));
+    let cases = METHODS
+        .iter()
+        .map(|&method| (method, vec![]))
+        .chain([(&super::kd::METHOD, vec![z_scores]), (&super::dist::METHOD, vec![half])]);
+    for (method, set) in cases {
         let mut pair = Pair::new(&graph, &two, Some((&graph, &two)), 8, 1);
-        if (method.build)(&Options::defaults(method.options), &mut pair).is_ok() {
-            let warns = ["dkd", "nkd"].contains(&method.name);
-            assert_eq!(pair.notes.iter().any(|note| note.contains("second part is 0")), warns, "{}", method.name);
+        let is_set = !set.is_empty();
+        let options = set.into_iter().fold(Options::defaults(method.options), |all, (name, to)| all.with(name, to));
+        if (method.build)(&options, &mut pair).is_ok() {
+            let words = match method.name {
+                "dkd" | "nkd" => Some("second part is 0"),
+                "kd" if is_set => Some("teaches nothing with `standardize`"),
+                "dist" if !is_set => Some("`beta`'s part has no gradient"),
+                _ => None,
+            };
+            let found: Vec<&str> =
+                pair.notes.iter().filter(|note| note.contains("class")).map(|note| &**note).collect();
+            assert_eq!(found.len(), usize::from(words.is_some()), "{}: {found:?}", method.name);
+            assert!(words.is_none_or(|words| found[0].contains(words)), "{}: {found:?}", method.name);
         }
     }
+}
+
+/// Squares and inverses of absurd ones are no floats, and a value at 1e6 is the rounding of it.
+#[test]
+fn absurd_temperatures_are_refused_before_training() {
+    let networks = (network("resnet8", &[2, 3, 4], 1), network("resnet20", &[3, 4, 6], 2));
+    let with = |method: &Method, t: f64| {
+        let options = Options::defaults(method.options).with("temperature", Setting::Number(t));
+        tests_features::built(method, &options, (&networks.0, &networks.1)).err().map(|e| e.to_string())
+    };
+    let mut count = 0;
+    for method in METHODS.iter().filter(|method| method.options.iter().any(|spec| spec.name == "temperature")) {
+        count += 1;
+        for t in [0.02, 1.0, 1000.0, 1e4] {
+            assert_eq!(with(method, t), None, "{}", method.name);
+        }
+        for t in [1e-5, 1e5, 1e20] {
+            let line = with(method, t).unwrap_or_default();
+            assert!(
+                line.starts_with("option `temperature`: expected a number from 0.0"),
+                "{} {t}: {line}",
+                method.name
+            );
+        }
+    }
+    assert!(count > 10, "{count}");
+}
+
+#[test]
+fn what_compares_samples_says_how_many_it_needs() {
+    let networks = (network("resnet8", &[2, 3, 4], 1), network("resnet20", &[3, 4, 6], 2));
+    let least = |method: &Method, set: Option<(&'static str, Setting)>| {
+        let options = set.into_iter().fold(Options::defaults(method.options), |all, (name, to)| all.with(name, to));
+        tests_features::built(method, &options, (&networks.0, &networks.1)).unwrap().0.least_batch()
+    };
+    let rep = || Some(("form", Setting::Text("rep".into())));
+    assert_eq!([None, rep()].map(|form| least(&super::cc::METHOD, form)), [2, 2]);
+    assert_eq!(least(&super::cs_kd::METHOD, None), 2);
+    let without = Some(("gamma", Setting::Number(0.0)));
+    assert_eq!([None, without].map(|gamma| least(&super::dist::METHOD, gamma)), [2, 1]);
+    assert_eq!(least(&super::kd::METHOD, None), 1);
 }

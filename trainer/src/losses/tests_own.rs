@@ -118,11 +118,35 @@ fn the_default_hint_is_the_papers_divided_by_the_width() {
     let run = |word: &str, lambda: f64| {
         let form = Form { alpha: 0.3, temperature: 3.0, tau2: true, lambda, word: word.into() };
         let (mut d, mut d_features) = (vec![0.0; 12], vec![0.0; 15]);
-        (exit.loss(&[0, 3, 1], &form, &mut d, &mut d_features), d_features)
+        (exit.loss(&[0_usize, 3, 1], &form, &mut d, &mut d_features), d_features)
     };
     let ((value, d), (paper, d_paper)) = (run("mean", 0.5), run("paper", 0.1));
     assert!((value - paper).abs() < 1e-12, "{value} {paper}");
     assert!(d.iter().zip(&d_paper).all(|(a, b)| (a - b).abs() < 1e-12));
+}
+
+/// A label of the larger share would be wrong by the other share.
+#[test]
+fn exits_have_both_classes_of_a_mixed_sample() {
+    for word in byot::FORMS {
+        let options = Options::defaults(byot::METHOD.options).with("form", Setting::Text(word.to_string()));
+        let (mut loss, graph, _) = built(&byot::METHOD, &options, 8);
+        let taps = tapped(&graph, loss.student_taps(), 3, 10);
+        let taps: Vec<&[f32]> = taps.iter().map(Vec::as_slice).collect();
+        let mut run = |labels: [usize; 3], mixed: &[(usize, f32)]| {
+            let mut d: Vec<Vec<f32>> = taps.iter().map(|tap| vec![f32::NAN; tap.len()]).collect();
+            let mut slices: Vec<&mut [f32]> = d.iter_mut().map(Vec::as_mut_slice).collect();
+            let batch = Batch { size: 3, labels: &labels, mixed, places: &[0, 1, 2], progress: 0.0 };
+            (loss.value(&batch, &taps, &[], &mut slices, &mut []).unwrap(), d.concat())
+        };
+        let (first, second) = (run([0, 3, 1], &[]), run([2, 0, 0], &[]));
+        let mixed = run([0, 3, 1], &[(2, 0.75), (0, 0.75), (0, 0.75)]);
+        let mix = |a: f32, b: f32| 0.75 * a + 0.25 * b;
+        let expected = mix(first.0, second.0);
+        assert!((mixed.0 - expected).abs() < 1e-5 * expected && mixed.0 != first.0, "{word}: {} {expected}", mixed.0);
+        let expected = first.1.iter().zip(&second.1).map(|(a, b)| mix(*a, *b));
+        assert!(mixed.1.iter().zip(expected).all(|(d, expected)| (d - expected).abs() < 1e-5), "{word}");
+    }
 }
 
 /// Values of a form on the same student, with options set.

@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::kd::soft_targets;
 use super::rows::{REDUCTIONS, Reduction};
-use super::taps::{STUDENT_LOGITS, logits};
+use super::taps::{STUDENT_LOGITS, logits, temperature};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
 use crate::options::{Kind, Options, Range, Spec};
@@ -38,7 +38,7 @@ pub static OPTIONS: &[Spec] = &[
     },
     Spec {
         name: "temperature",
-        about: "what the hand-made teacher's numbers are divided by",
+        about: "what the hand-made teacher's numbers are divided by, from 0.001 to 10000",
         kind: Kind::Number { default: 20.0, range: Range::Positive },
     },
     Spec {
@@ -78,7 +78,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     Ok(Box::new(HandMade {
         student: [pair.student_answer(options.text("student"))?.name],
         correct: options.number("correct") as f32,
-        temperature: options.number("temperature") as f32,
+        temperature: temperature(options)? as f32,
         reduction: Reduction::of(options.text("reduction")),
     }))
 }

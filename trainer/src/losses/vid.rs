@@ -17,7 +17,7 @@ pub static METHOD: Method = Method {
     needs_labels: false,
     needs_whole_batch: false,
     formula: "`mean ½·((m(s) - t)² / v + ln v)` over all elements, with `v = softplus(log_scale) + 1e-5` of each of the teacher's \
-        channels and `m` three 1x1 convolutions without bias, ReLU between them; summed over the pairs. `log_scale` is trained \
+        channels and `m` three 1x1 convolutions without bias (of vectors linear layers, which have one), ReLU between them; summed over the pairs. `log_scale` is trained \
         beside the student from `v = variance`; it lies in checkpoints and is never exported. It may become negative: a term that \
         falls below 0 is no error.\n\n\
         mdistiller keeps `log_scale` in a list that its optimizer never sees, so that the variances stay what they were.",

@@ -3,7 +3,7 @@
 use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::options::{Kind, Options, Range, Spec};
@@ -17,7 +17,9 @@ pub static METHOD: Method = Method {
     needs_labels: true,
     needs_whole_batch: false,
     formula: "`temperature² · mean_b w_b · H(p_teacher, p_student)` at the temperature, with `w = 1 - exp(-CE_student / \
-        (CE_teacher + 1e-7))` of the cross-entropies with the label at temperature 1. Nothing flows through w. CE beside it.",
+        (CE_teacher + 1e-7))` of the cross-entropies with the label at temperature 1. Nothing flows through w. CE beside it. Several \
+        teachers: the mean of their probabilities at the temperature; CE_teacher is that mean's at temperature 1, not the mean of \
+        theirs.",
     source: "Zhou et al. 2021 (arXiv 2102.00650) eq. 11",
     weight: Weight { usual: 2.5, source: "the authors' at temperature 2 (ImageNet); cls_KD has 2.25 at 4", forms: &[] },
     recipe: "terms = [{ method = \"wsld\" }]\n",
@@ -31,7 +33,7 @@ pub static OPTIONS: &[Spec] = &[
     TEACHER_LOGITS,
     Spec {
         name: "temperature",
-        about: "what both logits are divided by",
+        about: "what both logits are divided by, from 0.001 to 10000",
         kind: Kind::Number { default: 2.0, range: Range::Positive },
     },
 ];
@@ -78,7 +80,7 @@ pub fn weighted_soft_labels<T: Real>(
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let temperature = options.number("temperature") as f32;
+    let temperature = temperature(options)? as f32;
     answers(options, pair, Average::default(), move |seen, d| {
         let weights = weights([seen.student, seen.teacher], seen.batch.labels);
         weighted_soft_labels(seen.student, seen.teacher, &weights, temperature, d)

@@ -11,12 +11,12 @@ use crate::losses::fitnets::Distance;
 use crate::losses::rows::Reduction;
 
 /// As [`Exit::loss`](byot::Exit::loss) of all exits, of whose taps first the logits come, then the features, then the deepest of both;
-/// `labelled`: samples whose class is known. Not of the form `journal`.
-pub fn exits(seen: &Seen<'_>, classes: usize, form: &byot::Form<f32>, labelled: usize, given: &mut Given<'_>) {
+/// `labelled`: samples whose classes are known. Not of the form `journal`.
+pub fn exits(seen: &Seen<'_>, classes: usize, form: &byot::Form<f32>, labelled: f64, given: &mut Given<'_>) {
     let exits = seen.student.len() / 2 - 1;
     let (deepest, features) = (2 * exits, 2 * exits + 1);
     let targets = Targets::default();
-    let wanted = Wanted { targets: &targets, weights: &[], labelled: labelled as f64, first_alone: true };
+    let wanted = Wanted { targets: &targets, weights: &[], labelled };
     let byot::Form { alpha, temperature, tau2, lambda, ref word } = *form;
     for tap in [deepest, features] {
         maps::fill(seen.gpu, given.d_student[tap], 0.0);

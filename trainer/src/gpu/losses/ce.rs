@@ -13,8 +13,6 @@ pub struct Wanted<'a> {
     pub weights: &'a [f32],
     /// How many samples the mean is over.
     pub labelled: f64,
-    /// Whether of mixed samples the first class counts alone.
-    pub first_alone: bool,
 }
 
 /// As [`cross_entropy`](crate::losses::ce::cross_entropy), its mean; of the student's tap of this number, `[samples, classes]`.
@@ -27,14 +25,13 @@ pub fn cross_entropy(
     given: &mut Given<'_>,
 ) {
     let (logits, d) = (seen.student[tap], &mut *given.d_student[tap]);
-    let Wanted { targets, weights, labelled, first_alone } = wanted;
+    let Wanted { targets, weights, labelled } = wanted;
     let rows = seen.batch.size;
     let factor = if labelled > 0.0 { (f64::from(part.weight) / labelled) as f32 } else { 0.0 };
     assert!([logits.len(), d.len()] == [rows * classes; 2] && given.sums.len() >= rows, "a row for each sample");
     assert!(weights.len() == classes || weights.is_empty(), "a weight for each class");
     let args = Args::none().read(logits).read(seen.targets).read(weights).write(d).write(given.sums).number(classes);
-    let args = args.flag(part.add).flag(first_alone);
-    let args = args.float(factor).float(targets.smoothing).float(targets.weights.iter().sum());
+    let args = args.flag(part.add).float(factor).float(targets.smoothing).float(targets.weights.iter().sum());
     // SAFETY: cross_entropy: arrays of these shapes; labels below `classes`.
     unsafe { seen.gpu.groups("cross_entropy", rows, &args) };
     given.total(seen.gpu, rows, factor, part.add);

@@ -8,7 +8,11 @@ KERNEL(soft_targets) {
   float mean_s = 0.0f, mean_t = 0.0f, deviation = 1.0f, by_s = 1.0f, by_t = 1.0f;
   if (N(1)) {
     float sum_s = 0.0f, sum_t = 0.0f, squares_s = 0.0f, squares_t = 0.0f, others = n > 1.0f ? n - 1.0f : 1.0f;
-    for (long long k = THREAD; k < N(0); k += THREADS) sum_s += s[k], sum_t += t[k];
+    float most_s = 0.0f, most_t = 0.0f;
+    for (long long k = THREAD; k < N(0); k += THREADS) {
+      sum_s += s[k], sum_t += t[k];
+      most_s = fmaxf(most_s, fabsf(s[k])), most_t = fmaxf(most_t, fabsf(t[k]));
+    }
     mean_s = group_sum(shared, sum_s) / n;
     mean_t = group_sum(shared, sum_t) / n;
     for (long long k = THREAD; k < N(0); k += THREADS) {
@@ -16,8 +20,11 @@ KERNEL(soft_targets) {
       squares_t += (t[k] - mean_t) * (t[k] - mean_t);
     }
     deviation = sqrtf(group_sum(shared, squares_s) / others);
-    by_s = 1.0f / (deviation + 1e-7f);
-    by_t = 1.0f / (sqrtf(group_sum(shared, squares_t) / others) + 1e-7f);
+    float deviation_t = sqrtf(group_sum(shared, squares_t) / others);
+    // Rows of equal logits, up to rounding: scores of 0.
+    if (deviation <= 1e-6f * group_top(shared, most_s)) deviation = 0.0f;
+    by_s = deviation == 0.0f ? 0.0f : 1.0f / (deviation + 1e-7f);
+    by_t = deviation_t <= 1e-6f * group_top(shared, most_t) ? 0.0f : 1.0f / (deviation_t + 1e-7f);
   }
 #define SOFT_S(k) ((s[k] - mean_s) * by_s)
 #define SOFT_T(k) ((t[k] - mean_t) * by_t)

@@ -8,7 +8,7 @@ use super::super::soft_dtw::{Tables, alignment};
 use super::super::vid::{LEAST_VARIANCE, information};
 use super::super::{ft, ofd};
 use super::{BATCH, SIZE, built, network_for, noise, tapped};
-use crate::options::Options;
+use crate::options::{Options, Setting};
 
 fn length(d: &[f32]) -> f64 {
     d.iter().map(|d| f64::from(d * d)).sum::<f64>().sqrt()
@@ -41,6 +41,36 @@ fn activation_boundaries_weigh_the_deepest_pair_most() {
     loss.value(&BATCH, &slices(&zeros), &slices(&ones), &mut d_slices, &mut []).unwrap();
     let each: Vec<f32> = d.iter().map(|d| d[0]).collect();
     assert!(each[0] < 0.0 && each[1] == 2.0 * each[0] && each[2] == 4.0 * each[0], "{each:?}");
+}
+
+/// The sum's factor of 3/1000 is none of the mean's.
+#[test]
+fn a_mean_over_neurons_has_no_factor_unless_one_is_set() {
+    let student = network_for(&[1, 6, 6], "resnet8", ("widths", &[2, 2, 2]), 1);
+    let teacher = network_for(&[1, 6, 6], "resnet20", ("widths", &[2, 2, 2]), 2);
+    // Every neuron is missed by 1: 1 of the deepest pair, a half and a quarter of those before.
+    let value = |reduction: &str, scale: Option<f64>| {
+        let options = Options::defaults(AB.options).with("reduction", Setting::Text(reduction.into()));
+        let options = scale.into_iter().fold(options, |options, x| options.with("scale", Setting::Number(x)));
+        let (mut loss, graph) = built(&AB, &options, (&student, &teacher)).unwrap();
+        let zeros: Vec<Vec<f32>> =
+            tapped(&graph, loss.student_taps(), SIZE, 1).iter().map(|tap| vec![0.0; tap.len()]).collect();
+        let zeros: Vec<&[f32]> = zeros.iter().map(Vec::as_slice).collect();
+        let mut d: Vec<Vec<f32>> = zeros.iter().map(|tap| tap.to_vec()).collect();
+        let mut d: Vec<&mut [f32]> = d.iter_mut().map(Vec::as_mut_slice).collect();
+        let value = loss.value(&BATCH, &zeros, &zeros, &mut d, &mut []).unwrap();
+        let neurons: Vec<usize> = zeros.iter().map(|tap| tap.len() / SIZE).collect();
+        let sum = neurons.iter().zip([0.25, 0.5, 1.0]).map(|(&n, weight)| n as f32 * weight).sum::<f32>();
+        (value, sum)
+    };
+    assert!((value("mean", None).0 - 1.75).abs() < 1e-5, "{:?}", value("mean", None));
+    assert!((value("mean", Some(0.003)).0 - 1.75 * 0.003).abs() < 1e-7);
+    for reduction in ["batch", "sum"] {
+        let (found, sum) = value(reduction, None);
+        let expected = 0.003 * sum * if reduction == "sum" { SIZE as f32 } else { 1.0 };
+        assert!((found / expected - 1.0).abs() < 1e-5, "{reduction}: {found}, expected {expected}");
+        assert_eq!(found, value(reduction, Some(0.003)).0);
+    }
 }
 
 #[test]
@@ -112,6 +142,8 @@ fn a_margin_is_the_mean_of_what_a_batch_norm_makes_negative() {
     assert!((ofd::margin(1.0, 0.0) + (2.0 / std::f64::consts::PI).sqrt()).abs() < 1e-12);
     assert!((ofd::margin(-1.0, 0.0) - ofd::margin(1.0, 0.0)).abs() < 1e-12, "the sign of a scale changes nothing");
     assert_eq!(ofd::margin(2.0, 100.0), -6.0, "almost never negative: -3 deviations");
+    assert_eq!(ofd::margin(0.0, 0.0), 0.0, "always 0");
+    assert!(ofd::margin(f64::NAN, 0.0).is_nan());
     assert!(ofd::margin(1e-3, -5.0) > -5.1 && ofd::margin(1e-3, -5.0) < -4.9, "almost always negative: the mean");
 }
 

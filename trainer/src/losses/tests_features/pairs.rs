@@ -6,7 +6,7 @@ use kd_runtime::ops;
 use super::super::pair::cut;
 use super::super::table::METHODS;
 use super::super::{Knowledge, Loss, Method};
-use super::{BATCH, SIZE, built, network_for, noise, wrong_gradients};
+use super::{BATCH, SIZE, built, network_for, noise, tapped, wrong_gradients};
 use crate::exec::{Executor, Mode, Plan};
 use crate::options::{Options, Setting};
 use crate::zoo::initialize::initialize;
@@ -149,6 +149,47 @@ fn tokens(width: usize, seed: u64) -> Graph {
     graph.validate().unwrap();
     initialize(&mut graph, seed);
     graph
+}
+
+/// The relations of 36 places are 36 squared; of twice the side 16 times as many.
+#[test]
+fn maps_have_no_more_positions_than_series() {
+    let method = METHODS.iter().find(|method| method.name == "attention_relation").unwrap();
+    let networks = [1, 2].map(|seed| network_for(&[1, 12, 8], "cnn", ("widths", &[2, 3]), seed));
+    let at = |name: &str, longest: usize| {
+        let options = Options::defaults(method.options).with("longest", Setting::Count(longest));
+        let text = Setting::Text(name.into());
+        let options = options.with("student", text.clone()).with("teacher", text);
+        let (mut loss, graph) = built(method, &options, (&networks[0], &networks[1])).unwrap();
+        assert_eq!(wrong_gradients(&mut *loss, &graph, &networks[1], &[]), [""; 0], "{name} {longest}");
+        let taps = tapped(&graph, loss.student_taps(), SIZE, 10);
+        let taught = tapped(&networks[1], loss.teacher_taps(), SIZE, 20);
+        let mut d = vec![0.0; taps[0].len()];
+        loss.value(&BATCH, &[&taps[0]], &[&taught[0]], &mut [&mut d], &mut []).unwrap()
+    };
+    // 96 places, whose relations are others where they are averaged.
+    let all = at("stage1", 96);
+    assert_eq!((at("stage1", 128), at("stage1", 512)), (all, all));
+    assert_ne!(at("stage1", 95), all);
+    assert_ne!(at("stage1", 16), at("stage1", 95));
+}
+
+#[test]
+fn stages_are_no_queries_keys_and_values() {
+    let method = METHODS.iter().find(|method| method.name == "attention_relation").unwrap();
+    let networks = [1, 2].map(|seed| network_for(&[1, 12, 12], "resnet8", ("widths", &[2, 2, 2]), seed));
+    let with = |student: &str, teacher: &str| {
+        let text = |word: &str| Setting::Text(word.into());
+        let options = Options::defaults(method.options).with("relation", text("attention_and_values"));
+        let options = options.with("student", text(student)).with("teacher", text(teacher));
+        built(method, &options, (&networks[0], &networks[1])).err().map(|e| e.to_string()).unwrap_or_default()
+    };
+    for (student, teacher) in [("stages", "stages"), ("stages.pre", "stages.pre"), ("stage1, stage1, stage2", "stages")]
+    {
+        let line = with(student, teacher);
+        assert!(line.starts_with("attention_relation: expected names of taps `query, key, value`"), "{line}");
+    }
+    assert_eq!(with("stage1, stage1, stage2", "stage1, stage1, stage2"), "");
 }
 
 /// Options that are set.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use kd_runtime::graph::{Dim, Graph};
 
 use super::super::table::METHODS;
-use super::super::{Loss, Method, Pair, simkd};
+use super::super::{Loss, Method, Pair, byot, fitnets, simkd, srrl};
 use super::{BATCH, SIZE, contract, noise};
 use crate::exec::{Executor, Mode, Parameter, Plan};
 use crate::options::{Options, Setting};
@@ -181,6 +181,62 @@ fn a_copied_classifier_is_that_of_every_teacher() {
     }
 }
 
+/// Whose stages may be negative, and whose features too.
+const SIGNED_STAGES: &[&str] =
+    &["mobilenet_v2", "mobilenet_v2_cifar", "wrn", "wrn_16_1", "wrn_16_2", "wrn_40_1", "wrn_40_2"];
+const SIGNED: &[&str] = &["lstm", "gru", "ts_transformer"];
+
+/// Adapters that end in a ReLU reach no value below 0: they have one where no value is, and else say that it is left out.
+#[test]
+fn adapters_end_in_a_relu_where_what_they_regress_does() {
+    for arch in ARCHS {
+        let name = arch.name;
+        let input: &[usize] = if SERIES_ALONE.contains(&name) { &SERIES } else { &IMAGE };
+        let [student, teacher] = [1, 2].map(|seed| network(name, input, seed));
+        let contract = contract(&[1, 1]);
+        for (method, is_signed) in [
+            (&simkd::METHOD, SIGNED.contains(&name) || SIGNED_STAGES.contains(&name)),
+            (&fitnets::METHOD, SIGNED.contains(&name) || SIGNED_STAGES.contains(&name)),
+            (&srrl::METHOD, SIGNED.contains(&name)),
+            (&byot::METHOD, SIGNED.contains(&name)),
+        ] {
+            let mut pair = Pair::new(&student, &contract, Some((&teacher, &contract)), 8, 1);
+            pair.begin_term(0);
+            let Ok(loss) = (method.build)(&Options::defaults(method.options), &mut pair) else {
+                assert_eq!(method.name, "byot", "{name}: of two stages at least");
+                continue;
+            };
+            let says = pair.notes.iter().any(|note| note.starts_with("leaves out the ReLU that "));
+            assert_eq!(says, is_signed, "{} of {name}: {:?}", method.name, pair.notes);
+            let mut adapted = loss.student_taps().to_vec();
+            if method.name == "byot" {
+                adapted = adapted[adapted.len() / 2 - 1..adapted.len() - 2].to_vec();
+            }
+            let values = given(&pair.into_parts().0, &adapted, Mode::Train { seed: 0 });
+            for (tap, values) in adapted.iter().zip(values) {
+                assert_eq!(values.iter().any(|x| *x < 0.0), is_signed, "{} of {name}: {tap}", method.name);
+            }
+            let taught = given(&teacher, loss.teacher_taps(), Mode::Eval);
+            assert!(is_signed || taught.iter().flatten().all(|x| *x >= 0.0), "{} of {name}", method.name);
+        }
+    }
+}
+
+#[test]
+fn a_regressor_that_is_chosen_stays_whatever_the_teacher_gives() {
+    let (student, teacher) = (network("fcn", &SERIES, 1), network("ts_transformer", &SERIES, 2));
+    let contract = contract(&[1, 1]);
+    for (word, is_negative) in [("conv_norm_relu", false), ("conv_norm", true), ("conv", true)] {
+        let options = Options::defaults(fitnets::METHOD.options).with("regressor", Setting::Text(word.into()));
+        let mut pair = Pair::new(&student, &contract, Some((&teacher, &contract)), 8, 1);
+        pair.begin_term(0);
+        let loss = (fitnets::METHOD.build)(&options, &mut pair).unwrap();
+        assert!(pair.notes.is_empty(), "{word}: {:?}", pair.notes);
+        let values = given(&pair.into_parts().0, loss.student_taps(), Mode::Train { seed: 0 });
+        assert_eq!(values.iter().flatten().any(|x| *x < 0.0), is_negative, "{word}");
+    }
+}
+
 #[test]
 fn stages_that_say_nothing_are_left_out_with_a_remark_and_refused_where_they_are_named() {
     let (student, teacher) = (network("resnet8", &IMAGE, 1), network("mobilenet_v1", &IMAGE, 2));
@@ -205,6 +261,13 @@ fn stages_that_say_nothing_are_left_out_with_a_remark_and_refused_where_they_are
     assert_eq!(named("at", ["stage3", "stage3"]), Ok(vec![]));
     let found = named("ofd", ["stages.pre", "stages.pre"]).unwrap();
     assert!(found.is_empty(), "{found:?}");
+    // The shortcuts of its later stages have batch norms too.
+    let ofd = |teacher: &str| {
+        tried(find("ofd"), &Options::defaults(find("ofd").options), &student, &network(teacher, &IMAGE, 2)).unwrap()
+    };
+    let note = "takes the margins of the first summand where both or none are batch norms: of the teacher's";
+    assert_eq!(ofd("resnet8"), [format!("{note} `stage2.pre`, `stage3.pre`")]);
+    assert_eq!(ofd("resnet20"), [""; 0]);
     // A pooling window of the teacher's size.
     let found = tried(
         find("simkd"),
