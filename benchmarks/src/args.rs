@@ -13,8 +13,12 @@ pub struct Args {
 impl Args {
     /// Reads this process's; refuses options that are not of `known`.
     pub fn read(known: &[&str]) -> Result<Self> {
+        Self::of(std::env::args().skip(1), known)
+    }
+
+    /// Reads the words of a command line; refuses options that are not of `known`.
+    pub fn of(mut args: impl Iterator<Item = String>, known: &[&str]) -> Result<Self> {
         let (mut options, mut words) = (Vec::new(), Vec::new());
-        let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let Some(name) = arg.strip_prefix("--") else {
                 words.push(arg);
@@ -48,10 +52,16 @@ impl Args {
         }
     }
 
-    /// The names that an option lists (separated by commas or semicolons), or all. Refuses a name that is not one of `all`.
+    /// The names that an option lists (separated by commas or semicolons), each once, or all. Refuses a name that is not one of
+    /// `all`.
     pub fn chosen(&self, option: &str, all: &[String]) -> Result<Vec<String>> {
         let Some(text) = self.get(option) else { return Ok(all.to_vec()) };
-        let named: Vec<String> = text.split([',', ';']).map(|name| name.trim().into()).collect();
+        let mut named: Vec<String> = Vec::new();
+        for name in text.split([',', ';']).map(str::trim) {
+            if !named.iter().any(|other| other == name) {
+                named.push(name.into());
+            }
+        }
         match named.iter().find(|name| !all.contains(name)) {
             None => Ok(named),
             Some(name) => {
@@ -70,5 +80,20 @@ impl Args {
     /// The words behind the first.
     pub fn rest(&self) -> &[String] {
         self.words.get(1..).unwrap_or(&[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_counts_once_however_often_it_is_named() {
+        let line = ["--arms", "kd, alone,kd;alone"].map(String::from);
+        let args = Args::of(line.into_iter(), &["arms"]).unwrap();
+        let all = ["alone", "ab", "kd"].map(String::from);
+        assert_eq!(args.chosen("arms", &all).unwrap(), ["kd", "alone"]);
+        let refusal = args.chosen("arms", &all[..2]).err().map(|refusal| refusal.to_string());
+        assert_eq!(refusal.as_deref(), Some("--arms: expected some of alone; ab, found `kd`; correct it"));
     }
 }

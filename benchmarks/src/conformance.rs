@@ -79,7 +79,7 @@ pub fn folder() -> Option<PathBuf> {
     unpacked.is_dir().then_some(unpacked)
 }
 
-/// Runs one case: every `test_data_set_K`.
+/// Runs one case: every `test_data_set_K`. A case without any is wrong: nothing of it would be compared.
 pub fn run(case: &Case) -> Outcome {
     match try_run(&case.folder) {
         Ok(None) => Outcome::Passed,
@@ -90,13 +90,14 @@ pub fn run(case: &Case) -> Outcome {
 
 fn try_run(folder: &Path) -> Result<Option<String>> {
     let model = files::read(&folder.join("model.onnx"))?;
-    for k in 0.. {
-        let set = folder.join(format!("test_data_set_{k}"));
-        if !set.is_dir() {
-            break;
-        }
-        let (graph, inputs) = read(&model, &set)?;
-        if let Some(wrong) = run_set(&graph, &inputs, &tensors(&set, "output")?)? {
+    let sets = (0..).map(|k| folder.join(format!("test_data_set_{k}"))).take_while(|set| set.is_dir());
+    let sets: Vec<PathBuf> = sets.collect();
+    if sets.is_empty() {
+        return Ok(Some("no test_data_set_0, nothing to compare with".into()));
+    }
+    for set in &sets {
+        let (graph, inputs) = read(&model, set)?;
+        if let Some(wrong) = run_set(&graph, &inputs, &tensors(set, "output")?)? {
             return Ok(Some(wrong));
         }
     }
@@ -205,3 +206,18 @@ pub fn reason(refusal: &str) -> Option<&'static str> {
 
 /// Counts per operator: passed, refused, wrong.
 pub type Counts = BTreeMap<String, [usize; 3]>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::Scratch;
+
+    #[test]
+    fn a_case_without_a_data_set_does_not_pass() {
+        let scratch = Scratch::new("node-test").unwrap();
+        let folder = scratch.path().to_path_buf();
+        std::fs::write(folder.join("model.onnx"), "").unwrap();
+        let outcome = run(&Case { name: "empty".into(), operator: "Add".into(), folder });
+        assert_eq!(outcome, Outcome::Wrong("no test_data_set_0, nothing to compare with".into()));
+    }
+}

@@ -86,10 +86,22 @@ fn try_run(path: &Path) -> kd_runtime::Result<Outcome> {
         match compared {
             Outcome::Exact => {}
             differs @ Outcome::Differs(_) => return Ok(differs),
-            other => worst = other,
+            other if how_far(&other) > how_far(&worst) => worst = other,
+            _ => {}
         }
     }
     Ok(worst)
+}
+
+/// Orders what is no difference: by the kind, of one kind by its number.
+fn how_far(outcome: &Outcome) -> (u8, f64) {
+    match outcome {
+        Outcome::Exact => (0, 0.0),
+        Outcome::OneStep(n, of) => (1, *n as f64 / (*of).max(1) as f64),
+        Outcome::Float(ratio) => (2, *ratio),
+        Outcome::Network(steps) => (3, f64::from(*steps)),
+        Outcome::Refused(_) | Outcome::Differs(_) => (4, 0.0),
+    }
 }
 
 fn missing(path: &Path, name: &str) -> kd_runtime::Refusal {
@@ -119,7 +131,7 @@ fn compare_floats(found: Slice<'_>, prec: &Tensor, ideal: &[f64]) -> Outcome {
     if found == expected {
         return Outcome::Exact;
     }
-    let distance = |from: &[f64]| from.iter().zip(ideal).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let distance = |from: &[f64]| largest(from.iter().zip(ideal).map(|(a, b)| gap(*a, *b)));
     let ratio = distance(&found) / distance(&expected);
     if found.len() == ideal.len() && ratio <= 2.0 {
         Outcome::Float(ratio)
@@ -139,12 +151,8 @@ fn compare(graph: &Graph, bound: &Bound, found: Slice<'_>, expected: Slice<'_>) 
         ));
     }
     let (found, expected) = (numbers(found), numbers(expected));
-    let gaps: Vec<f64> = found
-        .iter()
-        .zip(&expected)
-        .map(|(a, b)| if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { (a - b).abs() })
-        .collect();
-    let largest = gaps.iter().copied().fold(0.0, |a, b| if b.is_nan() || b > a { b } else { a });
+    let gaps: Vec<f64> = found.iter().zip(&expected).map(|(a, b)| gap(*a, *b)).collect();
+    let largest = largest(gaps.iter().copied());
     let differing = gaps.iter().filter(|&&gap| gap != 0.0).count();
     if differing == 0 {
         return Outcome::Exact;
@@ -164,6 +172,16 @@ fn compare(graph: &Graph, bound: &Bound, found: Slice<'_>, expected: Slice<'_>) 
             }
         }
     }
+}
+
+/// How far two numbers are apart; two that are none are equal.
+fn gap(a: f64, b: f64) -> f64 {
+    if a == b || (a.is_nan() && b.is_nan()) { 0.0 } else { (a - b).abs() }
+}
+
+/// The largest of gaps. One that is no number is larger than all.
+fn largest(gaps: impl Iterator<Item = f64>) -> f64 {
+    gaps.fold(0.0, |a, b| if a.is_nan() || b <= a { a } else { b })
 }
 
 /// The scale that the network's last dequantization multiplies by.
@@ -212,4 +230,41 @@ fn words<const N: usize, T: kd_runtime::graph::Element>(
     convert: fn([u8; N]) -> T,
 ) -> kd_runtime::graph::Data {
     T::data(bytes.chunks_exact(N).map(|chunk| convert(chunk.try_into().expect("N bytes"))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use kd_runtime::graph::Element;
+
+    use super::*;
+
+    #[test]
+    fn floats_that_are_no_numbers_differ() {
+        let prec = Tensor::new(vec![3], f32::data(vec![1.0, 2.0, 3.0])).unwrap();
+        let ideal = [1.0, 2.0, 3.000_000_1];
+        let outcome = |found: [f32; 3]| compare_floats(Slice::F32(&found), &prec, &ideal);
+        assert_eq!(outcome([1.0, 2.0, 3.0]), Outcome::Exact);
+        for place in 0..3 {
+            let mut found = [1.0, 2.0, 3.0];
+            found[place] = f32::NAN;
+            assert!(matches!(outcome(found), Outcome::Differs(_)), "{place}");
+        }
+    }
+
+    #[test]
+    fn a_gap_that_is_no_number_is_the_largest_wherever_it_stands() {
+        assert!(largest([f64::NAN, 1.0].into_iter()).is_nan() && largest([1.0, f64::NAN, 2.0].into_iter()).is_nan());
+        assert_eq!(largest([1.0, 3.0, 2.0].into_iter()), 3.0);
+        assert_eq!((gap(f64::INFINITY, f64::INFINITY), gap(f64::NAN, f64::NAN)), (0.0, 0.0));
+        assert!(gap(f64::NAN, 1.0).is_nan());
+    }
+
+    #[test]
+    fn of_several_outputs_the_worst_is_told() {
+        let ascending =
+            [Outcome::Exact, Outcome::OneStep(1, 9), Outcome::OneStep(2, 9), Outcome::Float(0.5), Outcome::Float(1.5)];
+        for pair in ascending.windows(2) {
+            assert!(how_far(&pair[0]) < how_far(&pair[1]), "{pair:?}");
+        }
+    }
 }

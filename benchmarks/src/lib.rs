@@ -5,6 +5,7 @@ pub mod args;
 pub mod conformance;
 pub mod golden_quant;
 pub mod golden_train;
+pub mod scratch;
 pub mod study;
 pub mod training;
 

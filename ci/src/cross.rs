@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shell::{capture, run as execute};
+use crate::shell::{built, capture, run as execute, target};
 use crate::{Failure, setup};
 
 /// The oldest C library that the builds for glibc must start on: ONNX Runtime's own floor.
@@ -65,21 +65,21 @@ fn install_zigbuild() -> Result<PathBuf, String> {
 }
 
 /// Builds with profile `dist`, through zig where it is given; the folder of the result.
-fn build(target: &str, zigbuild: Option<&Path>, what: &[&str]) -> Result<PathBuf, String> {
-    let folder = Path::new("target").join(target).join("dist");
+fn build(triple: &str, zigbuild: Option<&Path>, what: &[&str]) -> Result<PathBuf, String> {
+    let folder = target().join(triple).join("dist");
     let mut command = match zigbuild {
         Some(program) => {
             let bin = program.parent().unwrap_or(Path::new("."));
             let path = std::env::var("PATH").unwrap_or_default();
             let mut command = Command::new(program);
             command.arg("zigbuild").env("PATH", format!("{}:{path}", bin.display()));
-            command.args(["--target", &format!("{target}.{GLIBC}")]);
+            command.args(["--target", &format!("{triple}.{GLIBC}")]);
             command
         }
         None => {
             let mut command = Command::new("cargo");
-            let linker = format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_"));
-            command.args(["build", "--target", target]).env(linker, "rust-lld");
+            let linker = format!("CARGO_TARGET_{}_LINKER", triple.to_uppercase().replace('-', "_"));
+            command.args(["build", "--target", triple]).env(linker, "rust-lld");
             command
         }
     };
@@ -110,11 +110,10 @@ fn compare_outputs(zigbuild: &Path) -> Result<(), String> {
     execute(Command::new("cargo").args(["build", "--quiet", "--locked", "--release"]).args(outputs))?;
     let inputs = Path::new("target/demo/inputs.f32");
     let contract = export.join("contract.json");
-    execute(
-        Command::new("target/release/examples/outputs").args(["--inputs", "digits", SAMPLES]).arg(inputs).arg(contract),
-    )?;
+    let program = built("examples/outputs")?;
+    execute(Command::new(&program).args(["--inputs", "digits", SAMPLES]).arg(inputs).arg(contract))?;
     let inputs = absolute(inputs)?;
-    let here = capture(Command::new("target/release/examples/outputs").arg(&model).arg(&inputs))?;
+    let here = capture(Command::new(&program).arg(&model).arg(&inputs))?;
     if here.trim().is_empty() {
         return Err("cross: expected outputs of the demo's student, found none".to_string());
     }

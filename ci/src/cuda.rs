@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::shell::{capture, run as execute};
+use crate::shell::{built, capture, run as execute};
 use crate::{Failure, setup};
 
 /// What the bundle may take, compressed.
@@ -43,7 +43,7 @@ pub fn bundle(args: &[String]) -> Result<(), Failure> {
     fs::create_dir_all(bundle).map_err(|e| format!("{BUNDLE}: {e}"))?;
     for name in ["kd-train", "training_step"] {
         let program = bundle.join(name);
-        execute(Command::new("strip").arg("-o").arg(&program).arg(format!("target/release/{name}")))?;
+        execute(Command::new("strip").arg("-o").arg(&program).arg(built(name)?))?;
     }
     let program = bundle.join("kd-train");
     let copies = [

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use crate::Failure;
-use crate::shell::run as execute;
+use crate::shell::{built, given, run as execute};
 
 const RECIPE: &str = "recipes/digits.toml";
 const RUN: &str = "target/demo/run";
@@ -26,11 +26,11 @@ const ROWS: &[(&str, &str)] = &[
 /// Runs the command; leaves with the exit code of the program that ended it.
 pub fn run(args: &[String]) -> Result<(), Failure> {
     let budget = match args {
-        [] => BUDGET,
-        [flag, file] if flag == "--budget" => file,
+        [] => BUDGET.to_string(),
+        [flag, file] if flag == "--budget" => given(file),
         _ => return Err(format!("demo: expected nothing or --budget FILE, found `{}`", args.join(" ")).into()),
     };
-    if !Path::new(budget).is_file() {
+    if !Path::new(&budget).is_file() {
         return Err(format!("{budget}: expected a budget, found no such file; name one of budgets/").into());
     }
     let programs = ["-p", "kd-runtime", "-p", "kd-exporter", "-p", "kd-trainer", "--bins"];
@@ -42,7 +42,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
     let mut last = (Value::Null, 0);
     for (i, (what, model)) in ROWS.iter().enumerate() {
         // Only the int8 student is judged.
-        let limits = if i + 1 == ROWS.len() { Some(budget) } else { None };
+        let limits = if i + 1 == ROWS.len() { Some(&*budget) } else { None };
         last = bench(model, limits)?;
         table.push(row(what, &last.0));
     }
@@ -68,7 +68,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
 /// One program, its results not shown: the table says them.
 fn step(program: &str, args: &[&str]) -> Result<(), Failure> {
     eprintln!("demo: {program} {}", args.join(" "));
-    let mut command = Command::new(format!("target/release/{program}"));
+    let mut command = Command::new(built(program)?);
     let status = command.args(args).stdout(Stdio::null()).status().map_err(|e| format!("{program}: {e}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Exit(exit_code(status))) }
 }
@@ -79,7 +79,7 @@ fn exit_code(status: std::process::ExitStatus) -> u8 {
 
 /// A report of kd-bench and its exit code; a measurement that ended without a report ends the demo.
 fn bench(model: &str, budget: Option<&str>) -> Result<(Value, u8), Failure> {
-    let mut command = Command::new("target/release/kd-bench");
+    let mut command = Command::new(built("kd-bench")?);
     command.args([model, "--data", "digits", "--format", "json", "--max-time", SAMPLING_S]);
     if let Some(budget) = budget {
         command.args(["--budget", budget]);

@@ -1,10 +1,13 @@
-//! Licences and sources of every crate in Cargo.lock, as `cargo metadata` tells them.
+//! Licences and sources of every crate in Cargo.lock, ours and the firmware's, as `cargo metadata` tells them.
 
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
 use crate::shell::capture;
+use crate::sources::read;
 
 /// Licences that may be combined with MIT OR Apache-2.0 in what we ship.
 const ALLOWED: &[&str] = &[
@@ -15,6 +18,8 @@ const ALLOWED: &[&str] = &[
     "BSD-3-Clause",
     "BSL-1.0",
     "CC0-1.0",
+    // Of the certificates that `--features cloud` trusts: data, which may be passed on with this licence's text.
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "MIT-0",
@@ -35,27 +40,57 @@ pub fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Refuses crates from elsewhere than crates.io and this repository, and licences that are not allowed.
+/// Workspaces: what `cargo metadata` takes for each, and its lock file.
+const WORKSPACES: &[(&[&str], &str)] =
+    &[(&[], "Cargo.lock"), (&["--manifest-path", "firmware/Cargo.toml"], "firmware/Cargo.lock")];
+
+/// Refuses crates from elsewhere than crates.io and this repository, and licences that are not allowed, of every crate that a
+/// lock file names: those of optional features and of other systems, too.
 pub fn check() -> Result<(), String> {
-    let metadata = metadata(&[])?;
-    let packages = list(&metadata["packages"]);
-    let mut complaints = Vec::new();
-    for package in packages {
-        let name =
-            format!("{} {}", package["name"].as_str().unwrap_or("?"), package["version"].as_str().unwrap_or("?"));
-        match package["source"].as_str() {
-            None | Some(REGISTRY) => {}
-            Some(source) => complaints.push(format!("{name}: expected a crate of crates.io, found {source}")),
-        }
-        match package["license"].as_str() {
-            Some(license) if allowed(license) => {}
-            license => {
-                complaints.push(format!("{name}: expected an allowed licence, found {}", license.unwrap_or("none")))
-            }
-        }
+    let (mut complaints, mut crates) = (Vec::new(), BTreeSet::new());
+    for (manifest, lock) in WORKSPACES {
+        // Which crates are listed depends on the features; what the firmware takes of ours is in its own lock.
+        let metadata = metadata(&[*manifest, &["--all-features"]].concat())?;
+        let packages = list(&metadata["packages"]);
+        complaints.extend(packages.iter().flat_map(judge));
+        complaints.extend(unseen(&read(Path::new(lock))?, packages).iter().map(|name| {
+            format!("{lock}: {name}: expected in what cargo metadata lists, found it nowhere; ask for more features")
+        }));
+        crates.extend(packages.iter().map(named));
     }
-    println!("licences and sources: {} crates", packages.len());
+    println!("licences and sources: {} crates", crates.len());
     if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\n")) }
+}
+
+/// Name and version of a package.
+fn named(package: &Value) -> String {
+    let text = |key: &str| package[key].as_str().unwrap_or("?").to_string();
+    format!("{} {}", text("name"), text("version"))
+}
+
+/// What is wrong with a package's source and licence.
+fn judge(package: &Value) -> Vec<String> {
+    let (name, mut complaints) = (named(package), Vec::new());
+    match package["source"].as_str() {
+        None | Some(REGISTRY) => {}
+        Some(source) => complaints.push(format!("{name}: expected a crate of crates.io, found {source}")),
+    }
+    match package["license"].as_str() {
+        Some(license) if allowed(license) => {}
+        license => complaints.push(format!("{name}: expected an allowed licence, found {}", license.unwrap_or("none"))),
+    }
+    complaints
+}
+
+/// Crates of a lock file that are not among the packages.
+fn unseen(lock: &str, packages: &[Value]) -> Vec<String> {
+    let seen: BTreeSet<String> = packages.iter().map(named).collect();
+    let quoted = |line: &str, key: &str| Some(line.strip_prefix(key)?.trim_matches('"').to_string());
+    let lines: Vec<&str> = lock.lines().collect();
+    let crates = lines
+        .windows(2)
+        .filter_map(|pair| Some(format!("{} {}", quoted(pair[0], "name = ")?, quoted(pair[1], "version = \"")?)));
+    crates.filter(|name| !seen.contains(name)).collect()
 }
 
 /// Whether an SPDX expression can be met with allowed licences: `OR`, `AND`, brackets; the old `/` means `OR`.
@@ -100,7 +135,31 @@ fn one(words: &[String], at: &mut usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::allowed;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_crate_of_a_lock_file_must_be_seen_and_judged() {
+        let lock = "version = 4\n\n[[package]]\nname = \"ring\"\nversion = \"0.17.14\"\nsource = \"x\"\n\n[[package]]\nname = \
+                    \"libm\"\nversion = \"0.2.15\"\n";
+        let package = |name: &str, version: &str, license: &str, source: &str| json!({ "name": name, "version": version, "license": license, "source": source });
+        let libm = package("libm", "0.2.15", "MIT", REGISTRY);
+        assert_eq!(unseen(lock, std::slice::from_ref(&libm)), ["ring 0.17.14"]);
+        let ring = package("ring", "0.17.14", "Apache-2.0 AND ISC", REGISTRY);
+        assert!(unseen(lock, &[libm.clone(), ring.clone()]).is_empty());
+        assert!(judge(&libm).is_empty() && judge(&ring).is_empty());
+        assert_eq!(judge(&package("gpl", "1.0.0", "GPL-3.0", "git+https://example.org")).len(), 2);
+    }
+
+    #[test]
+    fn the_crates_of_both_lock_files_are_read() {
+        let here = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        for (_, lock) in WORKSPACES {
+            let text = read(&Path::new(here).join(lock)).unwrap();
+            assert!(!unseen(&text, &[]).is_empty(), "{lock}: its crates are not read");
+        }
+    }
 
     #[test]
     fn an_expression_is_allowed_if_its_terms_are() {

@@ -16,6 +16,7 @@ mod shell;
 mod sources;
 mod tidy;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 /// A command.
@@ -86,9 +87,7 @@ fn main() -> ExitCode {
         eprintln!("error: xtask: expected a command, found {found}; choose one:\n{}", list.join("\n"));
         return ExitCode::from(2);
     };
-    // Paths of this crate are relative to the workspace.
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
-    let moved = std::env::set_current_dir(root).map_err(|e| Failure::Line(format!("{root}: {e}")));
+    let moved = shell::enter(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))).map_err(Failure::Line);
     match moved.and_then(|()| (command.run)(&args[1..])) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Exit(code)) => ExitCode::from(code),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Failure;
-use crate::shell::run as execute;
+use crate::shell::{given, run as execute, target};
 
 /// The interpreter of the environment that [`run`] makes.
 const PYTHON: &str = "target/peers/bin/python";
@@ -15,6 +15,8 @@ const PACKAGES: &[&str] = &["numpy==2.4.6", "torch==2.15.0"];
 
 /// Where raw samples are kept.
 const RESULTS: &str = "benchmarks/results";
+/// The recipe whose comparisons are kept.
+const RECIPE: &str = "recipes/resnet8-cifar10.toml";
 
 /// Makes the Python environment of the peers, once.
 pub fn run(args: &[String]) -> Result<(), Failure> {
@@ -48,27 +50,56 @@ pub fn compare(args: &[String]) -> Result<(), Failure> {
         return Err(format!("compare: expected {}, found {found}", usage.join(" | ")).into());
     };
     let python = python()?;
+    let args = if *name == "training" { args[1..].to_vec() } else { from_here(&args[1..]) };
     let mut command = Command::new("cargo");
     if *name != "training" {
         execute(Command::new("cargo").args(["build", "--release", "--quiet", "--locked", "-p", "kd-trainer"]))?;
         command.env("PATH", path_with_ours()?);
     }
     command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", program, "--"]);
-    // A part, or other settings, is not what is kept.
-    let is_whole = args[1..].iter().all(|arg| *name != "training" && !arg.starts_with("--") && !arg.contains('='));
-    let folder = if is_whole { RESULTS } else { "target/compare" };
-    command.arg("--python").arg(python).args(["--output", &format!("{folder}/{name}.json")]).args(&args[1..]);
+    let folder = if is_kept(name, &args) { RESULTS } else { "target/compare" };
+    command.arg("--python").arg(python).args(["--output", &format!("{folder}/{name}.json")]).args(&args);
     fs::create_dir_all(folder).map_err(|e| format!("{folder}: {e}"))?;
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
 }
 
+/// Whether a comparison is what is kept: every case, or the one recipe; a part, other settings and other recipes are not.
+fn is_kept(name: &str, args: &[String]) -> bool {
+    match args {
+        [] => name == "training",
+        [recipe] => {
+            name != "training" && fs::canonicalize(recipe).is_ok_and(|it| fs::canonicalize(RECIPE).ok() == Some(it))
+        }
+        _ => false,
+    }
+}
+
+/// A command line whose paths are named from the workspace: words that are no `KEY=VALUE`, and values of two options.
+fn from_here(args: &[String]) -> Vec<String> {
+    let mut option = None;
+    let named = args.iter().map(|arg| {
+        let is_path = match option.take() {
+            Some("--kd-train" | "--runs") => arg.contains('/'),
+            Some(_) => false,
+            None if arg.starts_with("--") => {
+                option = Some(arg.as_str());
+                false
+            }
+            None => !arg.contains('='),
+        };
+        if is_path { given(arg) } else { arg.clone() }
+    });
+    named.collect()
+}
+
 /// What is studied, and what it takes. The program of `benchmarks/` is `study_NAME`.
 const STUDIES: &[(&str, &str)] = &[
-    ("ucr", "[FOLDER] [--sets A,B] [--arms A,B] [--seeds N] [--steps N] [--jobs N]"),
+    ("ucr", "[FOLDER] [--sets A,B] [--arms A,B] [--seeds N] [--steps N] [--jobs N] [--runs DIR]"),
     (
         "hinton",
-        "[FOLDER] [--scale full|small] [--arms A,B] [--seeds N] [--teachers N] [--teacher-epochs N] [--epochs N] [--jobs N]",
+        "[FOLDER] [--scale full|small] [--arms A,B] [--seeds N] [--teachers N] [--teacher-epochs N] [--epochs N] [--jobs N] \
+         [--runs DIR]",
     ),
 ];
 
@@ -81,24 +112,23 @@ pub fn study(args: &[String]) -> Result<(), Failure> {
     execute(Command::new("cargo").args(["build", "--release", "--quiet", "--locked", "-p", "kd-trainer"]))?;
     let (mut command, program) = (Command::new("cargo"), format!("study_{name}"));
     command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", &program, "--"]);
-    command.args(&args[1..]).env("PATH", path_with_ours()?);
-    // More arms, or jobs, than by default are kept, too; a part, or other settings, is not.
-    let is_whole =
-        args.iter().all(|arg| !arg.starts_with("--") || arg == "--jobs" || (arg == "--arms" && name == &"hinton"));
-    let (folder, report) = if is_whole { (RESULTS, "docs") } else { ("target/study", "target/study") };
-    if !args.windows(2).any(|pair| pair == ["--scale", "small"]) {
-        command.args(["--output", &format!("{folder}/study-{name}.json")]);
-        command.args(["--report", &format!("{report}/study-{name}.md")]);
-    }
-    fs::create_dir_all(folder).map_err(|e| format!("{folder}: {e}"))?;
+    command.args(from_here(&args[1..])).env("PATH", path_with_ours()?).args(kept(name, &args[1..]));
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
 }
 
+/// Where a study is to write. The program knows its defaults, so it says what is a part, and of other settings or data.
+fn kept(name: &str, args: &[String]) -> Vec<String> {
+    if args.windows(2).any(|pair| pair == ["--scale", "small"]) {
+        return Vec::new();
+    }
+    let (results, report) = (format!("{RESULTS}/study-{name}.json"), format!("docs/study-{name}.md"));
+    ["--output", &results, "--report", &report, "--part", "target/study"].map(String::from).to_vec()
+}
+
 /// The search path, our release programs first.
 fn path_with_ours() -> Result<std::ffi::OsString, String> {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
-    let ours = std::path::absolute(target.join("release")).map_err(|e| format!("target: {e}"))?;
+    let ours = std::path::absolute(target().join("release")).map_err(|e| format!("target: {e}"))?;
     let before = std::env::var_os("PATH").unwrap_or_default();
     std::env::join_paths(std::iter::once(ours).chain(std::env::split_paths(&before))).map_err(|e| format!("PATH: {e}"))
 }
@@ -112,4 +142,44 @@ fn python() -> Result<PathBuf, String> {
     }
     let at = python.display();
     Err(format!("{at}: expected a Python with torch, found none; run `cargo xtask peers` or set KD_PEERS_PYTHON"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        line.split_whitespace().map(String::from).collect()
+    }
+
+    #[test]
+    fn only_the_whole_comparison_is_kept() {
+        std::env::set_current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).expect("the workspace");
+        let cases = [
+            ("training", "", true),
+            ("training", "mlp", false),
+            ("training", "--threads 1", false),
+            ("curve", RECIPE, true),
+            ("recipe", "./recipes/../recipes/resnet8-cifar10.toml", true),
+            ("recipe", "recipes/mnist-mlp.toml", false),
+            ("curve", "recipes/resnet8-cifar10.toml train.batch=8", false),
+            ("curve", "recipes/resnet8-cifar10.toml --steps 10", false),
+            ("curve", "recipes/no-such-recipe.toml", false),
+        ];
+        let failed: Vec<_> = cases.iter().filter(|(name, line, kept)| is_kept(name, &words(line)) != *kept).collect();
+        assert!(failed.is_empty(), "{failed:?}");
+    }
+
+    #[test]
+    fn a_study_says_itself_whether_it_is_whole() {
+        let line = kept("hinton", &words("--arms distilled"));
+        assert!(line.windows(2).any(|pair| pair == ["--part", "target/study"]), "{line:?}");
+        assert!(kept("hinton", &words("--scale small")).is_empty());
+    }
+
+    #[test]
+    fn a_command_line_from_the_workspace_stays_as_it_is() {
+        let line = words("mnist --runs target/a --arms b lr=0.1");
+        assert_eq!(from_here(&line), line);
+    }
 }

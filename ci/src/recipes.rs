@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::shell::run as execute;
+use crate::shell::{built, given, run as execute};
 use crate::{Failure, data};
 
 /// Where data sets are looked for that a recipe names as `data/NAME`, besides there: `KD_DATA`, or this.
@@ -24,7 +24,7 @@ pub fn all() -> Result<Vec<PathBuf>, String> {
 
 /// Runs the command: all recipes, or those named.
 pub fn run(args: &[String]) -> Result<(), Failure> {
-    let paths = if args.is_empty() { all()? } else { args.iter().map(PathBuf::from).collect() };
+    let paths = if args.is_empty() { all()? } else { args.iter().map(|path| given(path).into()).collect() };
     execute(Command::new("cargo").args(["build", "--quiet", "--release", "--locked", "-p", "kd-trainer"]))?;
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
@@ -45,7 +45,7 @@ pub fn run(args: &[String]) -> Result<(), Failure> {
         };
         let name = path.file_stem().ok_or_else(|| format!("{}: expected a recipe, found no file", path.display()))?;
         let output = Path::new(RUNS).join(name);
-        let mut command = Command::new("target/release/kd-train");
+        let mut command = Command::new(built("kd-train")?);
         command.arg("run").arg(path).args(["train.epochs=1", "compare.seeds=[1]", "--force", "--output"]).arg(&output);
         let teacher = text.split_once("[teacher]\n").map_or("", |(_, rest)| rest.split("\n[").next().unwrap_or(""));
         if teacher.contains("arch = ") {

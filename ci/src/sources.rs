@@ -52,7 +52,18 @@ fn slashed(path: &Path) -> String {
     path.to_string_lossy().replace('\\', "/")
 }
 
-/// Lines with an `unsafe` block or function, counted from 0, and whether a comment just above says why it is sound.
+/// Lines that begin an `unsafe` function, trait or foreign block, counted from 0. Why it is sound stands where it is called.
+pub fn unsafe_items(text: &str) -> Vec<usize> {
+    let begins = |line: &str| {
+        let code = line.split("//").next().unwrap_or("");
+        let is = |item: &str| code.contains(&format!("{}{item}", concat!("unsafe", " ")));
+        // A type of functions has a bracket where a function has its name.
+        is("fn ") || is("trait ") || (is("extern ") && !code.contains("fn("))
+    };
+    text.lines().enumerate().filter(|(_, line)| begins(line)).map(|(i, _)| i).collect()
+}
+
+/// Lines with an `unsafe` block or implementation, counted from 0, and whether a comment just above says why it is sound.
 pub fn unsafes(text: &str) -> Vec<(usize, bool)> {
     let lines: Vec<&str> = text.lines().map(str::trim).collect();
     let block = concat!("unsafe", " {");

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::licences::{list, metadata};
 use crate::metrics::tree;
-use crate::sources::{Source, all, unsafes};
+use crate::sources::{Source, all, unsafe_items, unsafes};
 use crate::{Failure, documents};
 
 /// Which crate of ours may be built from which, by design.
@@ -77,6 +77,9 @@ fn files(sources: &[Source]) -> Vec<String> {
                 .push(format!("{path}: expected at most {MOST_LINES} lines, found {}; split by job", source.lines()));
         }
         let allowed = UNSAFE.iter().any(|place| path.starts_with(place));
+        for i in unsafe_items(&source.text).into_iter().filter(|_| !allowed) {
+            complaints.push(format!("{path}:{}: an unsafe item outside kernels and arena; use what they offer", i + 1));
+        }
         for (i, said) in unsafes(&source.text) {
             if !allowed {
                 complaints.push(format!("{path}:{}: unsafe outside kernels and arena; use what they offer", i + 1));
@@ -167,6 +170,9 @@ mod tests {
     fn each_rule_finds_what_breaks_it() {
         let block = concat!("unsafe", " { f() }");
         let said = format!("// SAFETY: nobody else holds it.\n{block}\n");
+        let function = concat!("pub unsafe", " fn f() {}\n");
+        let of_functions = concat!("type F = unsafe", " extern \"C\" fn(i32);\n");
+        let foreign = concat!("unsafe", " extern \"C\" {}\n");
         let todo = concat!("to", "do!()");
         let long = "x\n".repeat(601);
         #[rustfmt::skip]
@@ -174,6 +180,10 @@ mod tests {
             ("unsafe out of its place", source("exporter/src/a.rs", &said), 1),
             ("unsafe without a reason", source("runtime/src/engine/arena.rs", block), 1),
             ("unsafe with a reason",    source("runtime/src/engine/arena.rs", &said), 0),
+            ("an unsafe function",      source("exporter/src/a.rs", function), 1),
+            ("a foreign block",         source("exporter/src/a.rs", foreign), 1),
+            ("one among the kernels",   source("trainer/src/ops/a.rs", function), 0),
+            ("a type of functions",     source("exporter/src/a.rs", of_functions), 0),
             ("something left to do",    source("exporter/src/a.rs", todo), 1),
             ("a long file",             source("exporter/src/a.rs", &long), 1),
             ("the graph knows onnx",    source("runtime/src/graph/a.rs", "use crate::onnx::read;"), 1),

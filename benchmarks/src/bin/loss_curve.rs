@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use kd_benchmarks::args::Args;
+use kd_benchmarks::scratch::Scratch;
 use kd_benchmarks::training::checked;
 use kd_runtime::{Refusal, Result, files};
 use kd_trainer::data::augment;
@@ -39,11 +40,8 @@ fn run() -> Result<bool> {
     let first = args.count("first", 50)?;
     let most: f64 = args.number("max-difference", 1e-3)?;
     let recipe = parse::read(&recipe_path, args.rest())?;
-    let scratch = std::env::temp_dir().join(format!("kd-loss-curve-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch).map_err(|e| files::refuse_write(&scratch, &e))?;
-    let found = compare(&args, &recipe_path, &recipe, steps, &scratch);
-    std::fs::remove_dir_all(&scratch).map_err(|e| files::refuse_write(&scratch, &e))?;
-    let [ours, torch, other] = found?;
+    let scratch = Scratch::new("loss-curve")?;
+    let [ours, torch, other] = compare(&args, &recipe_path, &recipe, steps, scratch.path())?;
     let between = |a: &[f64], b: &[f64]| -> Vec<f64> {
         a.iter().zip(b).map(|(a, b)| (a - b).abs() / b.abs().max(1e-9)).collect()
     };
@@ -82,6 +80,7 @@ fn run() -> Result<bool> {
 /// Losses of ours, of PyTorch, and of PyTorch with the same numbers in another memory layout.
 fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Path) -> Result<[Vec<f64>; 3]> {
     let data = data::prepare(recipe)?;
+    check_batch(recipe.train.batch, data.train.len())?;
     let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
     let graph = zoo::build(&recipe.student, &site, recipe.run.seed)?;
     let (train, seed) = (&recipe.train, recipe.run.seed);
@@ -130,4 +129,28 @@ fn compare(args: &Args, path: &Path, recipe: &Recipe, steps: usize, scratch: &Pa
         list.ok_or_else(|| Refusal::new("torch", format!("`{key}`"), &answer, "read its messages above"))
     };
     Ok([ours, losses("losses")?, losses("losses_other_layout")?])
+}
+
+/// Refuses a batch that no epoch of so many samples fills: steps are of whole batches.
+fn check_batch(batch: usize, samples: usize) -> Result<()> {
+    if batch <= samples {
+        return Ok(());
+    }
+    let expected = format!("at most {samples}, the training samples");
+    Err(Refusal::new("train.batch", expected, batch, "lower it"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_that_no_epoch_fills_is_refused() {
+        assert_eq!(check_batch(64, 64), Ok(()));
+        let refusal = check_batch(65, 64).err().map(|refusal| refusal.to_string());
+        assert_eq!(
+            refusal.as_deref(),
+            Some("train.batch: expected at most 64, the training samples, found 65; lower it")
+        );
+    }
 }

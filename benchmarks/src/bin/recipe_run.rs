@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 use kd_benchmarks::args::Args;
+use kd_benchmarks::scratch::Scratch;
 use kd_benchmarks::training::{answer, checked, quantile};
 use kd_runtime::measure::stats;
 use kd_runtime::{Exit, Refusal, Result, files};
@@ -37,14 +38,13 @@ fn run() -> Result<bool> {
     let seeds = args.count("seeds", 5)? as u64;
     let threads = args.count("threads", 2)?;
     let margin: f64 = args.number("margin", 1.0)?;
-    let scratch = std::env::temp_dir().join(format!("kd-recipe-run-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch).map_err(|e| files::refuse_write(&scratch, &e))?;
-    let resolved = scratch.join("recipe.json");
+    let scratch = Scratch::new("recipe-run")?;
+    let resolved = scratch.path().join("recipe.json");
     checked(&args, &recipe, &resolved)?;
     println!("{:>5} {:>9} {:>9} {:>11} {:>11} {:>6}", "seed", "ours %", "torch %", "ours s", "torch s", "ratio");
     let (mut ours, mut torch) = (Vec::new(), Vec::new());
     for seed in 1..=seeds {
-        let (a, b) = (own(&args, &recipe, seed, threads, &scratch)?, peer(&args, seed, threads, &resolved)?);
+        let (a, b) = (own(&args, &recipe, seed, threads, scratch.path())?, peer(&args, seed, threads, &resolved)?);
         let ratio = a.seconds / b.seconds;
         println!(
             "{seed:>5} {:>9.2} {:>9.2} {:>11.1} {:>11.1} {ratio:>6.2}",
@@ -53,7 +53,7 @@ fn run() -> Result<bool> {
         ours.push(a);
         torch.push(b);
     }
-    std::fs::remove_dir_all(&scratch).map_err(|e| files::refuse_write(&scratch, &e))?;
+    drop(scratch);
     let of = |runs: &[Run], what: fn(&Run) -> f64| runs.iter().map(what).collect::<Vec<f64>>();
     let (accuracy, accuracy_torch) = (of(&ours, |r| r.accuracy), of(&torch, |r| r.accuracy));
     let (seconds, seconds_torch) = (of(&ours, |r| r.seconds), of(&torch, |r| r.seconds));

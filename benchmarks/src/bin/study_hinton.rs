@@ -1,17 +1,18 @@
 //! `study_hinton [FOLDER] [--scale full|small] [--arms A,B] [--seeds N] [--teachers N] [--teacher-epochs N] [--epochs N]
-//! [--jobs N] [--kd-train FILE] [--runs DIR] [--output FILE] [--report FILE]`: the experiments on MNIST of Hinton, Vinyals and
-//! Dean 2015 (arXiv 1503.02531, §3). Each run is a `kd-train run --resume` into a folder of its own below `--runs`, so a study
-//! that was stopped goes on. Raw results go to `--output` (JSON), tables beside the paper's figures to `--report` (Markdown).
+//! [--jobs N] [--kd-train FILE] [--runs DIR] [--output FILE] [--report FILE] [--part DIR]`: the experiments on MNIST of Hinton,
+//! Vinyals and Dean 2015 (arXiv 1503.02531, §3). Each run is a `kd-train run --resume` into a folder of its own below `--runs`,
+//! so a study that was stopped goes on. Raw results go to `--output` (JSON), tables beside the paper's figures to `--report`
+//! (Markdown); of a study that lacks an arm, or is of other settings or data, to `--part`, if that is named.
 //! `--scale small` takes a share of the samples and few epochs: it shows that the program works, not what the paper found.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use kd_benchmarks::material;
-use kd_benchmarks::study::asked::{self, Asked};
+use kd_benchmarks::study::asked::{self, Asked, Defaults};
 use kd_benchmarks::study::lift::Outputs;
-use kd_benchmarks::study::runs;
+use kd_benchmarks::study::made_of::{self, MadeOf};
+use kd_benchmarks::study::runs::{self, Job};
 use kd_runtime::cli::Precision;
 use kd_runtime::cli::target::Target;
 use kd_runtime::measure::stats;
@@ -124,6 +125,17 @@ const ARMS: &[Arm] = &[
     Arm { name: "without 3 with labels", excluded: &[3], lifted: &[3], ..ABLATION },
 ];
 
+/// The full study, of which nothing else is said.
+const FULL: Defaults = Defaults {
+    what: "MNIST's four files in a folder",
+    variable: "KD_MNIST",
+    place: "data/mnist",
+    runs: "target/study/hinton",
+    seeds: 3,
+};
+const TEACHER_EPOCHS: usize = 200;
+const EPOCHS: usize = 100;
+
 struct Study {
     asked: Asked,
     /// Share of the training samples.
@@ -151,6 +163,7 @@ struct Outcome {
     after: Option<(f32, Errors)>,
     /// Wall seconds of the start that finished the run.
     seconds: Option<f64>,
+    made_of: MadeOf,
 }
 
 fn main() -> ExitCode {
@@ -160,14 +173,13 @@ fn main() -> ExitCode {
 fn run() -> Result<()> {
     let args = asked::args(&["scale", "teachers", "teacher-epochs", "epochs"])?;
     let scale = args.get("scale").unwrap_or("full");
-    // Share of the samples, seeds, epochs of the teachers and of the students, and where the runs are.
-    let (subset, seeds, taught, epochs, runs) = match scale {
-        "full" => (1.0, 3, 200, 100, "target/study/hinton"),
-        "small" => (0.2, 1, 12, 8, "target/study/hinton-small"),
+    // Share of the samples, epochs of the teachers and of the students, and the rest.
+    let (subset, taught, epochs, defaults) = match scale {
+        "full" => (1.0, TEACHER_EPOCHS, EPOCHS, FULL),
+        "small" => (0.2, 12, 8, Defaults { runs: "target/study/hinton-small", seeds: 1, ..FULL }),
         other => return Err(Refusal::new("--scale", "full or small", format!("`{other}`"), "correct it")),
     };
-    let folder = material("KD_MNIST", "data/mnist");
-    let asked = Asked::read(&args, "MNIST's four files in a folder", folder, runs, seeds)?;
+    let asked = Asked::read(&args, defaults)?;
     let study = Study {
         subset,
         teachers: args.count("teachers", asked.seeds)?.min(asked.seeds),
@@ -185,16 +197,17 @@ fn run() -> Result<()> {
     let begin = Instant::now();
     let data = study.data()?;
     let outcomes = study.all(&arms, &data)?;
-    let text = report(&study, scale, &arms, &outcomes, &data);
-    println!("{text}");
     let runs: Vec<Value> = outcomes.iter().map(|outcome| record(&study, outcome)).collect();
     let results = json!({
         "schema": "kd.study_hinton/1", "scale": scale, "seconds": begin.elapsed().as_secs_f64(),
         "test_samples": data.test.len(), "of_the_class_left_out": count(&data.test, LEFT_OUT), "runs": runs,
     });
-    asked::keep(&args, &results)?;
-    match args.get("report") {
-        Some(path) => files::write_atomic(Path::new(path), text.as_bytes()),
+    let is_whole = study.is_whole(&arms);
+    asked::keep(&args, is_whole, &results)?;
+    let text = report(&study, scale, &arms, &outcomes, &data);
+    println!("{text}");
+    match asked::place(&args, "report", is_whole)? {
+        Some(path) => files::write_atomic(&path, text.as_bytes()),
         None => Ok(()),
     }
 }
@@ -206,6 +219,15 @@ impl Arm {
 }
 
 impl Study {
+    /// Whether every arm that is trained without being named is there, and nothing is other than by default: more arms are
+    /// kept, too.
+    fn is_whole(&self, arms: &[&'static Arm]) -> bool {
+        let usual = (1.0, FULL.seeds, TEACHER_EPOCHS, EPOCHS);
+        let is_usual = (self.subset, self.teachers, self.teacher_epochs, self.epochs) == usual;
+        let has = |arm: &Arm| arms.iter().any(|other| other.name == arm.name);
+        self.asked.by_default && is_usual && ARMS.iter().all(|arm| !arm.by_default || has(arm))
+    }
+
     /// Validation samples of all classes, also of those that an arm leaves out, and the test samples. What is held out of one
     /// class does not depend on the others, so no arm with a lift has trained on a validation sample.
     fn data(&self) -> Result<Prepared> {
@@ -276,7 +298,10 @@ impl Study {
     fn train(&self, arm: &'static Arm, seed: usize, threads: usize, data: &Prepared) -> Result<Outcome> {
         let (place, what) = (self.place(arm, seed), format!("{}, seed {seed}", arm.name));
         let teacher = arm.taught.map(|_| self.place(&TEACHER, self.teacher_of(seed)));
-        runs::finish(&self.asked.program, &what, &self.recipe(arm, seed, teacher.as_deref()), &place, threads)?;
+        let recipe = self.recipe(arm, seed, teacher.as_deref());
+        let (data_sha256, teacher) = (&*data.description.sha256, teacher.as_deref());
+        let job = Job { what: &what, recipe: &recipe, output: &place, threads, data_sha256, teacher };
+        let made_of = runs::finish(&self.asked.program, job)?.made_of;
         let test = outputs(&place, &data.test, threads)?;
         let errors = |lift: f32| Errors {
             all: test.errors(arm.lifted, lift, None),
@@ -289,7 +314,7 @@ impl Study {
                 Some((lift, errors(lift)))
             }
         };
-        let outcome = Outcome { arm, seed, before: errors(0.0), after, seconds: runs::seconds(&place) };
+        let outcome = Outcome { arm, seed, before: errors(0.0), after, seconds: runs::seconds(&place), made_of };
         eprintln!("study: {what}: {} errors, {:.0} s", outcome.before.all, outcome.seconds.unwrap_or(f64::NAN));
         Ok(outcome)
     }
@@ -324,12 +349,13 @@ fn count(samples: &Samples, class: usize) -> usize {
 
 /// What is kept of one seed.
 fn record(study: &Study, outcome: &Outcome) -> Value {
-    let Outcome { arm, seed, before, after, seconds } = outcome;
+    let Outcome { arm, seed, before, after, seconds, made_of } = outcome;
     json!({
         "arm": arm.name, "seed": seed, "teacher_seed": arm.taught.map(|_| study.teacher_of(*seed)),
         "epochs": study.epochs_of(arm), "errors": before.all, "errors_left_out": before.left_out,
         "lift": after.map(|after| after.0), "lifted_errors": after.map(|after| after.1.all),
         "lifted_errors_left_out": after.map(|after| after.1.left_out), "seconds": seconds,
+        "made_of": made_of.to_json(),
     })
 }
 
@@ -388,6 +414,8 @@ fn report(study: &Study, scale: &str, arms: &[&'static Arm], outcomes: &[Outcome
     );
     let tiny = chosen.iter().filter(|row| row.0.units == TINY.units);
     lines.extend(tiny.map(|(arm, of)| format!("| {} | {} | {} |", arm.name, spread(of, errors), each(of))));
+    let several = made_of::several_programs(outcomes.iter().map(|outcome| &outcome.made_of));
+    lines.extend(several.map(|line| format!("\n**{line}**")));
     lines.join("\n") + "\n"
 }
 
@@ -442,7 +470,14 @@ mod tests {
 
     fn study() -> Study {
         Study {
-            asked: Asked { folder: "mnist".into(), runs: "runs".into(), program: "kd-train".into(), seeds: 3, jobs: 1 },
+            asked: Asked {
+                folder: "mnist".into(),
+                runs: "runs".into(),
+                program: "kd-train".into(),
+                seeds: 3,
+                jobs: 1,
+                by_default: true,
+            },
             subset: 0.5,
             teachers: 2,
             teacher_epochs: 7,
@@ -475,6 +510,22 @@ mod tests {
     }
 
     #[test]
+    fn a_study_is_whole_if_every_default_arm_is_there_with_the_default_settings() {
+        let mut study = Study { subset: 1.0, teachers: 3, teacher_epochs: 200, epochs: 100, ..study() };
+        let all: Vec<&Arm> = ARMS.iter().collect();
+        let by_default: Vec<&Arm> = ARMS.iter().filter(|arm| arm.by_default).collect();
+        assert!(study.is_whole(&all) && study.is_whole(&by_default));
+        assert!(!study.is_whole(&by_default[1..]), "an arm is missing");
+        let ablations: Vec<&Arm> = ARMS.iter().filter(|arm| !arm.by_default).collect();
+        assert!(!study.is_whole(&ablations));
+        study.asked.by_default = false;
+        assert!(!study.is_whole(&all), "data from elsewhere, or other seeds");
+        study.asked.by_default = true;
+        study.epochs = 99;
+        assert!(!study.is_whole(&all));
+    }
+
+    #[test]
     fn a_mean_is_inside_up_to_15_percent_of_the_paper_s() {
         let line = |errors: [usize; 2]| {
             let outcomes = errors.map(|all| Outcome {
@@ -483,6 +534,7 @@ mod tests {
                 before: Errors { all, left_out: 0 },
                 after: None,
                 seconds: None,
+                made_of: MadeOf::default(),
             });
             headline(&(&ARMS[0], outcomes.iter().collect()))
         };
@@ -495,7 +547,8 @@ mod tests {
     fn a_class_left_out_is_judged_before_and_after() {
         let arm = ARMS.iter().find(|arm| arm.excluded == [LEFT_OUT]).unwrap();
         let after = Some((3.5, Errors { all: 100, left_out: 10 }));
-        let outcome = Outcome { arm, seed: 1, before: Errors { all: 300, left_out: 160 }, after, seconds: None };
+        let (before, made_of) = (Errors { all: 300, left_out: 160 }, MadeOf::default());
+        let outcome = Outcome { arm, seed: 1, before, after, seconds: None, made_of };
         let line = left_out(&(arm, vec![&outcome]), 10_000, 1_000);
         assert!(line.contains("| 300.0 (3.0 %) | 84.0 % | 3.5 | 100.0 (1.0 %) | 99.0 % |"), "{line}");
         assert!(line.contains("(at least 85 %: missed; at least 95 %: met)"), "{line}");

@@ -3,5 +3,7 @@
 pub mod asked;
 pub mod diagram;
 pub mod lift;
+pub mod made_of;
 pub mod ranks;
 pub mod runs;
+pub mod sets;

@@ -182,7 +182,7 @@ impl Ours {
         let d = &mut [d_logits.raw_mut()];
         let mut given = Given { d_student: d, sums: sums.raw_mut(), value: hard.raw_mut() };
         let none = Targets::default();
-        let wanted = Wanted { targets: &none, weights: &[], labelled: labels.len() as f64, first_alone: false };
+        let wanted = Wanted { targets: &none, weights: &[], labelled: labels.len() as f64 };
         losses::ce::cross_entropy(&seen, 0, *classes, wanted, Part::WHOLE, &mut given);
         if distills {
             let d = &mut [d_taught.raw_mut()];
