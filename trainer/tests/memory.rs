@@ -81,7 +81,7 @@ fn two_thousand_steps_leave_no_memory_behind() {
             let labels = Labels { classes: &[0, 2], mixed: &[] };
             cross_entropy(executor.value(logits), labels, 3, &Targets::default(), Reduction::BatchMean, &mut d_logits);
             executor.backward(&[(logits, &d_logits)]).unwrap();
-            executor.update(|parameters| optimizer.step(parameters, &[], 1e-3));
+            executor.update(|parameters| optimizer.step(parameters, &[], &[], 1e-3));
         };
         let held = || (BYTES.load(Ordering::Relaxed), BLOCKS.load(Ordering::Relaxed));
         (0..10).for_each(&mut step);

@@ -19,11 +19,14 @@ use crate::exec::Compute;
 use crate::run::results::Score;
 use crate::teacher::{self, Pace};
 
-/// Samples that are in memory at once.
-const CHUNK: usize = 4096;
+/// Bytes of samples that are in memory at once, unless one batch has more.
+const CHUNK_BYTES: usize = 64 << 20;
 
 /// Samples that go through the network at once.
 const BATCH: usize = 64;
+
+/// Batches that are in memory at once, at most.
+const MOST_BATCHES: usize = 64;
 
 /// What is printed; schema `kd.eval/1`.
 #[derive(Serialize)]
@@ -71,22 +74,29 @@ pub(super) fn run(args: &Eval, out: &mut dyn Write) -> Result<()> {
     out.write_all(text.as_bytes()).map_err(|e| refuse_write("standard output".as_ref(), &e))
 }
 
+/// Samples that are in memory at once, of so many elements: whole batches.
+fn chunk(elements: usize) -> usize {
+    let batch_bytes = BATCH.saturating_mul(elements).saturating_mul(size_of::<f32>());
+    BATCH * (CHUNK_BYTES / batch_bytes.max(1)).clamp(1, MOST_BATCHES)
+}
+
 fn evaluate(graph: &Graph, contract: &Contract, data: &dyn Dataset) -> Result<(Score, f64)> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut stream = data.read(Split::Test)?;
     let mut sample = data::Sample::default();
     let (mut right, mut n, mut loss) = (0, 0, 0.0);
+    let elements = contract.input.elements();
+    let chunk = chunk(elements);
     loop {
         let mut values = Vec::new();
         let mut labels = Vec::new();
-        while labels.len() < CHUNK && stream.next(&mut sample)? {
+        while labels.len() < chunk && stream.next(&mut sample)? {
             values.extend_from_slice(&sample.values);
             labels.push(sample.label);
         }
         if labels.is_empty() {
             break;
         }
-        let elements = contract.input.elements();
         let samples = Samples { values: Values::F32(values), labels, elements };
         let pace = Pace { batch: BATCH, compute: Compute::host(threads) };
         let answers = teacher::evaluate(graph, contract, &samples, pace)?;
@@ -108,4 +118,19 @@ fn render(evaluation: &Evaluation) -> String {
         Shown(data),
         number(*loss_nats),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_samples_are_in_memory_a_few_batches_at_a_time() {
+        let bytes = |elements: usize| chunk(elements) * elements * size_of::<f32>();
+        for elements in [1, 64, 784, 3 * 32 * 32, 3 * 224 * 224] {
+            assert!(bytes(elements) <= CHUNK_BYTES && chunk(elements).is_multiple_of(BATCH), "{elements}");
+        }
+        assert_eq!([0, 64, 3 * 224 * 224, 3 * 512 * 512].map(chunk), [4096, 4096, 64, 64]);
+        assert_eq!(chunk(usize::MAX), BATCH);
+    }
 }

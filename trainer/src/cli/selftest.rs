@@ -29,10 +29,14 @@ pub(super) fn run(args: &Selftest, out: &mut dyn Write) -> Result<()> {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut networks = cases::all();
     networks.extend(cases::wide::cases());
-    let report = Report::of(Compute { threads, gpu: gpu.as_ref() }, &networks)?;
-    let text = match args.format {
-        Format::Json => json::pretty(&report),
-        Format::Text => render(&report),
+    tell(&Report::of(Compute { threads, gpu: gpu.as_ref() }, &networks)?, args.format, out)
+}
+
+/// Gives the report, and refuses the device if something fails.
+fn tell(report: &Report, format: Format, out: &mut dyn Write) -> Result<()> {
+    let text = match format {
+        Format::Json => json::pretty(report),
+        Format::Text => render(report),
     };
     out.write_all(text.as_bytes()).map_err(|e| refuse_write("standard output".as_ref(), &e))?;
     let failures = report.failures();
@@ -70,4 +74,35 @@ fn render(report: &Report) -> String {
     lines.push(format!("\n{verdict}\n"));
     lines.extend(failures);
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::selftest::Line;
+
+    #[test]
+    fn a_report_of_what_fails_is_whole() {
+        let line = |op, failed: &[&str]| Line {
+            op,
+            on: "gpu",
+            failed: failed.iter().map(|f| f.to_string()).collect(),
+            ..Line::default()
+        };
+        let operators = vec![line("Conv", &["Conv: off", "Conv: other bits"]), line("Relu", &[])];
+        let (device, losses) = ("a GPU".to_string(), vec![line("kd", &["kd: off"])]);
+        let report = Report { schema: "kd.selftest/2", device, bound: 2e-5, operators, losses, learning: vec![] };
+        for (format, every) in [
+            (Format::Text, ["Conv: off", "Conv: other bits", "kd: off", "3 failed"]),
+            (Format::Json, ["Conv: off", "Conv: other bits", "kd: off", "\"a GPU\""]),
+        ] {
+            let mut out = Vec::new();
+            let refusal = tell(&report, format, &mut out).unwrap_err();
+            let text = String::from_utf8(out).unwrap();
+            assert!(every.iter().all(|part| text.contains(part)), "{text}");
+            assert_eq!(refusal.exit, Exit::VerdictFailed);
+            let told = "a GPU: expected values within their bounds, found 3 that fail, first Conv: off; ";
+            assert!(refusal.to_string().starts_with(told), "{refusal}");
+        }
+    }
 }

@@ -31,17 +31,23 @@ pub fn build<T: Real>(op: &ops::gemm::Gemm, site: &Site<'_>) -> Built<T> {
         [columns] => [1, columns],
         [] => [1, 1],
     });
-    Ok(Box::new(Gemm {
+    let k = if op.trans_a { a0 } else { a1 };
+    let gemm = Gemm {
         m,
         n,
-        k: if op.trans_a { a0 } else { a1 },
+        k,
         alpha: T::from_f32(op.alpha),
         beta: T::from_f32(op.beta),
         trans_a: op.trans_a,
         trans_b: op.trans_b,
         c,
         wanted: [site.wanted(0), site.wanted(1)],
-    }))
+    };
+    if gemm.is_plain() && !linear::fits([m, n, k]) {
+        let expected = format!("a batch with which no matrix has more than {} elements", u32::MAX);
+        return Err(OpError::new(expected, format!("[{m}, {k}] to [{m}, {n}]")));
+    }
+    Ok(Box::new(gemm))
 }
 
 impl<T: Real> Gemm<T> {
@@ -166,5 +172,31 @@ impl<T: Real> Kernel<T> for Gemm<T> {
         let sizes = if self.trans_b { [self.m, self.n, self.k] } else { [self.m, self.k, self.n] };
         let outer = linear::lane::<T>(self.m, sizes[2]);
         ScratchSize { shared: shared.max(linear::outer_shared::<T>(sizes)), lane: lane.max(rows).max(outer) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::Port;
+
+    #[test]
+    fn a_product_whose_places_kernels_cannot_tell_is_refused() {
+        let check = |m: usize, n: usize, k: usize| {
+            let port = |shape| Some(Port { shape, value: None, wanted: true, frame: None });
+            let (x, w, output) = ([m, k], [n, k], [m, n]);
+            let inputs = [port(&x), port(&w)];
+            let site = Site { inputs: &inputs, output: &output, outputs: 1, frame: None };
+            let op = ops::gemm::Gemm { alpha: 1.0, beta: 1.0, trans_a: false, trans_b: true };
+            build::<f32>(&op, &site).map(|_| ()).map_err(|error| format!("{}, {}", error.expected, error.found))
+        };
+        let refused =
+            |found: &str| Err(format!("a batch with which no matrix has more than 4294967295 elements, {found}"));
+        assert_eq!(check(28_533, 10, 150_528), refused("[28533, 150528] to [28533, 10]"));
+        assert_eq!(check(1 << 20, 1 << 12, 8), refused("[1048576, 8] to [1048576, 4096]"));
+        assert_eq!(check(28_532, 10, 150_528), Ok(()));
+        assert_eq!(check((1 << 20) - 1, 1 << 12, 8), Ok(()));
+        // Packed panels have places, too.
+        assert!(check(1 << 26, 1, 1).is_err() && check(1, 1 << 26, 1 << 26).is_err());
     }
 }

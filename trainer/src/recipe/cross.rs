@@ -5,7 +5,10 @@ use kd_runtime::{Refusal, Result};
 
 use super::{Recipe, Scheme, Stage, Term};
 use crate::data::reading;
-use crate::losses::{Method, byot, table as methods};
+use crate::losses::{Method, byot, ps_kd, table as methods};
+
+/// The augmentations that make one sample of two.
+const MIXING: &[&str] = &["mixup"];
 
 /// Refuses a recipe that contradicts itself; `locate` makes the begin of a message from a path.
 pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
@@ -50,6 +53,13 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
         let action = "set it, or choose a method that does without";
         return Err(Refusal::new(locate(&format!("distill.terms.{i}")), expected, data.labelled, action));
     }
+    let remembers = |term: &Term| term.method.name == ps_kd::METHOD.name;
+    let mixes = data.augment.iter().any(|augment| MIXING.contains(&augment.name));
+    if let Some(i) = distill.terms.iter().position(remembers).filter(|_| mixes) {
+        let expected = "no augmentation that mixes samples: what it keeps of a mixture is no prediction of either";
+        let action = "leave `mixup` out of data.augment, or choose another method";
+        return Err(Refusal::new(locate(&format!("distill.terms.{i}")), expected, "`ps_kd` with one", action));
+    }
     let holds_task = |term: &Term| {
         let is_byot = term.method.name == byot::METHOD.name;
         is_byot && term.method.options.text("form") == byot::SEED_LITERAL
@@ -79,14 +89,14 @@ pub fn check(recipe: &Recipe, locate: &dyn Fn(&str) -> String) -> Result<()> {
         }
         _ => {}
     }
-    let is_init = |term: &Term| term.stage != Stage::Main;
-    match (distill.init_epochs, distill.terms.iter().position(is_init)) {
-        (0, Some(i)) if distill.terms[i].stage == Stage::Init => {
+    let only_init = distill.terms.iter().position(|term| term.stage == Stage::Init);
+    match (distill.init_epochs, only_init) {
+        (0, Some(i)) => {
             let expected = "distill.init_epochs above 0, the epochs of the stage `init`";
             let action = "set it, or give the term the stage `main`";
             return Err(Refusal::new(locate(&format!("distill.terms.{i}.stage")), expected, "`0`", action));
         }
-        (1.., None) => {
+        (1.., None) if distill.terms.iter().all(|term| term.stage == Stage::Main) => {
             let expected = "a term whose stage is `init`";
             let action = "give one the stage, or leave init_epochs out";
             return Err(Refusal::new(locate("distill.init_epochs"), expected, "none", action));
@@ -151,4 +161,60 @@ fn check_codistill(recipe: &Recipe, listens: bool, locate: &dyn Fn(&str) -> Stri
 /// Whether a term reads values of a teacher.
 pub fn needs_teacher(term: &Term) -> bool {
     methods::find(term.method.name).is_some_and(Method::needs_teacher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::MIXING;
+    use crate::data::augment::table::AUGMENTATIONS;
+    use crate::options::Options;
+    use crate::recipe::parse::parse;
+
+    fn answer(data: &str, distill: &str) -> String {
+        let text = format!(
+            "[data]\nformat = \"digits\"\n{data}[teacher]\narch = \"cnn\"\n[student]\narch = \"cnn\"\n[distill]\n{distill}\n"
+        );
+        parse(&text, "r.toml", &[]).map_or_else(|e| e.to_string(), |_| "accepted".into())
+    }
+
+    #[test]
+    fn a_term_of_the_first_stage_needs_epochs_wherever_it_stands() {
+        let (both, init) = ("{ method = \"kd\", stage = \"both\" }", "{ method = \"fitnets\", stage = \"init\" }");
+        for (terms, place) in [([both, init], 1), ([init, both], 0)] {
+            let terms = format!("terms = [{}]", terms.join(", "));
+            let expected = format!(
+                "distill.terms.{place}.stage: expected distill.init_epochs above 0, the epochs of the stage `init`"
+            );
+            let found = answer("", &terms);
+            assert!(found.contains(&expected), "{found}");
+            assert_eq!(answer("", &format!("init_epochs = 2\n{terms}")), "accepted");
+        }
+        assert_eq!(answer("", &format!("terms = [{both}]")), "accepted");
+        assert_eq!(answer("", &format!("init_epochs = 2\nterms = [{both}]")), "accepted");
+        let found = answer("", "init_epochs = 2\nterms = [{ method = \"kd\" }]");
+        assert!(found.contains("distill.init_epochs: expected a term whose stage is `init`"), "{found}");
+    }
+
+    #[test]
+    fn predictions_of_mixtures_are_not_kept_for_samples() {
+        let mixup = "augment = [{ kind = \"translate\" }, { kind = \"mixup\" }]\n";
+        let terms = "task_weight = 0.0\nterms = [{ method = \"kd\" }, { method = \"ps_kd\" }]";
+        let found = answer(mixup, terms);
+        let expected = "distill.terms.1: expected no augmentation that mixes samples: what it keeps of a mixture is no \
+                        prediction of either, found `ps_kd` with one; leave `mixup` out of data.augment, or choose another method";
+        assert!(found.ends_with(expected), "{found}");
+        assert_eq!(answer("augment = [{ kind = \"translate\" }]\n", terms), "accepted");
+        assert_eq!(answer(mixup, "terms = [{ method = \"kd\" }]"), "accepted");
+    }
+
+    #[test]
+    fn every_augmentation_that_mixes_is_known() {
+        for kind in AUGMENTATIONS {
+            let made = [&[3, 32, 32][..], &[2, 64]]
+                .into_iter()
+                .find_map(|shape| (kind.build)(&Options::defaults(kind.options), shape).ok());
+            let mixes = made.expect("images or series").mixes();
+            assert_eq!(mixes, MIXING.contains(&kind.name), "{}", kind.name);
+        }
+    }
 }

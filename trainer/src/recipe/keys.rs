@@ -255,7 +255,11 @@ static TEACHER: &[Key] = &[
         "augmented views of each sample that a cache holds and epochs take in turn; 0: augmented samples are not cached",
         count(0, 0, 10_000),
     ),
-    key("cache_precision", "how a cache keeps values", Kind::Choice { default: "f32", known: &["f32", "f16"] }),
+    key(
+        "cache_precision",
+        "how a cache keeps values; probabilities are kept in f32",
+        Kind::Choice { default: "f32", known: &["f32", "f16"] },
+    ),
     optional(
         "count",
         "so many teachers of this `arch`, each with first weights and an order of the samples of its own: an ensemble",

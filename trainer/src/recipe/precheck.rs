@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use super::cross::needs_teacher;
 use super::values::suggest;
-use super::{Choice, Codistill, Recipe, Run, Scheme, Shards, TeacherSource, Train};
+use super::{Choice, ClassWeights, Codistill, Recipe, Run, Scheme, Shards, TeacherSource, Train};
 use crate::data::{Prepared, augment, feed};
 use crate::exec::{Executor, Parameter, Plan};
 use crate::losses::ce::Targets;
@@ -38,7 +38,7 @@ const MOST_PLANNED: usize = 64;
 /// What is known of a recipe before training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forecast {
-    /// The student, then its unlike peers, its assistants (both without what is beside them while they are trained) and the
+    /// The student, then its unlike peers (without what is beside them while they are trained), its assistants and the
     /// teachers that the recipe trains.
     pub networks: Vec<Network>,
     /// The largest resident size that a run will have: while the data is read, or a network is trained beside it; none
@@ -125,25 +125,39 @@ pub fn precheck(
         ([], [(_, only, ..)]) => Some((only, &contract)),
         _ => peer,
     };
-    let extended =
-        |graph: &Graph, teacher| extend(graph, &contract, distill, Targets::default(), teacher, 1, recipe.run.seed);
+    // What terms keep of each training sample may be as large as the data: it is told from one sample and from two.
+    let of =
+        |graph: &Graph, teacher, n| extend(graph, &contract, distill, Targets::default(), teacher, n, recipe.run.seed);
+    let samples = data.map_or(1, |data| data.train.len());
+    let extended = |graph: &Graph, teacher| -> Result<Grown> {
+        let one = of(graph, teacher, 1)?;
+        let more_bytes = match own_bytes(&one) {
+            0 => 0,
+            bytes => (own_bytes(&of(graph, teacher, 2)?) - bytes).saturating_mul(samples.saturating_sub(1)),
+        };
+        Ok(Grown { one, more_bytes })
+    };
     let (mut extended_peers, mut notes) = (Vec::new(), Vec::new());
     let mut note = |name: &str, said: &mut Vec<String>| {
         notes.extend(said.drain(..).map(|line| format!("{name}: {line}")));
     };
     for (i, (graph, name, _)) in peers.iter().enumerate() {
         let mut peer = extended(graph, only(i + 1)).map_err(|e| e.within(name))?;
-        note(name, &mut peer.notes);
+        note(name, &mut peer.one.notes);
         extended_peers.push(peer);
     }
+    let mut extended_assistants = Vec::new();
     for (i, (graph, name, _)) in assistants.iter().enumerate() {
-        if i > 0 || !recipe.teachers.is_empty() {
-            note(name, &mut extended(graph, teacher).map_err(|e| e.within(name))?.notes);
-        }
+        let is_taught = i > 0 || !recipe.teachers.is_empty();
+        let mut assistant = is_taught.then(|| extended(graph, teacher)).transpose().map_err(|e| e.within(name))?;
+        note(name, assistant.as_mut().map_or(&mut Vec::new(), |assistant| &mut assistant.one.notes));
+        extended_assistants.push(assistant);
         teacher = Some((graph, &contract));
     }
-    let mut whole = extended(&student, teacher)?;
-    notes.append(&mut whole.notes);
+    let mut grown = extended(&student, teacher)?;
+    notes.append(&mut grown.one.notes);
+    let whole = &grown.one;
+    notes.extend(idle_targets(recipe));
     if let Some(data) = data {
         notes.extend(small_batches(recipe, &whole.terms[first_term(recipe)..], data.train.len()));
     }
@@ -154,14 +168,21 @@ pub fn precheck(
         })?;
     }
     let deployed = cut(&whole.graph, &contract.output.name, &contract.output.name)?;
-    let taught_by = given.iter().map(|network| (&network.graph, &*network.contract.output.name));
-    let taught_by = taught_by.chain(others(0).into_iter().map(|graph| (graph, LOGITS)));
-    let taught_by = taught_by.chain(assistants.last().map(|(graph, ..)| (graph, LOGITS)));
-    let taught_by = taught_by.chain(built.iter().map(|(_, graph, ..)| (graph, LOGITS)));
+    let first = given.iter().map(|network| (&network.graph, &*network.contract.output.name));
+    let first: Vec<(&Graph, &str)> = first.chain(built.iter().map(|(_, graph, ..)| (graph, LOGITS))).collect();
+    // Teachers teach the first assistant, each assistant the next one, and the last one the student.
+    let after = |i: usize| match i.checked_sub(1) {
+        None => first.clone(),
+        Some(i) => vec![(&assistants[i].0, LOGITS)],
+    };
+    let taught_by = match assistants.len() {
+        0 => first.iter().copied().chain(others(0).into_iter().map(|graph| (graph, LOGITS))).collect(),
+        n => after(n),
+    };
     let passes = Passes::of(&recipe.train, distill);
     // All replicas train at once, each beside those that it listens to.
     let copies = if peers.is_empty() { replicas } else { 1 };
-    let student_trained = Trained::taught(&whole, passes, taught_by.collect());
+    let student_trained = Trained::taught(&grown, passes, taught_by);
     let mut trained = vec![Trained { is_whole: known, copies, ..student_trained }];
     for (i, peer) in extended_peers.iter().enumerate() {
         let listens_to = others(i + 1).into_iter().map(|graph| (graph, LOGITS)).collect();
@@ -169,9 +190,16 @@ pub fn precheck(
     }
     let here = Here { run: &recipe.run, data, free_bytes };
     let mut networks = vec![forecast(&here, "student", &recipe.student, &recipe.train, &deployed, trained)?];
-    for (graph, name, arch) in peers.iter().chain(&assistants) {
+    for (graph, name, arch) in &peers {
         let trained = vec![Trained::alone(graph, &recipe.train)];
         networks.push(forecast(&here, name, arch, &recipe.train, graph, trained)?);
+    }
+    for (i, ((graph, name, arch), extended)) in assistants.iter().zip(&extended_assistants).enumerate() {
+        let trained = extended.as_ref().map_or(Trained::alone(graph, &recipe.train), |extended| Trained {
+            is_whole: known,
+            ..Trained::taught(extended, passes, after(i))
+        });
+        networks.push(forecast(&here, name, arch, &recipe.train, graph, vec![trained])?);
     }
     for (name, graph, arch, train) in &built {
         networks.push(forecast(&here, name, arch, train, graph, vec![Trained::alone(graph, train)])?);
@@ -180,9 +208,28 @@ pub fn precheck(
     let training = networks.iter().map(|network| network.training_bytes).max().unwrap_or(0);
     let peak_bytes = data.map(|data| {
         let [held, reading] = data.bytes().map(|bytes| bytes as u64);
-        PROCESS_BYTES + reading.max(held + training)
+        // What replicas answer to the test samples is compared when all are trained.
+        let answers = if replicas > 1 { replicas * data.test.len() * site.classes * size_of::<f32>() } else { 0 };
+        PROCESS_BYTES + reading.max(held + training.max(answers as u64))
     });
     Ok(Forecast { networks, peak_bytes, notes, budget })
+}
+
+/// A remark if what `[train]` says of the task's targets does nothing for the student.
+fn idle_targets(recipe: &Recipe) -> Option<String> {
+    let Train { label_smoothing, class_weights, .. } = &recipe.train;
+    let smooths = (*label_smoothing > 0.0).then_some("train.label_smoothing");
+    let weighs = (*class_weights != ClassWeights::Equal).then_some("train.class_weights");
+    let keys: Vec<&str> = smooths.into_iter().chain(weighs).collect();
+    let idle = recipe.distill.task_weight == 0.0 && !keys.is_empty();
+    let why =
+        "nothing for the student, since distill.task_weight is 0; the baseline and teachers that are trained have it";
+    idle.then(|| format!("{}: {why}", keys.join(", ")))
+}
+
+/// Bytes of the arrays that terms have of their own.
+fn own_bytes(extended: &Extended) -> usize {
+    extended.terms.iter().flat_map(|term| term.loss.own()).map(|own| size_of_val(&own.value[..])).sum()
 }
 
 /// What assistant number `i` (from 0) is called.
@@ -306,14 +353,22 @@ fn int8(graph: &Graph) -> Result<Graph> {
     Ok(quantize::quantize(&graph, &Calibration { ranges, samples: 1, method: "forecast" })?.graph)
 }
 
+/// A network with its terms for one training sample.
+struct Grown {
+    one: Extended,
+    /// Bytes that its terms' own arrays have more of with all training samples.
+    more_bytes: usize,
+}
+
 /// A network as it is trained.
 struct Trained<'a> {
     /// With its adapters.
     graph: &'a Graph,
     /// Values that its losses read.
     taps: Vec<String>,
-    /// Arrays of its losses.
+    /// Arrays of its losses for one sample, and what they have more of with all.
     own: Vec<Parameter<f32>>,
+    more_bytes: usize,
     passes: Passes,
     /// Who answers beside it, and the values that are read of it.
     teachers: Vec<(&'a Graph, Vec<String>)>,
@@ -341,13 +396,15 @@ struct Needs<'a> {
 
 impl<'a> Trained<'a> {
     /// A network with its terms, beside these teachers (and what their outputs are called).
-    fn taught(student: &'a Extended, passes: Passes, teachers: Vec<(&'a Graph, &str)>) -> Self {
+    fn taught(grown: &'a Grown, passes: Passes, teachers: Vec<(&'a Graph, &str)>) -> Self {
+        let Grown { one: student, more_bytes } = grown;
         let taught: Vec<&String> = student.terms.iter().flat_map(|term| term.loss.teacher_taps()).collect();
         let names = |graph, output| taught.iter().map(|tap| value_name(graph, output, tap).to_string()).collect();
         Self {
             graph: &student.graph,
             taps: student.terms.iter().flat_map(|term| term.loss.student_taps().to_vec()).collect(),
             own: student.terms.iter().flat_map(|term| term.loss.own()).collect(),
+            more_bytes: *more_bytes,
             passes,
             teachers: teachers.into_iter().map(|(graph, output)| (graph, names(graph, output))).collect(),
             is_whole: true,
@@ -358,7 +415,8 @@ impl<'a> Trained<'a> {
     /// A network that learns from the labels.
     fn alone(graph: &'a Graph, train: &Train) -> Self {
         let passes = Passes::of(train, None);
-        Self { graph, taps: Vec::new(), own: Vec::new(), passes, teachers: Vec::new(), is_whole: true, copies: 1 }
+        let (taps, own, teachers) = (Vec::new(), Vec::new(), Vec::new());
+        Self { graph, taps, own, more_bytes: 0, passes, teachers, is_whole: true, copies: 1 }
     }
 
     /// What its training needs, seen by a plan for one sample.
@@ -374,17 +432,20 @@ impl<'a> Trained<'a> {
         }
         let parameters = executor.parameters();
         let gradients: usize = parameters.iter().map(|p| size_of_val(&p.gradient[..])).sum();
-        let own = parameters[network..].iter().map(|p| size_of_val(&p.value[..]) + size_of_val(&p.gradient[..]));
+        let own = &parameters[network..];
+        let own_gradients: usize = own.iter().map(|p| size_of_val(&p.gradient[..])).sum();
+        let own = own.iter().map(|p| size_of_val(&p.value[..])).sum::<usize>().saturating_add(self.more_bytes);
         let (split, gathers) = (usize::from(self.passes.split), usize::from(train.accumulate > 1));
         let state: usize = Stepper::new(train, &executor)?.state().iter().map(|(_, values)| size_of_val(*values)).sum();
         let teachers: usize = self.teachers.iter().map(|(graph, _)| weights(graph)).sum();
         let weights = weights(self.graph);
         let sample = self.graph.value(self.graph.inputs[0]).shape.bind(1).iter().product();
-        // The network as it was given, as it was planned and as it is selected; a teacher as it was given and planned.
-        let copies = 3 * weights + 2 * teachers;
-        let held = own.sum::<usize>() + state + gradients * (split + gathers * (1 + split)) + copies;
+        // The network as it was given, as it was planned and as it is selected; a teacher as it was given and planned; what
+        // losses hold as it is and as it is selected.
+        let copies = (3 * weights + 2 * teachers).saturating_add(own.saturating_mul(2));
+        let held = copies.saturating_add(own_gradients + state + gradients * (split + gathers * (1 + split)));
         // A checkpoint is all arrays, once for their hash and once for the file.
-        let written = 2 * (2 * weights + state);
+        let written = own.saturating_add(weights).saturating_mul(2).saturating_add(state).saturating_mul(2);
         let Run { threads, loaders, .. } = *run;
         Ok(Needs { trained: self, threads, loaders, validation, sample, read, held, written })
     }
@@ -421,7 +482,8 @@ impl Needs<'_> {
             0 => 0,
             _ => planned(trained.graph, asked, &[], false)? + 2 * asked * sample * size_of::<f32>(),
         };
-        Ok(trained.copies * (learning + self.held) + loaded + judged.max(self.written))
+        let one = learning.saturating_add(self.held).saturating_add(loaded + judged.max(self.written));
+        Ok(trained.copies.saturating_mul(one))
     }
 }
 

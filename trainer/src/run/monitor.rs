@@ -79,6 +79,9 @@ pub struct Terminal {
     done: usize,
     began: Instant,
     last_line: Option<Instant>,
+    /// What the network's last epoch has to say, if it turns out to be the last one.
+    unsaid: Option<String>,
+    out: Box<dyn Write + Send>,
 }
 
 impl Terminal {
@@ -95,16 +98,30 @@ impl Terminal {
             done: 0,
             began,
             last_line: None,
+            unsaid: None,
+            out: Box::new(stderr()),
         }
     }
 
-    fn say(&self, line: &str) {
-        match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{line}")),
-            None => {
-                // A terminal that went away is no reason to stop training.
-                let _ = writeln!(stderr(), "{line}");
-            }
+    fn say(&mut self, line: &str) {
+        let Self { bar, out, .. } = self;
+        let mut write = || {
+            // A terminal that went away is no reason to stop training.
+            let _ = writeln!(out, "{line}");
+        };
+        match bar {
+            Some(bar) => bar.suspend(write),
+            None => write(),
+        }
+    }
+
+    /// Ends what is shown of a network: after its last epoch, or before the next one begins where patience ended it.
+    fn end(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        if let Some(line) = self.unsaid.take() {
+            self.say(&line);
         }
     }
 
@@ -123,8 +140,39 @@ impl Terminal {
         }
     }
 
+    /// An epoch on a line of its own.
+    fn line(&self, name: &str, epoch: &Epoch) -> String {
+        let terms = shown(epoch.terms.iter().cloned());
+        let validation = epoch.validation_accuracy.map(|a| format!("  validation {}", percent(a))).unwrap_or_default();
+        let gradients = shown_gradients(&epoch.gradients);
+        let left = (self.epochs - epoch.epoch.min(self.epochs)) * self.samples;
+        let speed = self.samples_per_second();
+        let eta_s = left as f64 / speed.max(1e-9);
+        format!(
+            "{}: epoch {}/{}  {terms}{gradients}  train {}{validation}  {speed:.0} samples/s  waited {}  ETA {eta_s:.0} s",
+            Shown(name),
+            epoch.epoch,
+            self.epochs,
+            percent(epoch.train_accuracy),
+            percent(epoch.data_wait_share)
+        )
+    }
+
+    /// What stays of a network whose bar goes away.
+    fn summary(&self, name: &str, epoch: &Epoch) -> String {
+        let of = if epoch.epoch < self.epochs { format!(" of {}", self.epochs) } else { String::new() };
+        let validation = epoch.validation_accuracy.map(|a| format!(", validation {}", percent(a))).unwrap_or_default();
+        format!("{}: {}{of} epochs, train {}{validation}", Shown(name), epoch.epoch, percent(epoch.train_accuracy))
+    }
+
     fn samples_per_second(&self) -> f64 {
         self.done as f64 / self.began.elapsed().as_secs_f64().max(1e-9)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -160,6 +208,7 @@ pub fn lopsided(gradients: &[(String, f64)]) -> Vec<String> {
 
 impl Monitor for Terminal {
     fn begin(&mut self, name: &str, epoch: usize, epochs: usize, samples: usize) {
+        self.end();
         (self.epoch, self.epochs, self.samples, self.done) = (epoch, epochs, samples, 0);
         (self.began, self.last_line) = (Instant::now(), None);
         self.events.remove(name);
@@ -197,29 +246,13 @@ impl Monitor for Terminal {
         self.write_events(name, epoch);
         let last = epoch.epoch == self.epochs;
         let due = self.last_line.is_none_or(|at| at.elapsed() >= BETWEEN_LINES);
-        if self.bar.is_none() && (due || last) {
+        let line = if self.bar.is_some() { self.summary(name, epoch) } else { self.line(name, epoch) };
+        self.unsaid = Some(line);
+        if last {
+            self.end();
+        } else if self.bar.is_none() && due {
             self.last_line = Some(Instant::now());
-            let terms = shown(epoch.terms.iter().cloned());
-            let validation =
-                epoch.validation_accuracy.map(|a| format!("  validation {}", percent(a))).unwrap_or_default();
-            let gradients = shown_gradients(&epoch.gradients);
-            let left = (self.epochs - epoch.epoch.min(self.epochs)) * self.samples;
-            let speed = self.samples_per_second();
-            let eta_s = left as f64 / speed.max(1e-9);
-            self.say(&format!(
-                "{}: epoch {}/{}  {terms}{gradients}  train {}{validation}  {speed:.0} samples/s  waited {}  ETA {eta_s:.0} s",
-                Shown(name),
-                epoch.epoch,
-                self.epochs,
-                percent(epoch.train_accuracy),
-                percent(epoch.data_wait_share)
-            ));
-        }
-        if last && let Some(bar) = self.bar.take() {
-            bar.finish_and_clear();
-            let validation =
-                epoch.validation_accuracy.map(|a| format!(", validation {}", percent(a))).unwrap_or_default();
-            eprintln!("{}: {} epochs, train {}{validation}", Shown(name), self.epochs, percent(epoch.train_accuracy));
+            self.end();
         }
     }
 
@@ -230,7 +263,99 @@ impl Monitor for Terminal {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
     use super::*;
+
+    /// Keeps what is said, or is a terminal that went away.
+    #[derive(Clone, Default)]
+    struct Screen {
+        said: Arc<Mutex<String>>,
+        is_gone: bool,
+    }
+
+    impl Screen {
+        fn said(&self) -> MutexGuard<'_, String> {
+            self.said.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    impl Write for Screen {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            if self.is_gone {
+                return Err(std::io::Error::other("gone"));
+            }
+            self.said().push_str(&String::from_utf8_lossy(bytes));
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn epoch(epoch: usize) -> Epoch {
+        Epoch {
+            epoch,
+            loss: 1.0,
+            terms: vec![("ce".into(), 1.0)],
+            train_accuracy: 0.5,
+            validation_accuracy: Some(0.25),
+            validation_loss: None,
+            lr_factor: 1.0,
+            data_wait_share: 0.0,
+            lr: 1e-3,
+            gradients: vec![],
+            stale_steps: vec![],
+        }
+    }
+
+    /// A network of so many of three epochs, with a bar or without, and then another one.
+    fn shown_of(done: usize, with_bar: bool, screen: &Screen) {
+        let folder = std::env::temp_dir().join(format!(
+            "kd-monitor-{done}-{with_bar}-{}-{}",
+            screen.is_gone,
+            std::process::id()
+        ));
+        std::fs::create_dir_all(&folder).unwrap();
+        let mut terminal = Terminal::new(folder.join("metrics.jsonl"));
+        terminal.out = Box::new(screen.clone());
+        for (name, epochs) in [("first", done), ("second", 1)] {
+            terminal.begin(name, 0, 3, 10);
+            terminal.bar = with_bar.then(ProgressBar::hidden);
+            (1..=epochs).for_each(|i| terminal.epoch(name, &epoch(i)));
+            terminal.note("a remark");
+        }
+        drop(terminal);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_patience_ends_is_told_as_what_ends_by_itself() {
+        for (done, first) in [(3, "first: 3 epochs"), (2, "first: 2 of 3 epochs")] {
+            let screen = Screen::default();
+            shown_of(done, true, &screen);
+            let said = screen.said().clone();
+            let mut lines: Vec<&str> = said.lines().collect();
+            lines.retain(|line| *line != "kd-train: a remark");
+            let tail = ", train 50.00 %, validation 25.00 %";
+            assert_eq!(lines, [format!("{first}{tail}"), format!("second: 1 of 3 epochs{tail}")], "{said}");
+        }
+        // Without a bar: the first epoch, and the last one however soon it comes.
+        let screen = Screen::default();
+        shown_of(2, false, &screen);
+        let said = screen.said().clone();
+        for part in ["first: epoch 1/3", "first: epoch 2/3", "second: epoch 1/3"] {
+            assert_eq!(said.matches(part).count(), 1, "{part}: {said}");
+        }
+    }
+
+    #[test]
+    fn a_terminal_that_went_away_ends_nothing() {
+        for with_bar in [true, false] {
+            shown_of(2, with_bar, &Screen { is_gone: true, ..Screen::default() });
+        }
+    }
 
     #[test]
     fn gradients_are_told_beside_that_of_the_first() {

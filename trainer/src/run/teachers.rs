@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use kd_runtime::error::Exit;
+use kd_runtime::graph::Graph;
 use kd_runtime::{Refusal, Result};
 
 use super::results::{Score, Teacher};
@@ -28,6 +29,7 @@ pub(super) fn open(session: &Session<'_>) -> Result<Vec<Option<Network>>> {
 
 /// Judges those that were opened, once it is known that there is memory for whole batches.
 pub(super) fn judge_all(session: &Session<'_>, opened: Vec<Option<Network>>) -> Result<Vec<Option<Judged>>> {
+    check_none_is_student(session, &opened.iter().flatten().collect::<Vec<_>>())?;
     let judge = |(teacher, network): (&recipe::Teacher, Option<Network>)| {
         let Some(network) = network else { return Ok(None) };
         let judged = judge(session, teacher.must_reach, &network)?;
@@ -98,6 +100,7 @@ fn train_first(
         cache: teacher.cache,
         notes: Vec::new(),
     };
+    check_none_is_student(session, &[&network])?;
     let judged = judge(session, teacher.must_reach, &network)?;
     Ok((network, judged))
 }
@@ -129,26 +132,50 @@ pub(super) fn assist(
             cache: recipe.teachers.first().map_or(CacheWish::OFF, |teacher| teacher.cache),
             notes: Vec::new(),
         };
+        check_none_is_student(session, &[&network])?;
         judged.push(judge(session, None, &network)?);
         teachers = vec![network];
     }
     Ok((teachers, judged))
 }
 
-/// Evaluates a teacher before step 0. Refuses one that answers other classes, that is the student itself, or that is
-/// below what it must reach.
+/// Refuses teachers of which one is the student itself.
+fn check_none_is_student(session: &Session<'_>, networks: &[&Network]) -> Result<()> {
+    let found = same_as_student(&session.recipe.seeds(), &|seed| session.first_student(seed), networks)?;
+    let Some((seed, network)) = found else { return Ok(()) };
+    let at = format!("teacher `{}`", network.name);
+    let found = format!("the student itself, as seed {seed} begins with it");
+    Err(Refusal::new(at, "a teacher that differs from the student", found, "choose another teacher"))
+}
+
+/// The first of these networks that is the student, and the seed that begins with it. A student is built once a seed, and
+/// one alone where no network has its operators.
+fn same_as_student<'n>(
+    seeds: &[u64],
+    build: &dyn Fn(u64) -> Result<Graph>,
+    networks: &[&'n Network],
+) -> Result<Option<(u64, &'n Network)>> {
+    let mut alike = networks.to_vec();
+    for &seed in seeds {
+        if alike.is_empty() {
+            break;
+        }
+        let student = build(seed)?;
+        alike.retain(|network| teacher::same_operators(&student, &network.graph));
+        if let Some(same) = alike.iter().find(|network| teacher::same_network(&student, &network.graph)) {
+            return Ok(Some((seed, same)));
+        }
+    }
+    Ok(None)
+}
+
+/// Evaluates a teacher before step 0. Refuses one that answers other classes, or that is below what it must reach.
 fn judge(session: &Session<'_>, must_reach: Option<f64>, network: &Network) -> Result<Teacher> {
     let at = format!("teacher `{}`", network.name);
     let (ours, theirs) = (session.site.classes, network.contract.output.classes.len());
     if ours != theirs {
         let expected = format!("{ours} classes, as the data has");
         return Err(Refusal::new(at, expected, theirs, "choose a teacher of the same classes"));
-    }
-    for seed in session.recipe.seeds() {
-        if teacher::same_network(&session.first_student(seed)?, &network.graph) {
-            let found = format!("the student itself, as seed {seed} begins with it");
-            return Err(Refusal::new(at, "a teacher that differs from the student", found, "choose another teacher"));
-        }
     }
     let (judged_on, samples) = match session.data.validation.is_empty() {
         true => ("train", session.data.train.labelled()),
@@ -180,7 +207,62 @@ fn judge(session: &Session<'_>, must_reach: Option<f64>, network: &Network) -> R
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use kd_runtime::contract::{Contract, Meaning};
+    use kd_runtime::data::Description;
+
     use super::*;
+    use crate::options::Options;
+
+    fn graph(arch: &str, seed: u64) -> Result<Graph> {
+        let row = zoo::table::ARCHS.iter().find(|row| row.name == arch).expect("an architecture");
+        let arch = Choice { name: row.name, options: Options::defaults(row.options) };
+        zoo::build(&arch, &zoo::Site { input: vec![1, 8, 8], classes: 3 }, seed)
+    }
+
+    fn network(arch: &str, seed: u64) -> Network {
+        let description = Description {
+            shape: vec![1, 8, 8],
+            layout: "CHW".into(),
+            classes: (0..3).map(|class| class.to_string()).collect(),
+            raw_max: None,
+            n_train: 0,
+            n_test: 0,
+            sha256: String::new(),
+            reading: None,
+        };
+        Network {
+            name: format!("{arch} {seed}"),
+            graph: graph(arch, seed).expect("a network"),
+            contract: Contract::for_data(&description, "x", "logits", Meaning::Logits),
+            sha256: String::new(),
+            weight: 1.0,
+            cache: CacheWish::OFF,
+            notes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_student_is_built_once_a_seed_however_many_teachers_there_are() {
+        let others = [network("cnn", 1), network("mlp", 7), network("mlp", 8)];
+        let built = RefCell::new(Vec::new());
+        let build = |seed| {
+            built.borrow_mut().push(seed);
+            graph("mlp", seed)
+        };
+        let look = |seeds: &[u64], networks: &[&Network]| {
+            built.borrow_mut().clear();
+            let found =
+                same_as_student(seeds, &build, networks).expect("built").map(|(seed, one)| (seed, one.name.clone()));
+            (found, built.borrow().clone())
+        };
+        let all: Vec<&Network> = others.iter().collect();
+        assert_eq!(look(&[1, 2, 3], &all), (None, vec![1, 2, 3]));
+        assert_eq!(look(&[1, 8, 3], &all), (Some((8, "mlp 8".into())), vec![1, 8]));
+        assert_eq!(look(&[1, 2, 3], &all[..1]), (None, vec![1]), "of other operators");
+        assert_eq!(look(&[1, 2, 3], &[]), (None, vec![]));
+    }
 
     #[test]
     fn a_teacher_that_guesses_is_told_from_one_that_knows() {

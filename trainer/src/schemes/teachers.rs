@@ -14,7 +14,7 @@ use crate::exec::{Compute, Executor, Mode, Parameter, Plan};
 use crate::losses::pair::{LOGITS, value_name};
 use crate::losses::rows::Average;
 use crate::schemes::meeting::Snapshot;
-use crate::teacher::cache::{Cache, Key, fingerprint};
+use crate::teacher::cache::{Cache, Key, Precision, fingerprint};
 use crate::teacher::{CacheWish, Network, log_probability, parameters_sha256};
 
 /// The largest cache of one teacher.
@@ -340,6 +340,10 @@ impl Member {
         let augmented = if feed.augment.is_empty() { "" } else { &*seed };
         let samples = feed.samples.sha256();
         let contract = self.contract.to_json();
+        // Small probabilities, which say what a teacher knows beside the class, have few bits in f16, or none.
+        let output = &self.contract.output;
+        let is_soft = output.meaning == Meaning::Probabilities && self.taps.contains(&output.name);
+        let precision = if is_soft { Precision::F32 } else { self.cache.precision };
         let parts = [&*self.network_sha256, &*contract, &*samples, feed.augment_text, augmented];
         let key = Key {
             made_of: fingerprint(parts.map(str::as_bytes)),
@@ -347,7 +351,7 @@ impl Member {
             samples: feed.samples.len(),
             taps: self.taps.clone(),
             elements: self.elements.clone(),
-            precision: self.cache.precision,
+            precision,
             batch: batch.min(ASKED_AT_ONCE),
         };
         if key.bytes() > MOST_CACHE_BYTES {
@@ -357,6 +361,9 @@ impl Member {
                 self.name
             ));
             return Ok(());
+        }
+        if precision != self.cache.precision {
+            note(&format!("teacher {}: its answers are kept in f32, since they are probabilities", self.name));
         }
         if !feed.makes && !path.exists() {
             let action = "give all ranks one --output that they all see, or leave `cache` out";
@@ -430,6 +437,8 @@ impl Soft {
 
 #[cfg(test)]
 mod tests {
+    use kd_runtime::ops::softmax::Softmax;
+
     use super::*;
     use crate::schemes::tests::teacher;
 
@@ -469,6 +478,38 @@ mod tests {
             teachers.answer(&batch(), read).unwrap();
             assert_eq!(taught.map(|taught| teachers.value(taught).to_vec()), expected, "of the cache");
         }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn probabilities_are_kept_whole_where_f16_is_asked_for() {
+        let mut network = teacher("cnn", 1, 1.0);
+        let graph = &mut network.graph;
+        let [logits, weight] = ["logits", "logits.weight"].map(|name| graph.find(name).unwrap());
+        // Sure answers, as of what was learned by heart.
+        let weight = graph.initializers.get_mut(&weight).and_then(|tensor| tensor.get_mut::<f32>()).unwrap();
+        weight.iter_mut().for_each(|w| *w *= 180.0);
+        let output = graph.apply(Softmax { axis: -1 }, &[logits], "probabilities");
+        graph.values[logits.index()].name = "scores".into();
+        graph.outputs = vec![output];
+        graph.validate().unwrap();
+        (network.contract.output.name, network.contract.output.meaning) =
+            ("probabilities".into(), Meaning::Probabilities);
+        let networks = [network];
+        let mut teachers = Teachers::new(&networks, &[LOGITS], 5, Compute::host(1)).unwrap();
+        let taught = teachers.taught(&networks, LOGITS, 1.0, Average::Logits).unwrap();
+        teachers.answer(&batch(), &[taught]).unwrap();
+        let live = teachers.value(taught).to_vec();
+        assert!(live.iter().any(|log| (-80.0..-18.0).contains(log)), "below what f16 holds: {live:?}");
+        let folder = std::env::temp_dir().join(format!("kd-soft-{}", std::process::id()));
+        let samples = Samples { values: data::Values::F32(batch().values), labels: vec![0; 5], elements: 40 };
+        let feed = Feed { samples: &samples, augment: &[], augment_text: "", seed: 1, makes: true };
+        teachers.members[0].cache = CacheWish { wanted: true, views: 0, precision: Precision::F16 };
+        let mut notes = Vec::new();
+        teachers.keep(&folder, &feed, 5, &mut |note| notes.push(note.to_string())).unwrap();
+        assert!(notes[0].ends_with("its answers are kept in f32, since they are probabilities"), "{notes:?}");
+        teachers.answer(&batch(), &[taught]).unwrap();
+        assert_eq!(teachers.value(taught), live);
         std::fs::remove_dir_all(&folder).unwrap();
     }
 

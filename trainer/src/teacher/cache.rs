@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 
 use crate::rng::{Purpose, Rng};
 
-/// The value of `schema`.
-const SCHEMA: &str = "kd.teacher_cache/1";
+/// The value of `schema`. Files of version 1 may hold probabilities, and infinities for large values, in f16.
+const SCHEMA: &str = "kd.teacher_cache/2";
 /// Bytes of the header, padded with spaces.
 const HEADER_BYTES: usize = 4096;
 /// How far a value kept in f16 may be from the teacher's, relative to the larger of it and 1: half a unit in its 11th bit.
@@ -88,14 +88,15 @@ pub struct Cache {
 
 impl Cache {
     /// Opens the cache, or makes it first. `progress` is told how many of all rows are
-    /// done. A file of another key is made anew. Refuses one that is damaged, and one whose teacher now answers otherwise.
+    /// done. A file of another key or version is made anew. Refuses values that the precision cannot hold, a file that is damaged, and one whose teacher now answers otherwise.
     pub fn open_or_make(
         path: &Path,
         key: Key,
         ask: &mut Ask<'_>,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Self> {
-        let is_new = !path.is_file() || read_header(path)?.is_some_and(|header| header.key != key);
+        let fits = |header: &Header| header.schema == SCHEMA && header.key == key;
+        let is_new = !path.is_file() || read_header(path)?.is_some_and(|header| !fits(&header));
         if is_new {
             make(path, &key, ask, progress)?;
         }
@@ -186,8 +187,20 @@ fn read_header(path: &Path) -> Result<Option<Header>> {
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(None),
         Err(error) => return Err(refuse_read(path, &error)),
     }
-    let header: Option<Header> = serde_json::from_slice(bytes.trim_ascii_end()).ok();
-    Ok(header.filter(|header| header.schema == SCHEMA))
+    Ok(serde_json::from_slice(bytes.trim_ascii_end()).ok())
+}
+
+/// Values in half the bytes; refuses one that would become infinite.
+fn halves(rows: &[f32], bytes: &mut Vec<u8>) -> Result<()> {
+    for &x in rows {
+        let half = f16::from_f32(x);
+        if half.is_infinite() && x.is_finite() {
+            let expected = format!("values of at most {}, as f16 holds them", f16::MAX);
+            return Err(Refusal::new("cache_precision", expected, x, "set cache_precision = \"f32\""));
+        }
+        bytes.extend(half.to_le_bytes());
+    }
+    Ok(())
 }
 
 /// Asks for all rows, and writes them under a temporary name that becomes `path` when they are whole.
@@ -211,7 +224,7 @@ fn make(path: &Path, key: &Key, ask: &mut Ask<'_>, progress: &mut dyn FnMut(usiz
             bytes.clear();
             match key.precision {
                 Precision::F32 => bytes.extend(rows.iter().flat_map(|x| x.to_le_bytes())),
-                Precision::F16 => bytes.extend(rows.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes())),
+                Precision::F16 => halves(&rows, &mut bytes)?,
             }
             hash.update(&bytes);
             file.write_all(&bytes).map_err(failed)?;
@@ -304,6 +317,48 @@ mod tests {
             assert!(!folder.join("teacher.tmp").exists());
             std::fs::remove_dir_all(&folder).unwrap();
         }
+    }
+
+    #[test]
+    fn what_f16_cannot_hold_is_refused_when_the_cache_is_made() {
+        let folder = folder("halves");
+        let path = folder.join("teacher.cache");
+        let open = |largest: f32, precision| {
+            let mut ask = |view: usize, places: &[usize], out: &mut Vec<f32>| {
+                answer(view, places, out)?;
+                out.last_mut().into_iter().for_each(|x| *x = largest);
+                Ok(())
+            };
+            Cache::open_or_make(&path, key(precision), &mut ask, &mut |_, _| {}).map(|cache| cache.is_new)
+        };
+        for largest in [65520.0, -1e9] {
+            let message = open(largest, Precision::F16).unwrap_err().to_string();
+            let expected = format!(
+                "cache_precision: expected values of at most 65504, as f16 holds them, found {largest}; set cache_precision = \"f32\""
+            );
+            assert_eq!(message, expected);
+            assert!(std::fs::read_dir(&folder).unwrap().next().is_none(), "nothing is left behind");
+        }
+        // Minus infinity is the logarithm of 0; 65519 is rounded to the largest.
+        assert_eq!(open(f32::NEG_INFINITY, Precision::F16), Ok(true));
+        assert_eq!(open(65519.0, Precision::F32), Ok(true));
+        assert_eq!(open(65519.0, Precision::F16), Ok(true));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_cache_of_an_older_version_is_made_anew() {
+        let folder = folder("older");
+        let path = folder.join("teacher.cache");
+        let open = || Cache::open_or_make(&path, key(Precision::F16), &mut answer, &mut |_, _| {}).unwrap().is_new;
+        assert!(open() && !open());
+        let mut bytes = std::fs::read(&path).unwrap();
+        let text = String::from_utf8(bytes[..HEADER_BYTES].to_vec()).unwrap();
+        assert!(text.contains(SCHEMA));
+        bytes[..HEADER_BYTES].copy_from_slice(text.replace(SCHEMA, "kd.teacher_cache/1").as_bytes());
+        std::fs::write(&path, &bytes).unwrap();
+        assert!(open() && !open());
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

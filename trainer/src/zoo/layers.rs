@@ -8,9 +8,12 @@ use kd_runtime::ops::{self, Op};
 use kd_runtime::{Refusal, Result};
 
 use super::Site;
+use crate::options::Options;
 
 /// The most parameters of a network.
 const MOST_PARAMETERS: usize = 1 << 30;
+/// The largest factor of channels.
+const MOST_WIDTH: f64 = 64.0;
 /// So few parameters fit into every machine.
 const FEW_PARAMETERS: usize = 1 << 22;
 /// What a parameter takes at least while it is trained: in the graph, in the executor, and its gradient.
@@ -99,6 +102,16 @@ impl Net {
 
     /// An initializer of zeros (or of `fill`).
     pub fn parameter(&mut self, name: &str, shape: &[usize], fill: f32) -> Result<ValueId> {
+        self.parameter_of(name, shape, |len| vec![fill; len])
+    }
+
+    /// An initializer of the values that `make` gives, so many, once it is known that there is room for them.
+    pub fn parameter_of(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        make: impl FnOnce(usize) -> Vec<f32>,
+    ) -> Result<ValueId> {
         let len = shape.iter().try_fold(1_usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= MOST_PARAMETERS);
         let total = len.and_then(|n| n.checked_add(self.parameters)).filter(|&n| n <= MOST_PARAMETERS);
         let (Some(len), Some(total)) = (len, total) else {
@@ -107,7 +120,7 @@ impl Net {
         };
         check_room(&self.graph.name, total)?;
         self.parameters = total;
-        Ok(self.graph.add_initializer(name, Tensor::from_vec(shape, vec![fill; len])))
+        Ok(self.graph.add_initializer(name, Tensor::from_vec(shape, make(len))))
     }
 
     /// A constant.
@@ -330,6 +343,14 @@ impl Net {
         let id = self.tail.id;
         self.apply(gemm, &[id, weight, bias], name, vec![outputs]);
         Ok(())
+    }
+}
+
+/// The option `width` of architectures that multiply their channels by it: refused where no machine has so many.
+pub fn width(arch: &str, options: &Options) -> Result<f64> {
+    match options.number("width") {
+        width if width <= MOST_WIDTH => Ok(width),
+        width => Err(refused(arch, format!("a width of at most {MOST_WIDTH}"), width)),
     }
 }
 

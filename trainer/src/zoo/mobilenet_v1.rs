@@ -4,14 +4,14 @@ use kd_runtime::Result;
 use kd_runtime::graph::Graph;
 
 use super::Site;
-use super::layers::{Conv, Net, images};
+use super::layers::{self, Conv, Net, images};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// Options of `mobilenet_v1`.
 pub static OPTIONS: &[Spec] = &[
     Spec {
         name: "width",
-        about: "factor of all channels, which are rounded down",
+        about: "factor of all channels, which are rounded down; at most 64",
         kind: Kind::Number { default: 0.25, range: Range::Positive },
     },
     Spec {
@@ -40,7 +40,7 @@ const STAGES: [&[(f64, usize)]; 5] = [
 pub fn build(name: &str, options: &Options, site: &Site) -> Result<Graph> {
     images(name, site)?;
     let mut net = Net::new(name, site)?;
-    let (width, bias) = (options.number("width"), options.flag("bias"));
+    let (width, bias) = (layers::width(name, options)?, options.flag("bias"));
     let channels = |c: f64| ((c * width) as usize).max(1);
     net.conv_norm_relu("stem", &Conv { bias, ..Conv::square(channels(32.0), 3, options.count("stem_stride")) })?;
     for (i, blocks) in STAGES.iter().enumerate() {

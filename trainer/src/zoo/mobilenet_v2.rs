@@ -4,7 +4,7 @@ use kd_runtime::Result;
 use kd_runtime::graph::Graph;
 
 use super::Site;
-use super::layers::{Conv, Net, images};
+use super::layers::{self, Conv, Net, images};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// Options of `mobilenet_v2`.
@@ -16,7 +16,7 @@ pub static CIFAR_OPTIONS: &[Spec] = &[width(0.5), HEAD];
 const fn width(default: f64) -> Spec {
     Spec {
         name: "width",
-        about: "factor of all channels but, below 1, the last convolution's",
+        about: "factor of all channels but, below 1, the last convolution's; at most 64",
         kind: Kind::Number { default, range: Range::Positive },
     }
 }
@@ -75,7 +75,7 @@ impl Variant {
     fn build(&self, options: &Options, site: &Site) -> Result<Graph> {
         images(self.name, site)?;
         let mut net = Net::new(self.name, site)?;
-        let width = options.number("width");
+        let width = layers::width(self.name, options)?;
         self.conv(&mut net, "stem", &Conv::square((self.round)(32.0 * width), 3, 2))?;
         for (i, groups) in self.stages.iter().enumerate() {
             let stage = format!("stage{}", i + 1);

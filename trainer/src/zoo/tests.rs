@@ -332,3 +332,18 @@ fn a_transformer_reads_an_image_row_by_row() {
     assert_eq!(logits(&image, |i| i), logits(&series, |i| i % 6 * 4 + i / 6));
     assert_ne!(logits(&image, |i| i), logits(&series, |i| i));
 }
+
+#[test]
+fn sizes_that_no_machine_has_are_refused_before_there_is_anything_of_them() {
+    let series = Site { input: vec![1, 1_000_000], classes: 2 };
+    let (width, patch) = (("width", Setting::Count(1 << 14)), ("patch", Setting::Count(1)));
+    let message = build(&choice("ts_transformer", &[width, patch]), &series, 1).unwrap_err().to_string();
+    assert!(message.contains("at most 1073741824 parameters, found more, at `places` [1000000, 16384]"), "{message}");
+    for name in ["mobilenet_v1", "mobilenet_v2", "mobilenet_v2_cifar"] {
+        for width in [64.5, 2_f64.powi(59), f64::MAX] {
+            let wide = choice(name, &[("width", Setting::Number(width))]);
+            let message = build(&wide, &site(name), 1).unwrap_err().to_string();
+            assert!(message.contains("expected a width of at most 64, found "), "{name}: {message}");
+        }
+    }
+}

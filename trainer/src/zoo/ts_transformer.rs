@@ -109,7 +109,7 @@ pub fn build(options: &Options, site: &Site) -> Result<Graph> {
     net.conv("tokens.conv", &Conv { bias: true, ..Conv::square(width, patch, patch) })?;
     net.swap("tokens.rows");
     let (id, shape) = (net.tail.id, net.tail.shape.clone());
-    let places = net.constant("places", places(shape[0], width));
+    let places = net.parameter_of("places", &shape, |len| places(len, width))?;
     net.apply(arith::Add, &[id, places], "tokens", shape);
     for i in 0..options.count("layers") {
         let name = format!("stage{}", i + 1);
@@ -139,12 +139,12 @@ pub fn build(options: &Options, site: &Site) -> Result<Graph> {
     net.finish()
 }
 
-/// `sin(t / 10000^(2 i / width))` for even elements, the cosine for odd ones, `[tokens, width]` (Vaswani et al. §3.5).
-fn places(tokens: usize, width: usize) -> Tensor {
+/// `sin(t / 10000^(2 i / width))` for even elements, the cosine for odd ones, so many of `[tokens, width]` (Vaswani et al.
+/// §3.5).
+fn places(len: usize, width: usize) -> Vec<f32> {
     let value = |t: usize, i: usize| {
         let angle = t as f64 / 10_000_f64.powf((i / 2 * 2) as f64 / width as f64);
         (if i.is_multiple_of(2) { angle.sin() } else { angle.cos() }) as f32
     };
-    let values = (0..tokens * width).map(|at| value(at / width, at % width)).collect();
-    Tensor::from_vec(&[tokens, width], values)
+    (0..len).map(|at| value(at / width, at % width)).collect()
 }

@@ -35,6 +35,13 @@ pub enum Plus<'a, T> {
     Row(&'a [T]),
 }
 
+/// Whether the kernels here can tell all places of `x [m, k]` times `b [k, n]` and of its gradients: they count in 32 bits.
+pub fn fits([m, n, k]: [usize; 3]) -> bool {
+    // Panels are at most so wide, and as many rows of weights are read at once.
+    let places = |rows: usize, columns: usize| rows.checked_mul(columns).is_some_and(|n| u32::try_from(n).is_ok());
+    [k, n, WEIGHT_ROWS].iter().all(|&columns| places(m, columns)) && places(WEIGHT_ROWS, k)
+}
+
 /// Floats that a lane needs for products with a depth of k (for sums of outer products: of as many rows).
 pub fn lane<T: Real>(k: usize, n: usize) -> usize {
     k * rows::choose::<T>(n).width

@@ -132,7 +132,7 @@ pub unsafe fn product<V: Vector, const P: usize, const HALF: usize, const Q: usi
 
 #[inline(always)]
 unsafe fn product_tile<V: Vector, const P: usize, const Q: usize>(call: &Product<'_, V::Scalar>, pixels: &[Pixel]) {
-    // SAFETY: by the contract of `product`.
+    // SAFETY: by the contract of `product`; places whose mask is empty, which may lie outside, are neither read nor written.
     unsafe {
         let last = pixels.len() - 1;
         let mut masks = [V::mask(0); Q];
@@ -150,14 +150,14 @@ unsafe fn product_tile<V: Vector, const P: usize, const Q: usize>(call: &Product
             Start::There => {
                 for p in 0..P {
                     for q in 0..Q {
-                        let y = call.y.add(places[p].y as usize + q * V::LANES);
+                        let y = call.y.wrapping_add(places[p].y as usize + q * V::LANES);
                         sums[p][q] = if whole { V::load(y) } else { V::load_part(y, masks[q]) };
                     }
                 }
             }
             Start::Bias(bias) => {
                 for q in 0..Q {
-                    let b = bias.add(q * V::LANES);
+                    let b = bias.wrapping_add(q * V::LANES);
                     let b = if whole { V::load(b) } else { V::load_part(b, masks[q]) };
                     for p in 0..P {
                         sums[p][q] = b;
@@ -187,7 +187,7 @@ unsafe fn product_tile<V: Vector, const P: usize, const Q: usize>(call: &Product
         }
         for p in 0..P {
             for q in 0..Q {
-                let y = call.y.add(places[p].y as usize + q * V::LANES);
+                let y = call.y.wrapping_add(places[p].y as usize + q * V::LANES);
                 if whole {
                     sums[p][q].store(y);
                 } else {
@@ -236,7 +236,7 @@ unsafe fn outer_tile<V: Vector, const R: usize, const Q: usize>(
     i: usize,
     j: usize,
 ) -> usize {
-    // SAFETY: by the contract of `outer`.
+    // SAFETY: by the contract of `outer`; places whose mask is empty, which may lie outside, are neither read nor written.
     unsafe {
         let columns = call.columns - j;
         let mut masks = [V::mask(0); Q];
@@ -250,7 +250,7 @@ unsafe fn outer_tile<V: Vector, const R: usize, const Q: usize>(
         if call.add {
             for r in 0..R {
                 for q in 0..Q {
-                    let d = d.add(r * call.pitch + q * V::LANES);
+                    let d = d.wrapping_add(r * call.pitch + q * V::LANES);
                     sums[r][q] = if whole { V::load(d) } else { V::load_part(d, masks[q]) };
                 }
             }

@@ -160,3 +160,104 @@ fn what_training_needs_grows_with_what_is_switched_on() {
     }
     assert!(student > teacher, "the teacher answers beside it");
 }
+
+/// The forecast of a recipe for digits.
+fn forecast_of(text: &str, set: &[&str]) -> (Forecast, Prepared) {
+    let set: Vec<String> = set.iter().map(|set| set.to_string()).collect();
+    let recipe = parse(&format!("[data]\nformat = \"digits\"\n{text}"), "r.toml", &set).expect("a recipe");
+    let data = data::prepare(&recipe).expect("digits");
+    let site = Site { input: data.description.shape.clone(), classes: data.description.classes.len() };
+    (precheck(&recipe, &site, Some(&data), &[], None).expect("a forecast"), data)
+}
+
+#[test]
+fn what_a_loss_keeps_of_each_sample_is_counted_as_often_as_it_is_held() {
+    let bytes = |method: &str, subset: &str| {
+        let text = format!(
+            "[teacher]\narch = \"mlp\"\n[student]\narch = \"mlp\"\n[distill]\nterms = [{{ method = \"kd\" }}, {{ method = \"{method}\" }}]\n"
+        );
+        // No validation samples: writing an epoch down takes the most.
+        let set = [subset, "data.validation=0.0", "run.threads=1", "train.batch=2"];
+        let (forecast, data) = forecast_of(&text, &set);
+        (forecast.networks[0].training_bytes as usize, data.train.len())
+    };
+    for (method, floats) in [("ps_kd", 10), ("crd", 2 * 128 + 1)] {
+        let [(few, n), (all, m)] = ["data.subset=0.5", "data.subset=1.0"].map(|subset| bytes(method, subset));
+        let more = (m - n) * floats * size_of::<f32>();
+        // As it is, as it is selected, and both twice while a checkpoint is written.
+        assert_eq!(all - few, 6 * more, "{method}: {n} and {m} samples");
+    }
+    let [(few, _), (all, _)] = ["data.subset=0.5", "data.subset=1.0"].map(|subset| bytes("mse_logits", subset));
+    assert_eq!(all, few, "keeps nothing");
+}
+
+#[test]
+fn every_replica_has_batches_and_judges_for_itself() {
+    let bytes = |replicas: usize, loaders: &str| {
+        let text = format!(
+            "[student]\narch = \"cnn\"\n[distill]\nscheme = \"codistill\"\nreplicas = {replicas}\nterms = [{{ method = \"codistill\" }}]\n"
+        );
+        forecast_of(&text, &[loaders, "run.threads=1", "train.batch=16"]).0.networks[0].training_bytes
+    };
+    let loaded = |replicas| bytes(replicas, "run.loaders=1") - bytes(replicas, "run.loaders=0");
+    assert_eq!(loaded(3) * 2, loaded(2) * 3);
+    // Unlike replicas are counted one by one: the same of such as are alike.
+    let text = "[student]\narch = \"cnn\"\n[distill]\nscheme = \"codistill\"\npeers = [{ arch = \"cnn\" }, { arch = \"cnn\" }]\n\
+                terms = [{ method = \"codistill\" }]\n";
+    let peers = forecast_of(text, &["run.loaders=1", "run.threads=1", "train.batch=16"]).0.networks[0].training_bytes;
+    assert_eq!(bytes(3, "run.loaders=1"), peers);
+}
+
+#[test]
+fn what_replicas_answer_together_is_part_of_the_peak() {
+    let text = "[student]\narch = \"mlp\"\nhidden = [1]\n[distill]\nscheme = \"codistill\"\nreplicas = 2\nterms = [{ method = \"codistill\" }]\n";
+    let recipe =
+        parse(&format!("[data]\nformat = \"digits\"\n{text}"), "r.toml", &["train.batch=2".into()]).expect("a recipe");
+    let mut data = data::prepare(&recipe).expect("digits");
+    let site = Site { input: vec![1, 8, 8], classes: 10 };
+    let peak = |data: &Prepared| {
+        precheck(&recipe, &site, Some(data), &[], None).expect("a forecast").peak_bytes.expect("of data")
+    };
+    let before = peak(&data);
+    let data::Values::U8(values) = &mut data.test.values else { panic!("digits are bytes") };
+    let many = 1 << 20;
+    values.resize(many * 64, 0);
+    data.test.labels.resize(many, 0);
+    // 64 bytes a sample, and the answers of two replicas for ten classes.
+    assert!(peak(&data) > before + (many * (64 + 2 * 10 * 4 / 2)) as u64, "{before}, {}", peak(&data));
+}
+
+#[test]
+fn assistants_are_trained_beside_who_teaches_them() {
+    let bytes = |teacher: &str| {
+        let text = format!(
+            "[teacher]\narch = \"{teacher}\"\n[student]\narch = \"mlp\"\n[distill]\nterms = [{{ method = \"kd\" }}]\n\
+             assistants = [{{ arch = \"cnn\" }}, {{ arch = \"mlp\" }}]\n"
+        );
+        let (forecast, _) = forecast_of(&text, &["run.threads=1"]);
+        let named = |name: &str| {
+            let network = forecast.networks.iter().find(|network| network.name == name);
+            network.expect(name).training_bytes
+        };
+        ["student", "assistant-1", "assistant-2"].map(named)
+    };
+    let (small, large) = (bytes("mlp"), bytes("resnet8"));
+    assert!(large[1] > small[1], "the teacher answers beside the first");
+    assert_eq!((large[0], large[2]), (small[0], small[2]), "and beside no other");
+}
+
+#[test]
+fn targets_that_reach_no_student_are_remarked() {
+    let notes = |distill: &str, train: &str| {
+        let text = format!(
+            "[teacher]\narch = \"mlp\"\n[student]\narch = \"mlp\"\n[distill]\n{distill}terms = [{{ method = \"kd\" }}]\n[train]\n{train}"
+        );
+        forecast_of(&text, &[]).0.notes
+    };
+    let (smooth, both) = ("label_smoothing = 0.1\n", "label_smoothing = 0.1\nclass_weights = \"balanced\"\n");
+    let why =
+        "nothing for the student, since distill.task_weight is 0; the baseline and teachers that are trained have it";
+    assert_eq!(notes("task_weight = 0.0\n", smooth), [format!("train.label_smoothing: {why}")]);
+    assert_eq!(notes("task_weight = 0.0\n", both), [format!("train.label_smoothing, train.class_weights: {why}")]);
+    assert!(notes("task_weight = 0.0\n", "").is_empty() && notes("", both).is_empty());
+}
