@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use kd_runtime::data::Description;
 use kd_runtime::error::Exit;
@@ -31,6 +32,9 @@ use crate::recipe::{Data, Distill, Train};
 use crate::schemes::learner::Learner;
 use crate::schemes::{self, At};
 use crate::teacher::{self, Network, Pace};
+
+/// What a kill may cost beside an epoch: epochs of small data take milliseconds, and a checkpoint holds all that went before.
+const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(1);
 
 /// One network to train.
 pub struct Job<'a> {
@@ -121,8 +125,8 @@ pub struct Fitted {
     pub exits: Vec<String>,
 }
 
-/// Trains to the end, or until `stop` asks (then the error carries exit 130 or 143, and the checkpoint is that of the last
-/// whole epoch). Continues from the folder's checkpoint if there is one, bit for bit as if it had not been interrupted.
+/// Trains to the end, or until `stop` asks (then the error carries exit 130 or 143, and the checkpoint is that of an epoch
+/// that ended at most [`BETWEEN_CHECKPOINTS`] before the last whole one). Continues from the folder's checkpoint if there is one, bit for bit as if it had not been interrupted.
 ///
 /// A last batch of one sample is left out if there are others: a batch norm cannot learn from it. A loss or parameter
 /// that is not finite ends it with exit 1; the checkpoint before it stays.
@@ -201,6 +205,7 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         })?;
     }
     let mut run = Run { job, learner: &mut learner, stepper: &mut stepper, augment: &augment, stop, hears: false };
+    let mut written: Option<Instant> = None;
     while !progress.finished {
         let epoch = run.epoch(progress.history.len(), monitor)?;
         run.swap_average();
@@ -209,12 +214,15 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
         if let Some(group) = job.group {
             ranks::agree(group, job.name, run.learner.executor.parameters())?;
         }
-        if job.replica.as_ref().is_some_and(Replica::goes_on_together) && exists(&path) {
+        let together = job.replica.as_ref().is_some_and(Replica::goes_on_together);
+        if together && exists(&path) {
             // Kept until all replicas have written theirs of this epoch.
             fs::rename(&path, &before).map_err(|error| refuse_write(&before, &error))?;
         }
-        if job.leads() {
+        let is_due = written.is_none_or(|at| at.elapsed() >= BETWEEN_CHECKPOINTS);
+        if job.leads() && (is_due || together || progress.finished) {
             checkpoint::write(&path, job.fingerprint, run.learner.executor.parameters(), run.stepper, &progress)?;
+            written = Some(Instant::now());
         }
         if let Some(epoch) = progress.history.last() {
             monitor.epoch(job.name, epoch);

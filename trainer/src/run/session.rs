@@ -1,7 +1,7 @@
 //! All networks of a recipe: teachers, students and baselines of all seeds, and what they prove.
 //!
-//! What can be refused is refused before the folder holds anything. After that a kill costs at most an epoch: started
-//! again, every network that is finished is read back from its checkpoints, and the rest goes on.
+//! What can be refused is refused before the folder holds anything. After that a kill costs at most an epoch, of short ones
+//! a second: started again, every network that is finished is read back from its checkpoints, and the rest goes on.
 
 use std::path::Path;
 use std::sync::Arc;
