@@ -13,8 +13,8 @@ use super::fit::Epoch;
 use crate::exec::Parameter;
 use crate::optim::stepper::Stepper;
 
-/// The value of `schema`.
-const SCHEMA: &str = "kd.checkpoint/1";
+/// The value of `schema`. In version 1 optimizers counted the steps of all parameters at once.
+const SCHEMA: &str = "kd.checkpoint/2";
 
 /// Where training is.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -125,8 +125,8 @@ pub struct Fitted {
     pub exits: Vec<String>,
 }
 
-/// Trains to the end, or until `stop` asks (then the error carries exit 130 or 143, and the checkpoint is that of an epoch
-/// that ended at most [`BETWEEN_CHECKPOINTS`] before the last whole one). Continues from the folder's checkpoint if there is one, bit for bit as if it had not been interrupted.
+/// Trains to the end, or until `stop` asks (then the error carries exit 130 or 143, and the checkpoint is that of the
+/// last whole epoch, or of one that ended up to a second before it). Continues from the folder's checkpoint if there is one, bit for bit as if it had not been interrupted.
 ///
 /// A last batch of one sample is left out if there are others: a batch norm cannot learn from it. A loss or parameter
 /// that is not finite ends it with exit 1; the checkpoint before it stays.

@@ -78,7 +78,9 @@ fn gives_probabilities(network: &Network, data: &Prepared) -> Result<bool> {
         executor.forward(&x, 1, Mode::Eval)?;
         let row = executor.value(output);
         let sum: f32 = row.iter().sum();
-        if row.iter().any(|p| *p < 0.0) || (sum - 1.0).abs() > SUM_TOLERANCE {
+        // What is not a number is no probability.
+        let is_one = row.iter().all(|p| *p >= 0.0) && (sum - 1.0).abs() <= SUM_TOLERANCE;
+        if !is_one {
             return Ok(false);
         }
     }
