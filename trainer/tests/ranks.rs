@@ -207,16 +207,24 @@ fn a_killed_rank_ends_the_other_and_resume_gives_the_same_bytes() {
     let began = Instant::now();
     assert_done(&Ranks::start(2, &recipe, &whole, &more).end());
     let span = began.elapsed().mul_f64(0.8);
-    let mut lost = 0;
-    for (i, moment) in moments(span).take(2 * support::kills() as usize).enumerate() {
+    // The first run may have had less of the machine: whoever ends before a kill begins anew, and is killed sooner.
+    let (mut lost, mut tries, mut sooner) = (0, 0, 1.0);
+    let least = 2 * support::kills() as usize;
+    for (i, moment) in moments(span).take(least + 20).enumerate() {
+        if tries >= least && lost > 0 {
+            break;
+        }
+        tries += 1;
         let mut ranks = Ranks::start(2, &recipe, &killed, if killed.exists() { &resume } else { &more });
-        sleep(moment);
+        sleep(moment.mul_f64(sooner));
         let mut victim = ranks.0.remove(i % 2);
         victim.kill().unwrap();
         victim.wait().unwrap();
         let (other, _) = ends(ranks.0.remove(0));
         let said = line(&other);
         if other.status.code() == Some(0) {
+            sooner /= 2.0;
+            fs::remove_dir_all(&killed).unwrap();
             continue;
         }
         lost += 1;
@@ -230,7 +238,7 @@ fn a_killed_rank_ends_the_other_and_resume_gives_the_same_bytes() {
         assert!(said.starts_with(&expected) && said.ends_with(&go_on), "{said}");
     }
     assert!(lost > 0, "no kill came in time");
-    assert_done(&Ranks::start(2, &recipe, &killed, &resume).end());
+    assert_done(&Ranks::start(2, &recipe, &killed, if killed.exists() { &resume } else { &more }).end());
     for network in ["teacher", "student", "baseline"] {
         let bytes = |run: &Path| fs::read(run.join(network).join("model.onnx")).unwrap();
         assert!(bytes(&whole) == bytes(&killed), "{network}");
