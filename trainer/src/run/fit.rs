@@ -33,9 +33,6 @@ use crate::schemes::learner::Learner;
 use crate::schemes::{self, At};
 use crate::teacher::{self, Network, Pace};
 
-/// What a kill may cost beside an epoch: epochs of small data take milliseconds, and a checkpoint holds all that went before.
-const BETWEEN_CHECKPOINTS: Duration = Duration::from_secs(1);
-
 /// One network to train.
 pub struct Job<'a> {
     /// What progress and metrics call it: `teacher`, `student`, `baseline`, with ` seed N` where there are several seeds.
@@ -66,6 +63,9 @@ pub struct Job<'a> {
     pub checkpoints: &'a Path,
     /// Ties a checkpoint to what made it: it is refused by a job with another one.
     pub fingerprint: &'a str,
+    /// How long after a checkpoint an epoch's end writes the next one: epochs of small data take milliseconds, and a
+    /// checkpoint holds all that went before. The first and the last epoch are always written.
+    pub checkpoint_after: Duration,
 }
 
 /// One line of an epoch, as `metrics.jsonl` holds it.
@@ -125,8 +125,8 @@ pub struct Fitted {
     pub exits: Vec<String>,
 }
 
-/// Trains to the end, or until `stop` asks (then the error carries exit 130 or 143, and the checkpoint is that of the
-/// last whole epoch, or of one that ended up to a second before it). Continues from the folder's checkpoint if there is one, bit for bit as if it had not been interrupted.
+/// Trains to the end, or until `stop` asks (then the error carries exit 130 or 143, and names the epoch of the
+/// last checkpoint). Continues from the folder's checkpoint if there is one, bit for bit as if it had not been interrupted.
 ///
 /// A last batch of one sample is left out if there are others: a batch norm cannot learn from it. A loss or parameter
 /// that is not finite ends it with exit 1; the checkpoint before it stays.
@@ -204,7 +204,9 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
             learner.keep_answers(job.caches, &feed, own.batch, &mut |text| monitor.note(text))
         })?;
     }
-    let mut run = Run { job, learner: &mut learner, stepper: &mut stepper, augment: &augment, stop, hears: false };
+    let kept = progress.history.len();
+    let mut run =
+        Run { job, learner: &mut learner, stepper: &mut stepper, augment: &augment, stop, hears: false, kept };
     let mut written: Option<Instant> = None;
     while !progress.finished {
         let epoch = run.epoch(progress.history.len(), monitor)?;
@@ -219,10 +221,11 @@ pub fn fit(job: &Job<'_>, stop: &Stop, monitor: &mut dyn Monitor) -> Result<Fitt
             // Kept until all replicas have written theirs of this epoch.
             fs::rename(&path, &before).map_err(|error| refuse_write(&before, &error))?;
         }
-        let is_due = written.is_none_or(|at| at.elapsed() >= BETWEEN_CHECKPOINTS);
+        let is_due = written.is_none_or(|at| at.elapsed() >= job.checkpoint_after);
         if job.leads() && (is_due || together || progress.finished) {
             checkpoint::write(&path, job.fingerprint, run.learner.executor.parameters(), run.stepper, &progress)?;
             written = Some(Instant::now());
+            run.kept = progress.history.len();
         }
         if let Some(epoch) = progress.history.last() {
             monitor.epoch(job.name, epoch);
@@ -282,6 +285,8 @@ struct Run<'a> {
     stop: &'a Stop,
     /// Whether anything was ever heard of another replica.
     hears: bool,
+    /// Epochs of the last checkpoint.
+    kept: usize,
 }
 
 impl Run<'_> {
@@ -387,7 +392,7 @@ impl Run<'_> {
                 monitor.step(values.samples, &terms, means.accuracy());
             }
             if let Some((signal, exit)) = self.stop.asked() {
-                let found = format!("{signal} after epoch {done} of {}", self.job.epochs());
+                let found = format!("{signal} after epoch {} of {}", self.kept, self.job.epochs());
                 return Err(
                     Refusal::new(self.job.name, "training to end", found, "go on with --resume").with_exit(exit)
                 );

@@ -1,10 +1,11 @@
 //! All networks of a recipe: teachers, students and baselines of all seeds, and what they prove.
 //!
 //! What can be refused is refused before the folder holds anything. After that a kill costs at most an epoch, of short ones
-//! a second: started again, every network that is finished is read back from its checkpoints, and the rest goes on.
+//! those of two seconds: started again, every network that is finished is read back from its checkpoints, and the rest goes on.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kd_runtime::backend::available_bytes;
 use kd_runtime::contract::Contract;
@@ -31,6 +32,9 @@ use crate::recipe::{Recipe, TeacherSource, Train};
 use crate::schemes::exchange::Place;
 use crate::teacher::{self, Answers, Network, Pace};
 use crate::zoo::{self, Site};
+
+/// Of every network of a run; see [`Job::checkpoint_after`].
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(1);
 
 /// What to do, and where.
 pub struct Order<'a> {
@@ -277,6 +281,7 @@ impl Jobs<'_> {
             caches: &caches,
             checkpoints: &checkpoints,
             fingerprint: &files::sha256(parts.join(" ").as_bytes()),
+            checkpoint_after: CHECKPOINT_AFTER,
         };
         fit::fit(&job, self.stop, monitor)
     }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use kd_runtime::Result;
 use kd_runtime::contract::{Contract, Meaning};
@@ -226,6 +227,7 @@ impl Setup {
             caches: folder,
             checkpoints: folder,
             fingerprint: self.fingerprint,
+            checkpoint_after: Duration::ZERO,
         }
     }
 
@@ -249,6 +251,32 @@ fn same(a: &Fitted, b: &Fitted, about: &str) {
     };
     assert_eq!(told(a), told(b), "{about}");
     assert_eq!((&a.last, &a.selected, a.selected_epoch), (&b.last, &b.selected, b.selected_epoch), "{about}");
+}
+
+/// A stop in the third epoch (of five steps each) says which one the checkpoint is of, and what goes on from there is the same.
+#[test]
+fn a_checkpoint_waits_for_its_time_and_a_stop_names_it() {
+    let setup = Setup::new("adamw");
+    let whole = setup.whole();
+    for (i, (checkpoint_after, kept)) in [(Duration::ZERO, 2), (Duration::MAX, 1)].into_iter().enumerate() {
+        let scratch = Scratch::new(&format!("waits-{i}"));
+        let stop = Stop::default();
+        let mut monitor = After { steps: 12, stop: stop.clone(), epochs: Vec::new() };
+        let job = Job { checkpoint_after, ..setup.job(&scratch.0) };
+        let message = fit(&job, &stop, &mut monitor).err().unwrap().to_string();
+        assert!(message.contains(&format!(" after epoch {kept} of 5")), "{message}");
+        let (fitted, epochs) = setup.fit(&scratch.0, 0);
+        assert_eq!(epochs.iter().map(|epoch| epoch.epoch).collect::<Vec<_>>(), (kept + 1..=5).collect::<Vec<_>>());
+        same(&fitted.unwrap(), &whole, &format!("{checkpoint_after:?}"));
+    }
+    // The last epoch is written whatever the time.
+    let scratch = Scratch::new("waits-whole");
+    let mut monitor = After { steps: 0, stop: Stop::default(), epochs: Vec::new() };
+    let job = Job { checkpoint_after: Duration::MAX, ..setup.job(&scratch.0) };
+    same(&fit(&job, &Stop::default(), &mut monitor).unwrap(), &whole, "whole");
+    let (again, epochs) = setup.fit(&scratch.0, 0);
+    same(&again.unwrap(), &whole, "read back");
+    assert!(epochs.is_empty(), "nothing is left to train");
 }
 
 #[test]
