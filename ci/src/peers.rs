@@ -50,7 +50,7 @@ pub fn compare(args: &[String]) -> Result<(), Failure> {
         return Err(format!("compare: expected {}, found {found}", usage.join(" | ")).into());
     };
     let python = python()?;
-    let args = if *name == "training" { args[1..].to_vec() } else { from_here(&args[1..]) };
+    let args = if *name == "training" { args[1..].to_vec() } else { from_here(&args[1..], &given) };
     let mut command = Command::new("cargo");
     if *name != "training" {
         execute(Command::new("cargo").args(["build", "--release", "--quiet", "--locked", "-p", "kd-trainer"]))?;
@@ -75,12 +75,14 @@ fn is_kept(name: &str, args: &[String]) -> bool {
     }
 }
 
-/// A command line whose paths are named from the workspace: words that are no `KEY=VALUE`, and values of two options.
-fn from_here(args: &[String]) -> Vec<String> {
+/// A command line whose paths are named from the workspace, as `given` says: words that are no `KEY=VALUE`, and options' values.
+fn from_here(args: &[String], given: &dyn Fn(&str) -> String) -> Vec<String> {
     let mut option = None;
     let named = args.iter().map(|arg| {
         let is_path = match option.take() {
-            Some("--kd-train" | "--runs") => arg.contains('/'),
+            // Without a folder it is looked for as the shell would.
+            Some("--kd-train") => arg.contains('/'),
+            Some("--runs" | "--output" | "--report" | "--part") => true,
             Some(_) => false,
             None if arg.starts_with("--") => {
                 option = Some(arg.as_str());
@@ -112,7 +114,7 @@ pub fn study(args: &[String]) -> Result<(), Failure> {
     execute(Command::new("cargo").args(["build", "--release", "--quiet", "--locked", "-p", "kd-trainer"]))?;
     let (mut command, program) = (Command::new("cargo"), format!("study_{name}"));
     command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", &program, "--"]);
-    command.args(from_here(&args[1..])).env("PATH", path_with_ours()?).args(kept(name, &args[1..]));
+    command.args(from_here(&args[1..], &given)).env("PATH", path_with_ours()?).args(kept(name, &args[1..]));
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
 }
@@ -178,8 +180,10 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_from_the_workspace_stays_as_it_is() {
-        let line = words("mnist --runs target/a --arms b lr=0.1");
-        assert_eq!(from_here(&line), line);
+    fn paths_of_a_command_line_are_named_from_the_workspace() {
+        let line =
+            words("mnist --runs a --kd-train kd-train --arms b lr=0.1 --kd-train ./t --output o/p.json --report r.md");
+        let expected = "X:mnist --runs X:a --kd-train kd-train --arms b lr=0.1 --kd-train X:./t --output X:o/p.json --report X:r.md";
+        assert_eq!(from_here(&line, &|path| format!("X:{path}")), words(expected));
     }
 }

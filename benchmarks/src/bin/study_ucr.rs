@@ -151,7 +151,8 @@ fn run() -> Result<()> {
     println!("{text}");
     let Some(path) = asked::place(&args, "report", is_whole)? else { return Ok(()) };
     let picture = path.with_extension("svg");
-    let name = picture.file_name().unwrap_or_default().to_string_lossy();
+    let name = picture.file_name().map(|name| name.to_string_lossy());
+    let name = name.ok_or_else(|| Refusal::new("--report", "a file", path.display(), "name one"))?;
     files::write_atomic(&picture, svg.as_bytes())?;
     files::write_atomic(&path, format!("{text}\n![Mean ranks]({name})\n").as_bytes())
 }
