@@ -123,7 +123,9 @@ impl Stepper {
         }
         self.optimizer.step(parameters, task, &self.moves, lr_factor);
         if let Some(most) = self.max_norm {
-            max_norm::constrain(parameters, &self.unit_axes, most as f32);
+            let moves = |i: usize| self.moves.get(i) != Some(&false);
+            let axes = self.unit_axes.iter().enumerate().map(|(i, &axis)| if moves(i) { axis } else { usize::MAX });
+            max_norm::constrain(parameters, &axes.collect::<Vec<_>>(), most as f32);
         }
         if let Some(average) = &mut self.average {
             average.follow(parameters);

@@ -156,7 +156,7 @@ impl Exchange {
             own: VecDeque::new(),
             fails: false,
         };
-        // What this start left before it was killed is older than all that it will leave.
+        // What this start left before it was killed goes first, also where it goes on from an earlier step.
         let left = exchange.list(place.me).map_err(|error| refuse(at, "a place that can be read", error))?;
         let (own, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|listed| listed.start == start);
         others.iter().for_each(|listed| exchange.remove(&listed.path));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use kd_runtime::contract::{Contract, Meaning};
 use kd_runtime::graph::{ElementType, Graph, Shape, Tensor, ValueId};
+use kd_runtime::ops::arith::{Div, Sub};
 use kd_runtime::ops::gemm::Gemm;
 use kd_runtime::ops::reduce::ReduceMean;
 use kd_runtime::ops::reshape::Reshape;
@@ -125,6 +126,15 @@ fn outputs_that_are_not_numbers_are_refused() {
     .err()
     .unwrap();
     assert!(refused.to_string().starts_with("output `logits` of sample 0: expected numbers, found NaN"), "{refused}");
+    // Nor do they pass for probabilities, where they are computed.
+    let (mut graph, logits) = linear(Shape::batched(&[1, 8, 8]), -1);
+    let zero = graph.apply(Sub, &[logits, logits], "zero");
+    let none = graph.apply(Div, &[zero, zero], "none");
+    let folder = Folder::new("nan");
+    let told = folder.write("c.json", contract(&data, "none", Meaning::Logits).to_json().as_bytes());
+    let model = folder.write("model.onnx", &onnx::write(&finish(graph, none)));
+    let opened = read(&model, Some(&told), &data, &mut Vec::new()).unwrap();
+    assert!(opened.contract.output.meaning == Meaning::Logits && opened.notes.is_empty(), "{:?}", opened.notes);
     // Among the training samples it meets the loss, which refuses it.
     assert!(super::log_probability(f32::NAN).is_nan());
     assert_eq!([1.0, 0.0].map(super::log_probability), [0.0, f32::MIN_POSITIVE.ln()]);

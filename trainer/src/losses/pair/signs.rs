@@ -40,6 +40,7 @@ pub fn is_never_negative(graph: &Graph, producers: &[Option<usize>], id: ValueId
         match &node.op {
             _ if !seen.insert(id) => {}
             Op::Relu(_) | Op::Sigmoid(_) | Op::HardSigmoid(_) | Op::Softplus(_) | Op::Softmax(_) => {}
+            Op::Clip(_) if !lets_zero_through(graph, node.input(2)) => return false,
             Op::Clip(_) if is_bounded_by_zero(graph, node.input(1)) => {}
             Op::Concat(_) | Op::Add(_) | Op::Mul(_) => left.extend(node.inputs.iter().flatten()),
             Op::Clip(_)
@@ -65,7 +66,12 @@ pub fn is_never_negative(graph: &Graph, producers: &[Option<usize>], id: ValueId
     true
 }
 
-/// Whether a lower bound is a constant of 0 or above.
+/// Whether an upper bound lets 0 through: there is none, or a constant of 0 or above.
+fn lets_zero_through(graph: &Graph, high: Option<ValueId>) -> bool {
+    high.is_none() || is_bounded_by_zero(graph, high)
+}
+
+/// Whether a bound is a constant of 0 or above.
 fn is_bounded_by_zero(graph: &Graph, low: Option<ValueId>) -> bool {
     let low = graph.constant(low).and_then(|tensor| tensor.get::<f32>());
     low.is_some_and(|low| low.first().is_some_and(|low| *low >= 0.0))
