@@ -24,7 +24,6 @@ static STEPS: &[Step] = &[
     ("build: no default features", || cargo("build -p kd-runtime --no-default-features --lib --locked")),
     ("build: ort", || cargo("build -p kd-runtime --features ort --locked")),
     ("build: candle", || cargo("build -p kd-runtime --features candle --locked")),
-    ("check: cloud", || cargo("check -p kd-trainer --features cloud --test cloud --locked")),
     ("check: no GPU", || cargo("check -p kd-trainer --no-default-features --lib --locked")),
     ("build: bare metal", || {
         cargo("build -p kd-runtime --no-default-features --lib --locked --target thumbv7em-none-eabihf")
@@ -32,6 +31,7 @@ static STEPS: &[Step] = &[
     ("recipes", recipes),
     ("tests", || cargo("test --workspace --locked")),
     ("tests of ort and candle", || cargo("test -p kd-runtime --features ort,candle --locked")),
+    ("tests of cloud", || cargo("test -p kd-trainer --features cloud --test cloud --locked")),
     ("GPU kernels", crate::cuda::compiled),
     ("an export in Python", python),
 ];

@@ -1,6 +1,5 @@
-//! Replicas that meet in a bucket: of a server here that speaks as much of S3 and of WebDAV as they need. `cargo xtask ci` only
-//! checks that this compiles, since the crates of the clouds take minutes to build; `cargo test -p kd-trainer --features cloud
-//! --test cloud` runs it.
+//! Replicas that meet in a bucket: of a server here that speaks as much of S3 and of WebDAV as they need. `cargo test -p kd-trainer
+//! --features cloud --test cloud` runs it.
 
 mod support;
 

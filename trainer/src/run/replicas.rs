@@ -201,8 +201,10 @@ pub(super) fn fit_one(
     let shards = shards(session.data.train.len(), &scheme, run)?;
     let first: Vec<Graph> = (0..scheme.replicas).map(|i| session.first_replica(i, run)).collect::<Result<_>>()?;
     let of = [session.recipe.fingerprint(), session.data.description.sha256.clone()].join(" ");
-    let start = start_of(session, me, run)?;
-    let exchange = Exchange::open(place, &files::sha256(of.as_bytes()), &format!("seed-{run}"), &start)?;
+    let (start, is_new) = start_of(session, me, run)?;
+    // A place that never answered is no place; later an outage stops nothing.
+    let must = is_new && session.curves.is_empty();
+    let exchange = Exchange::open(place, &files::sha256(of.as_bytes()), &format!("seed-{run}"), &start, must)?;
     let exchange = Mutex::new(exchange);
     let (jobs, monitor) = session.share();
     let peers = peers(&first, me, jobs.contract());
@@ -226,15 +228,15 @@ pub(super) fn fit_one(
     Ok((fitted, others))
 }
 
-/// Names the start of a replica: as its folder has it where it is resumed, else anew.
-fn start_of(session: &Session<'_>, me: usize, run: u64) -> Result<String> {
+/// Names the start of a replica: as its folder has it where it is resumed, else anew; whether it is new.
+fn start_of(session: &Session<'_>, me: usize, run: u64) -> Result<(String, bool)> {
     let name = format!("checkpoints/{}-seed{run}/start", replica_name(me));
     match fs::read_to_string(session.folder.path().join(&name)) {
-        Ok(start) if exchange::is_start(&start) => Ok(start),
+        Ok(start) if exchange::is_start(&start) => Ok((start, false)),
         _ => {
             let start = exchange::new_start();
             session.folder.write(&name, start.as_bytes())?;
-            Ok(start)
+            Ok((start, true))
         }
     }
 }

@@ -3,8 +3,8 @@
 //! A replica leaves its parameters every few steps and reads the newest of each other one (Anil et al. 2018, arXiv
 //! 1804.03235, §2.1: stale predictions do as well). Nobody waits, and nothing that is read is trusted: an object's name
 //! has the hash of its bytes, its state the recipe and data that it belongs to, and its arrays must be those of that replica's
-//! network. A name stands for the same bytes wherever it is written: replacing harms nobody, and a store need not know how
-//! to create without it (WebDAV does not).
+//! network. A name stands for the same bytes whenever it is written: objects are created, never changed. While the place does
+//! not answer, trying takes a small part of a replica's time.
 //!
 //! The same recipe may be run again in the same place. So a checkpoint also says which start of its replica left it (one
 //! that is resumed is the same start), and which starts of the others that one has heard: what answers to another start of
@@ -12,18 +12,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
-use kd_runtime::error::{Exit, Shown};
-use kd_runtime::{Refusal, Result, files};
+use kd_runtime::error::Shown;
+use kd_runtime::{Result, files};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
 use serde::{Deserialize, Serialize};
-use tokio::runtime::{Builder, Runtime};
-use url::Url;
 
 use super::meeting::Snapshot;
+use super::store::{Store, refuse};
 use crate::exec::Parameter;
 
 /// The value of `schema`.
@@ -36,6 +34,10 @@ const HASH: usize = 32;
 const EARLIER: &str = "it answers to an earlier start of this replica";
 /// Letters of a start.
 const START: usize = 16;
+/// What went wrong for longer than this is not tried again in the same exchange.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// And not before so many times as long.
+const REST: u32 = 4;
 
 /// What a checkpoint says of itself.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -76,18 +78,18 @@ struct Peer {
 
 /// One replica's side of it.
 pub struct Exchange {
-    store: Box<dyn ObjectStore>,
-    folder: Path,
-    runtime: Runtime,
+    store: Store,
     run: String,
     /// From 1.
     me: usize,
     start: String,
     peers: Vec<Peer>,
-    /// Its own checkpoints that are there, the oldest first.
-    own: VecDeque<Path>,
+    /// Its own checkpoints that are there, the oldest first; `None` until its folder could be read.
+    own: Option<VecDeque<Path>>,
     /// Whether the last reading or writing failed: said once.
     fails: bool,
+    /// When to try again.
+    again: Option<Instant>,
 }
 
 /// A place and who is there.
@@ -99,10 +101,6 @@ pub struct Place {
     pub me: usize,
     /// How many there are.
     pub replicas: usize,
-}
-
-fn refuse(at: &str, expected: impl std::fmt::Display, found: impl std::fmt::Display) -> Refusal {
-    Refusal::new(format!("--exchange {at}"), expected, found, "name a folder or bucket that can be written")
 }
 
 /// Names a start of a replica: no other one has it.
@@ -118,75 +116,56 @@ pub fn is_start(text: &str) -> bool {
 
 impl Exchange {
     /// Opens a place for a run; `part` tells its exchanges (one a seed) apart, `start` the starts of this replica: what others
-    /// than this one have left goes away. A folder is made if it is missing.
-    pub fn open(place: &Place, run: &str, part: &str, start: &str) -> Result<Self> {
-        let at = &place.at;
-        let is_address = at.contains("://");
-        let url = if is_address {
-            Url::parse(at).map_err(|error| refuse(at, "a folder or an address", error))?
-        } else {
-            std::fs::create_dir_all(at).map_err(|error| refuse(at, "a folder that can be made", error))?;
-            let whole = std::fs::canonicalize(at).map_err(|error| refuse(at, "a folder", error))?;
-            Url::from_directory_path(&whole).map_err(|()| refuse(at, "a folder with an absolute path", "another"))?
-        };
-        let variables =
-            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-        let options = variables.map(|(key, value)| (key.to_ascii_lowercase(), value));
-        let known = if cfg!(feature = "cloud") {
-            "a folder or an address of file, s3, gs, az or http"
-        } else {
-            "a folder (buckets need a build with --features cloud)"
-        };
-        let (store, folder) = object_store::parse_url_opts(&url, options).map_err(|error| refuse(at, known, error))?;
-        let runtime = Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.map_err(|error| refuse(at, "a thread for it", error).with_exit(Exit::Lacking))?;
+    /// than this one have left goes away. A folder is made if it is missing. `must`: a place that does not answer is refused,
+    /// as is always what is no place.
+    pub fn open(place: &Place, run: &str, part: &str, start: &str, must: bool) -> Result<Self> {
         let peers = (1..=place.replicas).filter(|&replica| replica != place.me);
         let peer = |replica| {
             let (past, refused) = (BTreeSet::new(), BTreeSet::new());
             Peer { replica, taken: None, past, snapshot: None, refused }
         };
         let mut exchange = Self {
-            store,
-            folder: folder.join(part),
-            runtime,
+            store: Store::open(&place.at, part)?,
             run: run.to_string(),
             me: place.me,
             start: start.to_string(),
             peers: peers.map(peer).collect(),
-            own: VecDeque::new(),
+            own: None,
             fails: false,
+            again: None,
         };
-        // What this start left before it was killed goes first, also where it goes on from an earlier step.
-        let left = exchange.list(place.me).map_err(|error| refuse(at, "a place that can be read", error))?;
-        let (own, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|listed| listed.start == start);
-        others.iter().for_each(|listed| exchange.remove(&listed.path));
-        exchange.own = own.into_iter().map(|listed| listed.path).collect();
-        Ok(exchange)
+        match exchange.clean_up() {
+            Err(error) if must => Err(refuse(&place.at, "a place that can be read", error)),
+            // The first exchange says it.
+            _ => Ok(exchange),
+        }
     }
 
-    fn home(&self, replica: usize) -> Path {
-        self.folder.clone().join(format!("replica-{replica}"))
+    /// Removes what other starts of this replica have left, and finds what this one has: it goes first, also where it goes on from
+    /// an earlier step.
+    fn clean_up(&mut self) -> object_store::Result<()> {
+        if self.own.is_none() {
+            self.store.sweep(&home(self.me));
+            let (own, others): (Vec<_>, Vec<_>) =
+                self.list(self.me)?.into_iter().partition(|listed| listed.start == self.start);
+            others.iter().for_each(|listed| self.store.remove(&listed.path));
+            self.own = Some(own.into_iter().map(|listed| listed.path).collect());
+        }
+        Ok(())
     }
 
     /// A replica's checkpoints, by their steps.
     fn list(&self, replica: usize) -> object_store::Result<Vec<Listed>> {
-        let home = self.home(replica);
-        let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(&home)))?;
         let known = |path: Path, bytes: u64| {
             let mut parts = path.filename()?.strip_suffix(".safetensors")?.split('-');
             let (step, start, hash) = (parts.next()?.parse().ok()?, parts.next()?.to_string(), parts.next()?);
             let is_one = is_start(&start) && hash.len() == HASH && parts.next().is_none();
             is_one.then_some(Listed { step, start, path, bytes })
         };
-        let mut found: Vec<Listed> =
-            listed.objects.into_iter().filter_map(|object| known(object.location, object.size)).collect();
+        let objects = self.store.list(&home(replica))?.into_iter();
+        let mut found: Vec<Listed> = objects.filter_map(|object| known(object.path, object.bytes)).collect();
         found.sort();
         Ok(found)
-    }
-
-    /// Removes a checkpoint; somebody else may have cleaned up.
-    fn remove(&self, path: &Path) {
-        let _ = self.runtime.block_on(self.store.delete(path));
     }
 
     /// Leaves the parameters of this step and looks for the others' newest; `networks` are those of the others, whose arrays
@@ -199,23 +178,33 @@ impl Exchange {
         networks: &[&[Parameter<f32>]],
         note: &mut dyn FnMut(&str),
     ) -> Vec<Option<Snapshot>> {
-        let left = self.leave(step, own).map_err(|error| format!("cannot leave step {step}: {error}"));
-        self.look(networks, left.err(), note)
+        self.attempt(Some((step, own)), networks, note)
     }
 
     /// Looks for the others' newest as [`Exchange::exchange`] does, and leaves nothing.
     pub fn listen(&mut self, networks: &[&[Parameter<f32>]], note: &mut dyn FnMut(&str)) -> Vec<Option<Snapshot>> {
-        self.look(networks, None, note)
+        self.attempt(None, networks, note)
     }
 
-    fn look(
+    fn attempt(
         &mut self,
+        own: Option<(u64, &[&Parameter<f32>])>,
         networks: &[&[Parameter<f32>]],
-        mut failure: Option<String>,
         note: &mut dyn FnMut(&str),
     ) -> Vec<Option<Snapshot>> {
-        let mut new = Vec::with_capacity(self.peers.len());
+        let began = Instant::now();
+        if self.again.is_some_and(|again| began < again) {
+            return vec![None; self.peers.len()];
+        }
+        let left = own.map_or(Ok(()), |(step, own)| {
+            self.leave(step, own).map_err(|error| format!("cannot leave step {step}: {error}"))
+        });
+        let (mut failure, mut new) = (left.err(), Vec::with_capacity(self.peers.len()));
         for (i, network) in networks.iter().enumerate().take(self.peers.len()) {
+            if failure.is_some() && began.elapsed() > PATIENCE {
+                new.push(None);
+                continue;
+            }
             match self.take(i, network, note) {
                 Ok(snapshot) => new.push(snapshot),
                 Err(error) => {
@@ -230,23 +219,26 @@ impl Exchange {
             note("exchange: works again");
         }
         self.fails = failure.is_some();
+        let took = Some(began.elapsed()).filter(|took| failure.is_some() && *took > PATIENCE);
+        self.again = took.map(|took| Instant::now() + REST * took);
         new
     }
 
     /// Writes a checkpoint and removes the oldest.
     fn leave(&mut self, step: u64, parameters: &[&Parameter<f32>]) -> object_store::Result<()> {
+        self.clean_up()?;
         let heard = |peer: &Peer| Some((peer.replica, peer.taken.as_ref()?.0.clone()));
         let (schema, run, start) = (SCHEMA.into(), self.run.clone(), self.start.clone());
         let heard = self.peers.iter().filter_map(heard).collect();
         let bytes = write(&State { schema, run, replica: self.me, start, step, heard }, parameters);
-        let hash = &files::sha256(&bytes)[..HASH];
-        let path = self.home(self.me).join(format!("{step:012}-{}-{hash}.safetensors", self.start));
-        self.runtime.block_on(self.store.put(&path, bytes.into()))?;
-        self.own.retain(|own| *own != path);
-        self.own.push_back(path);
-        while self.own.len() > KEPT {
-            let Some(oldest) = self.own.pop_front() else { break };
-            self.remove(&oldest);
+        let name = format!("{step:012}-{}-{}.safetensors", self.start, &files::sha256(&bytes)[..HASH]);
+        let path = self.store.put(&home(self.me), &name, bytes)?;
+        let own = self.own.get_or_insert_default();
+        own.retain(|own| *own != path);
+        own.push_back(path);
+        while own.len() > KEPT {
+            let Some(oldest) = own.pop_front() else { break };
+            self.store.remove(&oldest);
         }
         Ok(())
     }
@@ -271,11 +263,10 @@ impl Exchange {
                 Asked { run: &self.run, replica: peer.replica, start: &start, step, reader: (self.me, &self.start) };
             let read = match bytes > most {
                 true => Err(format!("expected at most {most} bytes, found {bytes}")),
-                false => match self.runtime.block_on(async { self.store.get(&path).await?.bytes().await }) {
-                    Ok(bytes) => read(&bytes, &name, &asked, network),
+                false => match self.store.get(&path)? {
+                    Some(bytes) => read(&bytes, &name, &asked, network),
                     // Removed by its owner in between.
-                    Err(object_store::Error::NotFound { .. }) => continue,
-                    Err(error) => return Err(error),
+                    None => continue,
                 },
             };
             let peer = &mut self.peers[i];
@@ -312,6 +303,11 @@ impl Exchange {
     pub fn heard(&self) -> impl Iterator<Item = (usize, Option<&Snapshot>)> {
         self.peers.iter().map(|peer| (peer.replica, peer.snapshot.as_ref()))
     }
+}
+
+/// The folder of a replica's checkpoints.
+fn home(replica: usize) -> String {
+    format!("replica-{replica}")
 }
 
 /// What a checkpoint of a network may take: its arrays, what the file says of each, and a state.
@@ -395,13 +391,13 @@ mod tests {
 
         fn open(&self, me: usize, run: &str) -> Exchange {
             let place = Place { at: self.0.display().to_string(), me, replicas: 3 };
-            Exchange::open(&place, run, "seed-1", &start(me)).unwrap()
+            Exchange::open(&place, run, "seed-1", &start(me), true).unwrap()
         }
 
         /// As [`Folder::open`], of another start.
         fn begin_anew(&self, me: usize) -> Exchange {
             let place = Place { at: self.0.display().to_string(), me, replicas: 3 };
-            Exchange::open(&place, "r", "seed-1", &new_start()).unwrap()
+            Exchange::open(&place, "r", "seed-1", &new_start(), true).unwrap()
         }
 
         fn files(&self, replica: usize) -> Vec<std::path::PathBuf> {
@@ -573,6 +569,18 @@ mod tests {
         std::fs::rename(&away, &folder.0).unwrap();
         meet(&mut one, 5, &parameters(1.0), &mut |text| said.push(text.to_string()));
         assert!(said.len() == 2 && said[1].contains("works again"), "{said:?}");
+        // After a failure that took long it rests.
+        one.again = Some(Instant::now() + Duration::from_secs(3600));
+        let before = folder.files(1);
+        assert_eq!(taken(&meet(&mut one, 6, &parameters(1.0), &mut |text| panic!("{text}"))), [None, None]);
+        assert_eq!(folder.files(1), before);
+        one.again = Some(Instant::now());
+        meet(&mut one, 6, &parameters(1.0), &mut |text| panic!("{text}"));
+        assert_ne!(folder.files(1), before);
+        // What a kill left half written goes when the replica comes back.
+        std::fs::write(folder.0.join("seed-1/replica-1/000000000006.safetensors#1"), b"half").unwrap();
+        let back = folder.open(1, "r");
+        assert!(folder.files(1).len() == KEPT && back.again.is_none());
     }
 
     #[test]
@@ -580,7 +588,7 @@ mod tests {
         for at in ["gopher://x", "/proc/none/here", "file:///dev/null/x"] {
             let place = Place { at: at.into(), me: 1, replicas: 2 };
             let error =
-                Exchange::open(&place, "r", "seed-1", &start(1)).err().map(|e| e.to_string()).unwrap_or_default();
+                Exchange::open(&place, "r", "seed-1", &start(1), true).err().map(|e| e.to_string()).unwrap_or_default();
             assert!(
                 error.starts_with(&format!("--exchange {at}: expected ")) && !error.contains('\n'),
                 "{at}: {error}"

@@ -8,6 +8,7 @@ pub mod table;
 pub mod terms;
 
 mod owed;
+mod store;
 mod teachers;
 #[cfg(test)]
 mod tests;
