@@ -304,7 +304,8 @@ impl Contract {
             let at = classes.iter().zip(&data.classes).position(|(a, b)| a != b).unwrap_or(0);
             let expected = format!("class {at} to be `{}`", classes[at]);
             let found = format!("`{}`", data.classes[at]);
-            return Err(Refusal::new("data", expected, found, "bring the contract's classes into the data's order"));
+            let action = "bring the model's outputs, and the contract's classes with them, into the data's order";
+            return Err(Refusal::new("data", expected, found, action));
         }
         Ok(())
     }

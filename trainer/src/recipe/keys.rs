@@ -241,7 +241,7 @@ static TEACHER: &[Key] = &[
         "must_reach",
         "share of right answers on the validation samples (on the training samples without any) below which it is refused",
         number(0.0, Range::Share),
-        "any teacher will do",
+        "any teacher will do that the recipe trains; another has to know more than who guesses",
     ),
     key("weight", "its share in the mean of several teachers, divided by the sum of all", number(1.0, Range::Positive)),
     key(

@@ -95,7 +95,7 @@ fn refuses_what_it_does_not_know_in_one_line_with_its_place() {
         ("batch = 16", "batch = 99999999999999999999", "r.toml:14: train.batch: expected a whole number from 1 to 1048576, found `99999999999999999999`; correct it, or leave it out for 64"),
         ("batch = 16", "batch = [16]", "r.toml:14: train.batch: expected a whole number from 1 to 1048576, found a list of 1; correct it, or leave it out for 64"),
         ("epochs = 3", "epochs = -3", "r.toml:7: teacher.epochs: expected a whole number from 1 to 1000000, found `-3`; correct it, or leave it out (that of `[train]`)"),
-        ("must_reach = 0.9", "must_reach = 90", "r.toml:9: teacher.must_reach: expected a number from 0 to 1, found `90`; correct it, or leave it out (any teacher will do)"),
+        ("must_reach = 0.9", "must_reach = 90", "r.toml:9: teacher.must_reach: expected a number from 0 to 1, found `90`; correct it, or leave it out (any teacher will do that the recipe trains; another has to know more than who guesses)"),
         ("clip_norm = 5", "keep = \"best\"", "r.toml:15: train.keep: expected one of selected, last, found `\"best\"`; known are selected, last"),
         ("clip_norm = 5", "ema = 1", "r.toml:15: train.ema: expected a number from 0 to below 1, found `1`; correct it, or leave it out (no average)"),
         ("clip_norm = 5", "groups = [{ lr_factor = 2 }]", "r.toml:15: train.groups.0.match: expected names of parameters: `*` stands for any letters, `?` for any one, found nothing; set `match`"),

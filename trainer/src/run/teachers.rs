@@ -33,6 +33,9 @@ pub(super) fn judge_all(session: &Session<'_>, opened: Vec<Option<Network>>) -> 
     let judge = |(teacher, network): (&recipe::Teacher, Option<Network>)| {
         let Some(network) = network else { return Ok(None) };
         let judged = judge(session, teacher.must_reach, &network)?;
+        if teacher.must_reach.is_none() && is_guessing(judged.judged, session.site.classes) {
+            return Err(no_better_than_guessing(&judged, session.site.classes));
+        }
         Ok(Some((network, judged)))
     };
     session.recipe.teachers.iter().zip(opened).map(judge).collect()
@@ -63,7 +66,7 @@ pub(super) fn all(session: &mut Session<'_>, given: Vec<Option<Judged>>) -> Resu
         session.note(&format!("teacher {shown}: {:.2} % of {} {on} samples", 100.0 * score.accuracy, score.n));
         if is_guessing(score, session.site.classes) {
             let about = format!("no better than guessing among {} classes", session.site.classes);
-            session.note(&format!("teacher {shown}: {about}; check the order of its classes and what it is fed"));
+            session.note(&format!("teacher {shown}: {about}: it teaches nothing that is right"));
         }
         all.push(judged);
     }
@@ -74,6 +77,15 @@ pub(super) fn all(session: &mut Session<'_>, given: Vec<Option<Judged>>) -> Resu
 fn is_guessing(score: Score, classes: usize) -> bool {
     let chance = 1.0 / classes.max(1) as f64;
     score.accuracy <= chance + 2.0 * (chance * (1.0 - chance) / score.n.max(1) as f64).sqrt()
+}
+
+/// Of a teacher from elsewhere, whose classes may have another order, or whose inputs another scale, than its contract says.
+fn no_better_than_guessing(teacher: &Teacher, classes: usize) -> Refusal {
+    let expected = format!("a teacher that knows more than who guesses among {classes} classes");
+    let Score { right, n, .. } = teacher.judged;
+    let found = format!("{right} of {n} {} samples right", teacher.judged_on);
+    let action = "check the order of its classes and what it is fed; must_reach = 0 takes it as it is";
+    Refusal::new(format!("teacher `{}`", teacher.name), expected, found, action).with_exit(Exit::VerdictFailed)
 }
 
 fn train_first(

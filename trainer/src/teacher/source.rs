@@ -5,12 +5,15 @@ use std::path::Path;
 
 use kd_runtime::cli::Precision;
 use kd_runtime::cli::target::Target;
-use kd_runtime::contract::{self, Meaning};
+use kd_runtime::contract::{self, Contract, Meaning};
+use kd_runtime::graph::{Graph, Tensor};
+use kd_runtime::ops::gather::Gather;
 use kd_runtime::{Refusal, Result};
 
 use super::{CacheWish, Network, batch};
 use crate::data::{Prepared, RawBatch, scale};
 use crate::exec::{Executor, Mode, Plan};
+use crate::losses::pair::LOGITS;
 use crate::recipe::{Recipe, Teacher, TeacherSource};
 
 /// Training samples from which it is told whether a network gives probabilities.
@@ -38,18 +41,22 @@ pub fn open(teacher: &Teacher, recipe: &Recipe, data: &Prepared) -> Result<Netwo
 /// Reads a model and checks it against its contract and the data; a template of a missing contract goes to `out`.
 pub(super) fn read(path: &Path, contract: Option<&Path>, data: &Prepared, out: &mut dyn Write) -> Result<Network> {
     let target = Target::open(path, path.is_dir().then_some(Precision::Float), contract)?;
-    let graph = target.graph?;
+    let mut graph = target.graph?;
     let at = target.path.display();
-    let Some(contract) = target.contract else {
+    let Some(mut contract) = target.contract else {
         return Err(contract::missing(&target.path, &graph, "a teacher", out));
     };
     contract.check_model(&graph).map_err(|e| e.within(&at))?;
+    let mut notes = target.notes;
+    if reorder(&mut graph, &mut contract, &data.description.classes) {
+        graph.validate().map_err(|e| e.within(&at))?;
+        notes.push("has its classes in another order than the data: its answers are brought into the data's".into());
+    }
     contract.check_data(&data.description).map_err(|e| e.within(&at))?;
     if contract.output.meaning == Meaning::Embedding {
         let found = "an embedding";
         return Err(Refusal::new(at, "a teacher that gives logits or probabilities", found, "choose another teacher"));
     }
-    let mut notes = target.notes;
     let opened = batch::open(&graph).map_err(|e| e.within(&at))?.into_owned();
     if opened != graph {
         notes.push("takes one sample at a time: its batch was opened, its samples stay apart".into());
@@ -61,6 +68,29 @@ pub(super) fn read(path: &Path, contract: Option<&Path>, data: &Prepared, out: &
         network.notes.push("gives probabilities, not logits (its rows sum to 1): their logarithm is taken".into());
     }
     Ok(network)
+}
+
+/// Brings the answers of a network that has these classes in another order into this one; says whether it had. Its output and its
+/// `logits` keep their names.
+fn reorder(graph: &mut Graph, contract: &mut Contract, classes: &[String]) -> bool {
+    let theirs = &contract.output.classes;
+    let place = |class: &String| theirs.iter().position(|other| other == class).map(|place| place as i64);
+    let Some(places) = classes.iter().map(place).collect::<Option<Vec<i64>>>() else { return false };
+    if theirs.len() != places.len() || theirs == classes {
+        return false;
+    }
+    let known = graph.fresh_name("order of the classes");
+    let order = graph.add_initializer(&known, Tensor::from_vec(&[places.len()], places));
+    let mut answers = vec![contract.output.name.as_str()];
+    answers.extend(Some(LOGITS).filter(|name| *name != contract.output.name));
+    for name in answers {
+        let Some(old) = graph.find(name) else { continue };
+        graph.values[old.index()].name = graph.fresh_name(&format!("{name}.own"));
+        let new = graph.apply(Gather { axis: -1 }, &[old, order], name);
+        graph.outputs.iter_mut().filter(|output| **output == old).for_each(|output| *output = new);
+    }
+    contract.output.classes = classes.to_vec();
+    true
 }
 
 /// Whether every row of the output for the first training samples is one of probabilities.

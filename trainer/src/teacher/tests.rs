@@ -111,6 +111,54 @@ fn a_network_whose_samples_meet_is_not_opened() {
     }
 }
 
+/// Its last layer has its outputs in another order, as its contract says; its `logits` too, where a softmax follows.
+#[test]
+fn a_teacher_of_the_same_classes_in_another_order_answers_in_the_datas() {
+    let data = prepared(&digits(), 1);
+    let folder = Folder::new("order");
+    let order: Vec<usize> = (0..10).map(|k| (3 * k + 1) % 10).collect();
+    let permuted = |(mut graph, logits): (Graph, ValueId)| {
+        for name in ["w", "b"] {
+            let id = graph.find(name).unwrap();
+            let values = graph.initializers.get_mut(&id).unwrap().get_mut::<f32>().unwrap();
+            let before = values.to_vec();
+            values.iter_mut().enumerate().for_each(|(i, x)| *x = before[i / 10 * 10 + order[i % 10]]);
+        }
+        (graph, logits)
+    };
+    let asked = |graph: &Graph, output: &str, classes: Option<&[usize]>, meaning: Meaning| {
+        let mut contract = contract(&data, output, meaning);
+        if let Some(order) = classes {
+            contract.output.classes = order.iter().map(|&k| data.description.classes[k].clone()).collect();
+        }
+        let told = folder.write("c.json", contract.to_json().as_bytes());
+        read(&folder.write("model.onnx", &onnx::write(graph)), Some(&told), &data, &mut Vec::new()).unwrap()
+    };
+    let pace = Pace { batch: 50, compute: Compute::host(1) };
+    let plain = asked(&open_linear(), "logits", None, Meaning::Logits);
+    let expected = evaluate(&plain.graph, &plain.contract, &data.test, pace).unwrap();
+    assert!(plain.notes.is_empty());
+    let (graph, logits) = permuted(linear(Shape::batched(&[1, 8, 8]), -1));
+    let (mut soft, scores) = (graph.clone(), logits);
+    let probabilities = soft.apply(Softmax { axis: -1 }, &[scores], "probabilities");
+    for (graph, output, meaning) in [
+        (finish(graph, logits), "logits", Meaning::Logits),
+        (finish(soft, probabilities), "probabilities", Meaning::Probabilities),
+    ] {
+        let network = asked(&graph, output, Some(&order), meaning);
+        assert!(network.notes.len() == 1 && network.notes[0].contains("another order"), "{:?}", network.notes);
+        let found = evaluate(&network.graph, &network.contract, &data.test, pace).unwrap();
+        assert_eq!((found.predicted, found.right), (expected.predicted.clone(), expected.right), "{output}");
+        let mut of_logits = Vec::new();
+        super::ask(&network.graph, &network.contract, &data.test, &["logits".to_string()], pace, |values, _| {
+            of_logits.extend(values[0].chunks_exact(10).map(super::largest));
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(of_logits, expected.predicted, "the logits too");
+    }
+}
+
 #[test]
 fn outputs_that_are_not_numbers_are_refused() {
     let data = prepared(&digits(), 1);
