@@ -23,7 +23,7 @@ impl Binding {
     ///
     /// # Safety
     /// `data` is aligned for `element` and, whenever a [`Frame`] over this binding is used, points to as many
-    /// initialised elements as the shape's product (booleans 0 or 1).
+    /// initialised elements as the shape's product (booleans of an input 0 or 1).
     pub unsafe fn new(element: ElementType, shape: &[usize], data: NonNull<u8>) -> Self {
         Self { element, shape: shape.into(), len: shape.iter().product(), data }
     }
@@ -119,7 +119,11 @@ impl<'a> Frame<'a> {
                 ElementType::I8 => SliceMut::I8(core::slice::from_raw_parts_mut(p.cast(), n)),
                 ElementType::I32 => SliceMut::I32(core::slice::from_raw_parts_mut(p.cast(), n)),
                 ElementType::I64 => SliceMut::I64(core::slice::from_raw_parts_mut(p.cast(), n)),
-                ElementType::Bool => SliceMut::Bool(core::slice::from_raw_parts_mut(p.cast(), n)),
+                ElementType::Bool => {
+                    // The bytes may have held another value of the arena: a reference to booleans needs 0 or 1.
+                    core::slice::from_raw_parts_mut(p, n).iter_mut().for_each(|byte| *byte &= 1);
+                    SliceMut::Bool(core::slice::from_raw_parts_mut(p.cast(), n))
+                }
             }
         };
         TensorViewMut { shape: &binding.shape, data }

@@ -46,6 +46,8 @@ pub fn metrics_line(name: &str, epoch: &Epoch) -> String {
     });
     if !gradients.is_empty() {
         line["gradient_norms"] = gradients.into();
+        let ratios = ratios(&epoch.gradients).into_iter().map(|(name, ratio)| (name.into(), json!(ratio)));
+        line["gradient_ratios"] = ratios.collect::<Map<_, _>>().into();
     }
     if !epoch.stale_steps.is_empty() {
         let ages = epoch.stale_steps.iter().map(|(name, steps)| (name.clone(), json!(steps)));
@@ -131,7 +133,7 @@ impl Terminal {
         let speed = self.samples_per_second();
         let events = match self.events.remove(name) {
             Some(events) => Ok(events),
-            None => Events::create(&folder),
+            None => Events::create(&folder, epoch.epoch as u64),
         };
         match events.and_then(|mut events| events.write(epoch, speed).map(|()| events)) {
             Ok(events) => drop(self.events.insert(name.to_string(), events)),
@@ -162,7 +164,8 @@ impl Terminal {
     fn summary(&self, name: &str, epoch: &Epoch) -> String {
         let of = if epoch.epoch < self.epochs { format!(" of {}", self.epochs) } else { String::new() };
         let validation = epoch.validation_accuracy.map(|a| format!(", validation {}", percent(a))).unwrap_or_default();
-        format!("{}: {}{of} epochs, train {}{validation}", Shown(name), epoch.epoch, percent(epoch.train_accuracy))
+        let (train, gradients) = (percent(epoch.train_accuracy), shown_gradients(&epoch.gradients));
+        format!("{}: {}{of} epochs, train {train}{validation}{gradients}", Shown(name), epoch.epoch)
     }
 
     fn samples_per_second(&self) -> f64 {
@@ -187,11 +190,17 @@ fn shown(terms: impl Iterator<Item = (String, f64)>) -> String {
 /// How large the terms' gradients were beside that of the first, the task's where it has a weight: `  gradients (ce = 1): kd
 /// 0.420`.
 fn shown_gradients(gradients: &[(String, f64)]) -> String {
-    let Some(((first, norm), others)) = gradients.split_first().filter(|(_, others)| !others.is_empty()) else {
-        return String::new();
-    };
-    let shares = others.iter().map(|(name, other)| format!("{name} {:.3}", other / norm));
-    format!("  gradients ({first} = 1): {}", shares.collect::<Vec<_>>().join(", "))
+    let ratios: Vec<String> = ratios(gradients).iter().map(|(name, ratio)| format!("{name} {ratio:.3}")).collect();
+    match gradients.first() {
+        Some((first, _)) if !ratios.is_empty() => format!("  gradients ({first} = 1): {}", ratios.join(", ")),
+        _ => String::new(),
+    }
+}
+
+/// Norms of the terms but the first, beside that one's.
+fn ratios(gradients: &[(String, f64)]) -> Vec<(&str, f64)> {
+    let Some(((_, norm), others)) = gradients.split_first() else { return Vec::new() };
+    others.iter().map(|(name, other)| (name.as_str(), other / norm)).collect()
 }
 
 /// Terms whose gradient is so much smaller or larger than that of the first that one of both hardly counts: a line each. One

@@ -148,7 +148,12 @@ fn sureness(html: &mut String, results: &Results, classes: &[String]) {
 
 /// What a network takes for what.
 fn confusion(html: &mut String, who: &str, insight: Option<&Insight>, classes: &[String]) {
-    let Some(insight) = insight.filter(|insight| !insight.confusion.is_empty()) else { return };
+    let Some(insight) = insight else { return };
+    if insight.confusion.is_empty() {
+        let why = format!("What the {who} takes for what: not shown of {} classes.", classes.len());
+        let _ = writeln!(html, "<p class=\"soft\">{why}</p>");
+        return;
+    }
     let _ = write!(html, "<h2>What the {who} takes for what</h2>\n<div class=\"wide\"><table>\n<tr><th>class</th>");
     for class in classes {
         let _ = write!(html, "<th>{}</th>", escape(class));

@@ -2,7 +2,7 @@
 //!
 //! A file is records of `length (u64), masked CRC-32C of the length, data, masked CRC-32C of the data`, little-endian; data
 //! are `Event` messages of TensorFlow's `event.proto`, of which scalars need five fields. A start of a run begins new
-//! files: TensorBoard joins them.
+//! files: TensorBoard joins them, and drops of the older ones the epochs that a kill undid.
 //!
 //! An own writer, since no crate for these files is kept up: tensorboard-rs, tfrecord and syntaxdot-summary were last released
 //! in 2022 and 2023 and add 10 to 32 crates (`docs/architecture.md`).
@@ -20,8 +20,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Makes a file under a new name in a folder, which is made if it is not there.
-    pub fn create(folder: &Path) -> Result<Self> {
+    /// Makes a file under a new name in a folder, which is made if it is not there, for the epochs from `first` (from 1) on.
+    pub fn create(folder: &Path, first: u64) -> Result<Self> {
         fs::create_dir_all(folder)?;
         let (now, process) = (since_1970(), std::process::id());
         let mut number = 0;
@@ -36,7 +36,7 @@ impl Events {
         let mut event = Vec::new();
         double(&mut event, 1, now.as_secs_f64());
         bytes(&mut event, 3, b"brain.Event:2");
-        events.file.write_all(&record(&event))?;
+        events.file.write_all(&[record(&event), record(&start(now.as_secs_f64(), first))].concat())?;
         Ok(events)
     }
 
@@ -84,6 +84,17 @@ fn event(wall_time_s: f64, step: u64, scalars: &[(String, f64)]) -> Vec<u8> {
     event.push(2 << 3);
     varint(&mut event, step);
     bytes(&mut event, 5, &summary);
+    event
+}
+
+/// An `Event` with a `SessionLog` of a start: what files before hold of this step and later ones is void.
+fn start(wall_time_s: f64, step: u64) -> Vec<u8> {
+    let mut event = Vec::new();
+    double(&mut event, 1, wall_time_s);
+    event.push(2 << 3);
+    varint(&mut event, step);
+    // Field 1, `status`: `START`.
+    bytes(&mut event, 7, &[1 << 3, 1]);
     event
 }
 
@@ -151,6 +162,9 @@ mod tests {
         let scalars = [("loss/train".to_string(), 0.25), ("term/ce".to_string(), -3.0)];
         let found: String = record(&event(1.5, 300, &scalars)).iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(found, expected);
+        // The fields of event.proto: wall_time, step, session_log { status: START }.
+        let found: String = start(1.5, 300).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(found, "09000000000000f83f10ac023a020801");
     }
 
     #[test]
@@ -177,7 +191,7 @@ mod tests {
         ];
         assert_eq!(names, expected);
         for starts in 1..=2 {
-            let mut events = Events::create(&folder).expect("a file");
+            let mut events = Events::create(&folder, 1).expect("a file");
             events.write(&epoch, 9.0).expect("an epoch");
             events.write(&epoch, 9.0).expect("another");
             let files: Vec<_> =
@@ -192,7 +206,7 @@ mod tests {
                     assert_eq!(record(data), bytes[at..at + 16 + length]);
                     (at, records) = (at + 16 + length, records + 1);
                 }
-                assert_eq!(records, 3, "the version and two epochs");
+                assert_eq!(records, 4, "the version, the start and two epochs");
             }
         }
         fs::remove_dir_all(&folder).expect("removed");
