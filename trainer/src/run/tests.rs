@@ -11,6 +11,7 @@ use kd_runtime::error::Exit;
 use kd_runtime::graph::Graph;
 
 mod boundaries;
+mod memories;
 
 use super::fit::{Epoch, Fitted, Job, fit};
 use super::monitor::Monitor;

@@ -388,6 +388,23 @@ fn a_snapshot_that_is_heard_does_not_follow_the_network_that_left_it() {
     assert_ne!(said(&mut teachers), heard, "and new");
 }
 
+/// Also the running statistics of its batch norms: in every step it is asked as in eval mode.
+#[test]
+fn a_live_teacher_is_the_same_after_a_hundred_steps() {
+    let taught_by = teacher("resnet8", 2, 1.0);
+    assert!(taught_by.graph.nodes.iter().any(|node| matches!(node.op, kd_runtime::ops::Op::BatchNormalization(_))));
+    let terms = vec![term("kd", 1.0, &[]), term("fitnets", 1.0, &[])];
+    let mut learner = learner(&network("resnet8", 1), &distill(1.0, terms), &[taught_by]).unwrap();
+    let first = learner.step(&batch(), 0, AT).unwrap().loss;
+    for seed in 1..100 {
+        for p in learner.executor.parameters_mut().iter_mut().filter(|p| p.role.is_trained()) {
+            p.value.iter_mut().zip(&p.gradient).for_each(|(x, d)| *x -= 1e-3 * d);
+        }
+        assert_ne!(learner.step(&batch(), seed, AT).unwrap().loss, first, "the student learns");
+    }
+    learner.check_teachers_unchanged().unwrap();
+}
+
 #[test]
 fn a_baseline_learns_from_the_labels_alone() {
     let student = network("mlp", 1);

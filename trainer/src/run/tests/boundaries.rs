@@ -38,7 +38,7 @@ impl Monitor for Told {
     }
 }
 
-fn term(method: &str, set: &[(&'static str, Setting)]) -> Term {
+pub(super) fn term(method: &str, set: &[(&'static str, Setting)]) -> Term {
     let row = METHODS.iter().find(|row| row.name == method).unwrap();
     let mut method = named(row.name, row.options);
     for (name, setting) in set {
@@ -47,12 +47,12 @@ fn term(method: &str, set: &[(&'static str, Setting)]) -> Term {
     Term { method, weight: 1.0, stage: Stage::Main, schedule: None }
 }
 
-fn distill(scheme: Scheme, task_weight: f64, terms: Vec<Term>) -> Distill {
+pub(super) fn distill(scheme: Scheme, task_weight: f64, terms: Vec<Term>) -> Distill {
     Distill { scheme, peers: Vec::new(), assistants: Vec::new(), task_weight, init_epochs: 0, diagnose: false, terms }
 }
 
 /// A teacher of this architecture.
-fn teacher(arch: &str, set: &[(&'static str, Setting)], setup: &Setup) -> Network {
+pub(super) fn teacher(arch: &str, set: &[(&'static str, Setting)], setup: &Setup) -> Network {
     let row = ARCHS.iter().find(|row| row.name == arch).unwrap();
     let mut choice = named(row.name, row.options);
     for (name, setting) in set {
