@@ -283,11 +283,11 @@ mod tests {
 
     #[test]
     fn an_unknown_method_is_refused_with_the_nearest_name() {
-        let args = Methods { name: Some("kdd".into()), format: MethodsFormat::Text };
-        let message = run(&args, &mut Vec::new()).expect_err("refused").to_string();
-        assert!(
-            message.starts_with("methods: expected a method or scheme, found `kdd`; did you mean `kd`?"),
-            "{message}"
-        );
+        for (name, near) in [("kdd", "`kd`"), ("hidden", "`tinybert_hidden`")] {
+            let args = Methods { name: Some(name.into()), format: MethodsFormat::Text };
+            let message = run(&args, &mut Vec::new()).expect_err("refused").to_string();
+            let expected = format!("methods: expected a method or scheme, found `{name}`; did you mean {near}?");
+            assert!(message.starts_with(&expected), "{message}");
+        }
     }
 }

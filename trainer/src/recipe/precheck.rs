@@ -158,6 +158,10 @@ pub fn precheck(
     notes.append(&mut grown.one.notes);
     let whole = &grown.one;
     notes.extend(idle_targets(recipe));
+    notes.extend(summed_answers(recipe));
+    if distill.is_none() {
+        notes.push("without data no teacher is opened: what terms add to the student is not counted".into());
+    }
     if let Some(data) = data {
         notes.extend(small_batches(recipe, &whole.terms[first_term(recipe)..], data.train.len()));
     }
@@ -225,6 +229,20 @@ fn idle_targets(recipe: &Recipe) -> Option<String> {
     let why =
         "nothing for the student, since distill.task_weight is 0; the baseline and teachers that are trained have it";
     idle.then(|| format!("{}: {why}", keys.join(", ")))
+}
+
+/// Terms whose sum over a batch stands beside the mean that the labels have, with the weight that this makes.
+fn summed_answers(recipe: &Recipe) -> Vec<String> {
+    let batch = recipe.train.batch as f64;
+    let of_labels = recipe.distill.task_weight > 0.0;
+    let sums = |term: &super::Term| term.method.name == "kd" && term.method.options.text("reduction") == "sum";
+    let note = |(i, term): (usize, &super::Term)| {
+        let weight = term.weight * batch;
+        let why =
+            format!("a sum over the batch counts as `batchmean` with the weight {weight}, beside the labels' mean");
+        (of_labels && sums(term)).then(|| format!("distill.terms.{i}: `kd`: {why}"))
+    };
+    recipe.distill.terms.iter().enumerate().filter_map(note).collect()
 }
 
 /// Bytes of the arrays that terms have of their own.

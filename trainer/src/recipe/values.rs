@@ -126,8 +126,11 @@ pub fn place(at: &str, path: &str) -> String {
 
 /// What to do about an unknown name.
 pub fn suggest(name: &str, known: &[&str]) -> String {
+    let longer = known.iter().filter(|known| name.len() > 3 && known.contains(name));
+    let longer: Vec<String> = longer.map(|known| format!("`{known}`")).collect();
     match nearest(name, known) {
         Some(near) => format!("did you mean `{near}`?"),
+        None if !longer.is_empty() => format!("did you mean {}?", longer.join(" or ")),
         None => format!("known are {}", known.join(", ")),
     }
 }

@@ -261,3 +261,19 @@ fn targets_that_reach_no_student_are_remarked() {
     assert_eq!(notes("task_weight = 0.0\n", both), [format!("train.label_smoothing, train.class_weights: {why}")]);
     assert!(notes("task_weight = 0.0\n", "").is_empty() && notes("", both).is_empty());
 }
+
+#[test]
+fn a_sum_beside_the_mean_of_the_labels_is_remarked_with_the_weight_that_it_has() {
+    let notes = |task_weight: f64, options: &str| {
+        let text = format!(
+            "[teacher]\narch = \"mlp\"\n[student]\narch = \"mlp\"\n[distill]\ntask_weight = {task_weight}\n\
+             terms = [{{ method = \"kd\", weight = 0.5{options} }}]\n[train]\nbatch = 32\n"
+        );
+        forecast_of(&text, &[]).0.notes
+    };
+    let literal = ", reduction = \"sum\", tau2 = false";
+    let said =
+        "distill.terms.0: `kd`: a sum over the batch counts as `batchmean` with the weight 16, beside the labels' mean";
+    assert_eq!(notes(1.0, literal), [said]);
+    assert!(notes(0.0, literal).is_empty() && notes(1.0, "").is_empty());
+}
