@@ -23,12 +23,21 @@ macro_rules! sources {
 }
 
 sources! {
+    "losses/at.cu",
+    "losses/attention_relation.cu",
+    "losses/bce.cu",
     "losses/ce.cu",
+    "losses/cosine.cu",
+    "losses/joint.cu",
     "losses/kd.cu",
+    "losses/labelled.cu",
     "losses/mse_logits.cu",
+    "losses/nst.cu",
     "losses/pairs.cu",
+    "losses/probabilities.cu",
     "losses/relations.cu",
     "losses/rows.cu",
+    "losses/soft_dtw.cu",
     "ops/arith.cu",
     "ops/batch_norm.cu",
     "ops/conv.cu",

@@ -19,7 +19,43 @@ fn every_kernel_gives_what_the_host_gives_in_f64() {
         let losses: Vec<_> = report.losses.iter().map(|line| line.op).collect();
         assert_eq!(
             losses,
-            ["ab", "byot", "ce", "codistill", "fitnets", "kd", "mse_logits", "rkd_a", "rkd_d", "right answers"]
+            [
+                "ab",
+                "at",
+                "attention_relation",
+                "bce",
+                "byot",
+                "cc",
+                "ce",
+                "codistill",
+                "cosine",
+                "cs_kd",
+                "dist",
+                "dkd",
+                "fitnets",
+                "fsp",
+                "kd",
+                "mlkd",
+                "mse_logits",
+                "nkd",
+                "nst",
+                "ofa",
+                "ofd",
+                "pkt",
+                "review",
+                "rkd_a",
+                "rkd_d",
+                "simkd",
+                "soft_dtw",
+                "sp",
+                "srrl",
+                "tat",
+                "tf_kd",
+                "tinybert_attention",
+                "tinybert_hidden",
+                "wsld",
+                "right answers"
+            ]
         );
         report
     });
@@ -41,7 +77,8 @@ fn every_kernel_gives_what_the_host_gives_in_f64() {
 fn steps_of_training_copy_nothing_to_the_host_until_they_are_settled() {
     let (gpu, downloaded) = Emulated::counted(false);
     let train = "optimizer = { kind = \"sgd\", lr = 0.01 }\nclip_norm = 1.0\nema = 0.9";
-    let terms = "terms = [{ method = \"kd\" }, { method = \"rkd_a\" }, { method = \"ab\", stage2 = \"joint\" }, { method = \"byot\" }]";
+    let terms = "terms = [{ method = \"kd\" }, { method = \"rkd_a\" }, { method = \"ab\", stage2 = \"joint\" }, \
+                 { method = \"byot\" }, { method = \"at\" }, { method = \"fsp\" }, { method = \"nst\" }, { method = \"sp\" }]";
     let recipe = learning::recipe("copies", train, terms).unwrap();
     let (mut learner, mut stepper) = learning::plan(&recipe, Compute { threads: 1, gpu: Some(&gpu) }).unwrap();
     downloaded.store(0, Ordering::Relaxed);

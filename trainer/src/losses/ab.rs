@@ -128,10 +128,12 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         (scale * weight * factor(&reduction, compared.batch, elements)) as f32
     };
     let of_gpu = factor.clone();
-    let on_gpu: OnGpu = Box::new(move |compared, gpu, [s, t], given| {
-        gpu::losses::ab::activation_boundary(gpu, compared.pair, [s, t], margin, of_gpu(compared, s.len()), given);
+    let on_gpu: OnGpu = Box::new(move |compared, gpu, sides, given| {
+        let factor = of_gpu(compared, sides[0].len());
+        gpu::losses::ab::activation_boundary(gpu, compared.pair > 0, sides, margin, factor, given);
+        Ok(())
     });
-    Ok(PairLoss::boxed_on(&taps, joints, on_gpu, move |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, on_gpu, move |compared, s, t, d| {
         activation_boundary(s, t, margin, factor(compared, s.len()), d)
     }))
 }

@@ -1,12 +1,15 @@
 //! Attention transfer: where a network looks.
 
+use std::cell::RefCell;
+
 use kd_runtime::{Refusal, Result};
 
 use super::adapters::{student, teacher};
-use super::joint::{Joint, PairLoss};
+use super::joint::{Joint, OnGpu, PairLoss};
 use super::maps::{to_unit, to_unit_back};
 use super::{Knowledge, Loss, Method, Pair, Tap, Weight};
 use crate::exec::Real;
+use crate::gpu::losses::at::Attention;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `at`.
@@ -128,10 +131,19 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let taps = pair.taps_that(student, teacher, |s, t| places(s, t, false))?;
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
     let (power, paper) = (options.count("power"), options.text("form") == "paper");
-    Ok(PairLoss::boxed(&taps, joints, move |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, on_gpu(power, paper), move |compared, s, t, d| {
         let channels = [compared.student.channels, compared.teacher.channels];
         attention_distance(s, t, channels, compared.student.places(), power, paper, d)
     }))
+}
+
+/// What a GPU does of a pair.
+pub fn on_gpu(power: usize, paper: bool) -> OnGpu {
+    let kept = RefCell::<Attention>::default();
+    Box::new(move |compared, gpu, sides, given| {
+        let maps = ([compared.student.channels, compared.teacher.channels], compared.student.places());
+        kept.borrow_mut().distance(gpu, compared.pair > 0, sides, maps, (power, paper), given)
+    })
 }
 
 /// Refuses a pair that has a single place in common, whose attention says nothing.

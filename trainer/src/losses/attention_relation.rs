@@ -1,5 +1,7 @@
 //! What each position attends to.
 
+use std::cell::RefCell;
+
 use kd_runtime::{Refusal, Result};
 
 use super::adapters::{TOKENS, student, teacher};
@@ -9,6 +11,7 @@ use super::pair::is_stages;
 use super::rows::log_sum_exp;
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
+use crate::gpu;
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Kind, Options, Spec};
 
@@ -122,6 +125,7 @@ struct Relations {
     heads: usize,
     /// Gradients by the taps as they are compared.
     d_compared: Vec<Vec<f32>>,
+    kept: RefCell<gpu::losses::attention_relation::Relations>,
 }
 
 /// The method `attention_relation`.
@@ -143,7 +147,8 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         let action = "name them, or relate values alone";
         return Err(Refusal::new("attention_relation", "taps `query, key, value` on each side", taps.len(), action));
     };
-    let mut loss = Relations { student: vec![], teacher: vec![], joints: vec![], related, heads, d_compared: vec![] };
+    let (d_compared, kept) = (vec![], RefCell::default());
+    let mut loss = Relations { student: vec![], teacher: vec![], joints: vec![], related, heads, d_compared, kept };
     for (s, t) in &taps {
         let is_series = s.shape.len() == 2 && t.shape.len() == 2;
         let joint = match is_series {
@@ -173,6 +178,25 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     Ok(Box::new(loss))
 }
 
+impl gpu::losses::Kernel for Relations {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        let mut kept = self.kept.borrow_mut();
+        for (i, joint) in self.joints.iter().enumerate() {
+            let values = [seen.student[i], seen.teacher[i]];
+            joint.check([&self.student[i], &self.teacher[i]], values, seen.batch)?;
+            kept.load(seen.gpu, i, joint.ways(), values)?;
+        }
+        for (i, &related) in self.related.iter().enumerate() {
+            let ways = related.map(|tap| self.joints[tap].ways());
+            kept.divergence(seen, related, ways, self.heads, i > 0, given)?;
+        }
+        for (i, joint) in self.joints.iter().enumerate() {
+            kept.back(seen.gpu, i, joint.ways()[0], given.d_student[i]);
+        }
+        Ok(())
+    }
+}
+
 impl Loss for Relations {
     fn student_taps(&self) -> &[String] {
         &self.student
@@ -180,6 +204,10 @@ impl Loss for Relations {
 
     fn teacher_taps(&self) -> &[String] {
         &self.teacher
+    }
+
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        Some(self)
     }
 
     fn value(

@@ -6,6 +6,7 @@ use super::ce::{LABEL_SMOOTHING, Labels};
 use super::taps::{STUDENT_LOGITS, logits};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
+use crate::gpu;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `bce`.
@@ -81,6 +82,24 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     }))
 }
 
+impl BinaryCrossEntropy {
+    /// What sums over the elements are times.
+    fn factor(&self, batch: &Batch<'_>, classes: usize) -> f32 {
+        let rows = (self.divisor(batch) as f32).max(1.0);
+        if self.is_mean { 1.0 / (rows * classes as f32) } else { 1.0 / rows }
+    }
+}
+
+impl gpu::losses::Kernel for BinaryCrossEntropy {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        let classes = logits(&self.student[0], seen.student[0], seen.batch)?;
+        let factor = self.factor(seen.batch, classes);
+        let form = gpu::losses::bce::Form { smoothing: self.smoothing, is_whole: self.is_whole, factor };
+        gpu::losses::bce::binary_cross_entropy(seen, classes, form, given);
+        Ok(())
+    }
+}
+
 impl Loss for BinaryCrossEntropy {
     fn student_taps(&self) -> &[String] {
         &self.student
@@ -89,6 +108,10 @@ impl Loss for BinaryCrossEntropy {
     fn divisor(&self, batch: &Batch<'_>) -> f64 {
         let labels = Labels { classes: batch.labels, mixed: batch.mixed };
         (0..batch.size).filter(|&sample| labels.shares::<f32>(sample).is_some()).count() as f64
+    }
+
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        Some(self)
     }
 
     fn value(
@@ -101,8 +124,7 @@ impl Loss for BinaryCrossEntropy {
     ) -> Result<f32> {
         let classes = logits(&self.student[0], student[0], batch)?;
         let labels = Labels { classes: batch.labels, mixed: batch.mixed };
-        let rows = (self.divisor(batch) as f32).max(1.0);
-        let factor = if self.is_mean { 1.0 / (rows * classes as f32) } else { 1.0 / rows };
+        let factor = self.factor(batch, classes);
         let mut total = 0.0;
         let each = student[0].chunks_exact(classes).zip(d_student[0].chunks_exact_mut(classes));
         for (sample, (row, d_row)) in each.enumerate() {

@@ -33,7 +33,8 @@ pub static METHOD: Method = Method {
         the features (mean over the batch), temperature 1. `seed_literal`: the same sum over all classifiers, the deepest \
         included: its `(1 - alpha) · CE` is part of the term, which is the whole loss; `task_weight` above 0 is refused. \
         `journal` (the authors' later code): no temperature², the soft cross-entropy and the length, not squared, of the \
-        whole batch's difference, for all exits but the last. `masked` (third-party code, `task_weight = 0.9`): alpha 0.1, \
+        whole batch's difference, for all exits but the last; that code's linear layer on the exit's side of it, its separable \
+        convolutions and its attention are left out. `masked` (third-party code, `task_weight = 0.9`): alpha 0.1, \
         lambda 1e-6, the soft cross-entropy and the sum of squares where either feature is above 0.",
     source: "Zhang et al. 2019 (arXiv 1905.08094) eq. 4-8",
     weight: Weight { usual: 1.0, source: "the paper's", forms: &[] },

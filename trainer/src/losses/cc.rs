@@ -1,12 +1,15 @@
 //! Relations: correlation congruence.
 
+use std::cell::RefCell;
+
 use kd_runtime::Result;
 
 use super::embed::{self, Embedding};
 use super::relation::{Units, gram, gram_backward, to_f64, write};
-use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES, relations};
+use super::taps::{OnGpu, STUDENT_FEATURES, TEACHER_FEATURES, relations_on};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::{Parameter, Real};
+use crate::gpu::losses::relations::{Relations, Similarity};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `cc`.
@@ -140,12 +143,15 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         options.refuse_set(&["embed"], "form = \"rep\"", "form = \"paper\"")?;
         let gamma = options.optional("gamma", Options::number).unwrap_or(0.4);
         let order = options.optional("order", Options::count).unwrap_or(2);
-        return relations(options, pair, 2, move |seen, d| {
+        let (similarity, kept) = (Similarity::Kernels(gamma as f32, order), RefCell::<Relations>::default());
+        let on_gpu: OnGpu =
+            Box::new(move |seen, columns, given| kept.borrow_mut().products(seen, columns, similarity, given));
+        return relations_on(options, pair, 2, Some(on_gpu), move |seen, d| {
             kernels([seen.student, seen.teacher], seen.columns, gamma, order, d) as f32
         });
     }
     options.refuse_set(&["gamma", "order"], "form = \"paper\"", "form = \"rep\"")?;
-    let (student, teacher) = (pair.student(options.text("student"))?, pair.teacher(options.text("teacher"))?);
+    let (student, teacher) = pair.one(options.text("student"), options.text("teacher"))?;
     let embed = options.optional("embed", Options::count).unwrap_or(128);
     let (student, embedding) = Embedding::both(pair, &student, &teacher, embed)?;
     Ok(Box::new(Consecutive { student: [student.name], teacher: [teacher.name], embedding }))

@@ -23,7 +23,8 @@ pub static METHOD: Method = Method {
         cross-entropy with the mean as soft label; `kl`, the same less the mean's entropy (same gradient); \
         `mse_probabilities`, the squared distance of the distributions; `mse_logits`, the mean squared difference of \
         the logits, whose average is then that of logits. The others are the term's teachers: stale copies, never \
-        itself. Burn-in and exchange are the scheme's. The term counts fully at once after the burn-in. \
+        itself. Burn-in and exchange are the scheme's. The term counts fully at once after the burn-in; \
+        `schedule = { kind = \"from\", epochs = BURN_IN, warmup_epochs = N, warmup_start = 0.0 }` has it grow. \
         Mutual learning (Zhang et al. 2018) has the mean of the divergences from each other replica: `kl` has its \
         gradient.",
     source: "Anil et al. 2018 (arXiv 1804.03235) algorithm 1",

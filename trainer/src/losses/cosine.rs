@@ -3,9 +3,10 @@
 use kd_runtime::Result;
 
 use super::adapters::{CONNECTOR, TOKENS, connect_widths, student, teacher};
-use super::joint::{Joint, PairLoss};
+use super::joint::{Joint, OnGpu, PairLoss};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
 use crate::options::{Options, Spec};
 
 /// The row of `cosine`.
@@ -78,7 +79,12 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let taps = pair.taps(options.text("student"), options.text("teacher"))?;
     let taps = connect_widths(pair, options, taps, tokens)?;
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, tokens)).collect::<Result<Vec<_>>>()?;
-    Ok(PairLoss::boxed(&taps, joints, |compared, s, t, d| {
+    let on_gpu: OnGpu = Box::new(|compared, gpu, sides, given| {
+        let (channels, places) = (compared.student.channels, compared.student.places());
+        gpu::losses::cosine::angle(gpu, compared.pair > 0, sides, channels, places, given);
+        Ok(())
+    });
+    Ok(PairLoss::boxed(&taps, joints, on_gpu, |compared, s, t, d| {
         angle(s, t, compared.student.channels, compared.student.places(), d)
     }))
 }

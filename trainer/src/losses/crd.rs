@@ -157,7 +157,7 @@ struct Contrastive {
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let (student, teacher) = (pair.student(options.text("student"))?, pair.teacher(options.text("teacher"))?);
+    let (student, teacher) = pair.one(options.text("student"), options.text("teacher"))?;
     let (student, embedding) = Embedding::both(pair, &student, &teacher, options.count("embed"))?;
     Ok(Box::new(Contrastive {
         student: [student.name],

@@ -1,5 +1,7 @@
 //! What the network itself predicts for another sample of the same class.
 
+use std::cell::RefCell;
+
 use kd_runtime::Result;
 
 use super::kd::soft_targets;
@@ -7,6 +9,8 @@ use super::rows::Reduction;
 use super::taps::{STUDENT_LOGITS, logits, temperature};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
+use crate::gpu;
+use crate::ops::kernels::buffer::Buffer;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `cs_kd`.
@@ -60,11 +64,20 @@ pub fn class_wise<T: Real>(logits: &[T], targets: &[T], partners: &[Option<usize
 struct ClassWise {
     student: [String; 1],
     temperature: f32,
+    /// Room on a GPU for the partners' logits.
+    room: RefCell<Buffer<f32>>,
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let student = [pair.student_answer(options.text("student"))?.name];
-    Ok(Box::new(ClassWise { student, temperature: temperature(options)? as f32 }))
+    Ok(Box::new(ClassWise { student, temperature: temperature(options)? as f32, room: RefCell::default() }))
+}
+
+impl gpu::losses::Kernel for ClassWise {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        let classes = logits(&self.student[0], seen.student[0], seen.batch)?;
+        gpu::losses::labelled::class_wise(seen, classes, self.temperature, &mut self.room.borrow_mut(), given)
+    }
 }
 
 impl Loss for ClassWise {
@@ -74,6 +87,10 @@ impl Loss for ClassWise {
 
     fn least_batch(&self) -> usize {
         2
+    }
+
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        Some(self)
     }
 
     fn value(

@@ -1,11 +1,15 @@
 //! Correlations of predictions: each sample's over the classes, each class's over the batch.
 
+use std::cell::RefCell;
+
 use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers_of, temperature};
+use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers_of, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
+use crate::gpu::losses::probabilities::Probabilities;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `dist`.
@@ -50,6 +54,7 @@ pub static OPTIONS: &[Spec] = &[
         kind: Kind::Number { default: 1.0, range: Range::NotNegative },
     },
     Spec { name: "tau2", about: "whether to multiply by temperature²", kind: Kind::Flag { default: true } },
+    AVERAGE,
 ];
 
 /// Added to the product of two norms.
@@ -141,7 +146,11 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     }
     // A class has no correlation over one sample.
     let least = if factors[1] > 0.0 { 2 } else { 1 };
-    answers_of(options, pair, least, Average::default(), move |seen, d| {
+    let kept = RefCell::<Probabilities>::default();
+    let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
+        kept.borrow_mut().correlations(seen, classes, temperature, factors, given)
+    };
+    answers_of(options, pair, least, Average::of(options.text("average")), on_gpu, move |seen, d| {
         let [inter, intra] = correlations([seen.student, seen.teacher], seen.columns[0], temperature, factors, d);
         (factors[0] * inter + factors[1] * intra) as f32
     })

@@ -3,9 +3,11 @@
 use kd_runtime::Result;
 
 use super::rows::{Average, divergence, log_softmax, log_sum_exp};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
+use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
+use crate::gpu::losses::Answers;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `dkd`.
@@ -48,6 +50,7 @@ pub static OPTIONS: &[Spec] = &[
         about: "factor of the part of the other classes",
         kind: Kind::Number { default: 8.0, range: Range::NotNegative },
     },
+    AVERAGE,
 ];
 
 /// Says that of two classes one is no distribution over the others.
@@ -115,7 +118,11 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let temperature = temperature(options)? as f32;
     let factors = [options.number("alpha") as f32, options.number("beta") as f32];
     note_two_classes(pair);
-    answers(options, pair, Average::default(), move |seen, d| {
+    let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
+        gpu::losses::labelled::decoupled(seen, Answers::of(seen, classes), temperature, factors, given);
+        Ok(())
+    };
+    answers_on(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
         let parts = decoupled([seen.student, seen.teacher], seen.batch.labels, temperature, factors, d);
         factors[0] * parts[0] + factors[1] * parts[1]
     })

@@ -166,11 +166,12 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let factor = move |compared: Compared, elements: usize| {
         (if half { 0.5 / compared.batch as f64 } else { 1.0 / elements as f64 }) as f32
     };
-    let on_gpu: OnGpu = Box::new(move |compared, gpu, [s, t], given| {
-        let factor = factor(compared, s.len());
-        gpu::losses::fitnets::total_distance(gpu, compared.pair, compared.pair > 0, [s, t], distance, factor, given);
+    let on_gpu: OnGpu = Box::new(move |compared, gpu, sides, given| {
+        let factor = factor(compared, sides[0].len());
+        gpu::losses::fitnets::total_distance(gpu, 0, compared.pair > 0, sides, distance, factor, given);
+        Ok(())
     });
-    Ok(PairLoss::boxed_on(&taps, joints, on_gpu, move |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, on_gpu, move |compared, s, t, d| {
         total_distance(s, t, distance, factor(compared, s.len()), d)
     }))
 }

@@ -1,5 +1,7 @@
 //! Flow of a solution procedure: how features of one stage meet those of the next.
 
+use std::cell::RefCell;
+
 use kd_runtime::{Refusal, Result};
 
 use super::adapters::{CONNECTOR, Connector, connect_all, student, teacher};
@@ -7,6 +9,8 @@ use super::joint::{check, map};
 use super::maps::{Map, average_pool, average_pool_back};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
+use crate::gpu;
+use crate::gpu::ops::maps::fill;
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Kind, Options, Spec};
 
@@ -53,7 +57,7 @@ pub struct Flow {
 
 impl Flow {
     /// Both at the smaller resolution along each axis.
-    fn met(&self) -> Self {
+    pub fn met(&self) -> Self {
         let (height, width) = (self.from.height.min(self.to.height), self.from.width.min(self.to.width));
         Self { from: self.from.resized(height, width), to: self.to.resized(height, width) }
     }
@@ -131,6 +135,7 @@ struct Flows {
     teacher: Vec<String>,
     maps: Vec<[Map; 2]>,
     paper: bool,
+    kept: RefCell<gpu::losses::fsp::Flows>,
 }
 
 /// The method `fsp`.
@@ -141,13 +146,46 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         return Err(Refusal::new("fsp", "at least 2 taps of each network, one behind the other", taps.len(), action));
     }
     let taps = connect_all(pair, options, taps, Connector::LINEAR)?;
-    let mut loss = Flows { student: vec![], teacher: vec![], maps: vec![], paper: options.text("form") == "paper" };
+    let (paper, kept) = (options.text("form") == "paper", RefCell::default());
+    let mut loss = Flows { student: vec![], teacher: vec![], maps: vec![], paper, kept };
     for (s, t) in taps {
         loss.maps.push([map(&s, false)?, map(&t, false)?]);
         loss.student.push(s.name);
         loss.teacher.push(t.name);
     }
     Ok(Box::new(loss))
+}
+
+impl Flows {
+    /// Refuses values of another shape than the taps had when the method was built.
+    fn check(&self, student: &[&[f32]], teacher: &[&[f32]], batch: &Batch<'_>) -> Result<()> {
+        for (i, [s, t]) in self.maps.iter().enumerate() {
+            check(&self.student[i], student[i], batch, *s)?;
+            check(&self.teacher[i], teacher[i], batch, *t)?;
+        }
+        Ok(())
+    }
+
+    /// What leads to tap number `i`, of the student and of the teacher, and what its sum is multiplied by.
+    fn flow(&self, i: usize, batch: usize) -> ([Flow; 2], f32) {
+        let flows = [0, 1].map(|side| Flow { from: self.maps[i - 1][side], to: self.maps[i][side] });
+        let cells = if self.paper { 1 } else { flows[0].from.channels * flows[0].to.channels };
+        (flows, 1.0 / (batch * cells) as f32)
+    }
+}
+
+impl gpu::losses::Kernel for Flows {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        let &gpu::losses::Seen { gpu, batch, student, teacher, .. } = seen;
+        self.check(student, teacher, batch)?;
+        given.d_student.iter_mut().for_each(|d| fill(gpu, &mut d[..], 0.0));
+        for i in 1..self.maps.len() {
+            let (flows, factor) = self.flow(i, batch.size);
+            let sides = [student, teacher].map(|taps| [taps[i - 1], taps[i]]);
+            self.kept.borrow_mut().distance(gpu, i, sides, flows, factor, given)?;
+        }
+        Ok(())
+    }
 }
 
 impl Loss for Flows {
@@ -159,6 +197,10 @@ impl Loss for Flows {
         &self.teacher
     }
 
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        Some(self)
+    }
+
     fn value(
         &mut self,
         batch: &Batch<'_>,
@@ -167,25 +209,15 @@ impl Loss for Flows {
         d_student: &mut [&mut [f32]],
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
-        for (i, [s, t]) in self.maps.iter().enumerate() {
-            check(&self.student[i], student[i], batch, *s)?;
-            check(&self.teacher[i], teacher[i], batch, *t)?;
-            d_student[i].fill(0.0);
-        }
+        self.check(student, teacher, batch)?;
+        d_student.iter_mut().for_each(|d| d.fill(0.0));
         let mut total = 0.0;
         for i in 1..self.maps.len() {
-            let [ours, theirs] = [0, 1].map(|side| Flow { from: self.maps[i - 1][side], to: self.maps[i][side] });
-            let cells = if self.paper { 1 } else { ours.from.channels * ours.to.channels };
-            let factor = 1.0 / (batch.size * cells) as f32;
+            let (flows, factor) = self.flow(i, batch.size);
             let (before, after) = d_student.split_at_mut(i);
             let gradients = [&mut *before[i - 1], &mut *after[0]];
-            total += flow_distance(
-                [student[i - 1], student[i]],
-                [teacher[i - 1], teacher[i]],
-                [ours, theirs],
-                factor,
-                gradients,
-            );
+            total +=
+                flow_distance([student[i - 1], student[i]], [teacher[i - 1], teacher[i]], flows, factor, gradients);
         }
         Ok(total)
     }

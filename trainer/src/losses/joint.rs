@@ -1,19 +1,42 @@
 //! What methods of features share: pairs of taps, brought to common places, with a value and a gradient for each pair.
 
+use std::cell::RefCell;
+
 use kd_runtime::{Refusal, Result};
 
 use super::maps::{Map, average_pool, average_pool_back};
 use super::{Batch, Loss, Tap};
 use crate::exec::Parameter;
 use crate::gpu::Gpu;
+use crate::gpu::losses::joint::Kept;
 use crate::gpu::losses::{Given, Kernel, Seen};
 
-/// One side of a pair: how it lies, and how it is compared.
+/// How a side of a pair lies, and how it is compared.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// A sample as its tap has it.
+    pub map: Map,
+    /// Whether that is `[L, D]`, a row a token: turned to channels first.
+    pub tokens: bool,
+    /// A sample as it is compared: averaged.
+    pub to: Map,
+}
+
+impl Way {
+    /// Channels first before and after.
+    pub fn averaged(map: Map, to: Map) -> Self {
+        Self { map, tokens: false, to }
+    }
+
+    /// Whether it is compared as it lies.
+    pub fn is_plain(&self) -> bool {
+        !self.tokens && self.map == self.to
+    }
+}
+
+/// One side of a pair.
 struct Side {
-    map: Map,
-    /// Whether it is `[L, D]`, a row a token: turned to channels first.
-    tokens: bool,
-    to: Map,
+    way: Way,
     /// Turned, then averaged; empty where neither is done.
     turned: Vec<f32>,
     pooled: Vec<f32>,
@@ -21,32 +44,28 @@ struct Side {
 
 impl Side {
     fn new(map: Map, tokens: bool, to: Map) -> Self {
-        Self { map, tokens, to, turned: Vec::new(), pooled: Vec::new() }
-    }
-
-    /// Whether it is compared as it lies.
-    fn is_plain(&self) -> bool {
-        !self.tokens && self.map == self.to
+        Self { way: Way { map, tokens, to }, turned: Vec::new(), pooled: Vec::new() }
     }
 
     /// Turns and averages `batch` samples.
     fn load(&mut self, x: &[f32]) {
-        if self.tokens {
+        let Way { map, tokens, to } = self.way;
+        if tokens {
             self.turned.resize(x.len(), 0.0);
-            turn(x, &mut self.turned, self.map.width, self.map.channels);
+            turn(x, &mut self.turned, map.width, map.channels);
         }
-        if self.map != self.to {
-            let x = if self.tokens { &self.turned } else { x };
-            self.pooled.resize(x.len() / self.map.elements() * self.to.elements(), 0.0);
-            average_pool(x, self.map, self.to, &mut self.pooled);
+        if map != to {
+            let x = if tokens { &self.turned } else { x };
+            self.pooled.resize(x.len() / map.elements() * to.elements(), 0.0);
+            average_pool(x, map, to, &mut self.pooled);
         }
     }
 
     /// The samples as they are compared.
     fn loaded<'a>(&'a self, x: &'a [f32]) -> &'a [f32] {
-        if self.map != self.to {
+        if self.way.map != self.way.to {
             &self.pooled
-        } else if self.tokens {
+        } else if self.way.tokens {
             &self.turned
         } else {
             x
@@ -55,15 +74,16 @@ impl Side {
 
     /// From the gradient by the compared samples to that by the samples.
     fn back(&mut self, d_compared: &[f32], d: &mut [f32]) {
-        if !self.tokens {
-            return average_pool_back(d_compared, self.map, self.to, d);
+        let Way { map, tokens, to } = self.way;
+        if !tokens {
+            return average_pool_back(d_compared, map, to, d);
         }
-        if self.map != self.to {
-            average_pool_back(d_compared, self.map, self.to, &mut self.turned);
+        if map != to {
+            average_pool_back(d_compared, map, to, &mut self.turned);
         } else {
             self.turned.copy_from_slice(d_compared);
         }
-        turn(&self.turned, d, self.map.channels, self.map.width);
+        turn(&self.turned, d, map.channels, map.width);
     }
 }
 
@@ -134,13 +154,18 @@ impl Joint {
 
     /// Samples of both as they are compared.
     pub fn maps(&self) -> (Map, Map) {
-        (self.student.to, self.teacher.to)
+        (self.student.way.to, self.teacher.way.to)
+    }
+
+    /// How the student's side is compared, and how the teacher's.
+    pub fn ways(&self) -> [Way; 2] {
+        [self.student.way, self.teacher.way]
     }
 
     /// Refuses values of another shape than the taps had when the method was built.
     pub fn check(&self, names: [&str; 2], values: [&[f32]; 2], batch: &Batch<'_>) -> Result<()> {
-        check(names[0], values[0], batch, self.student.map)?;
-        check(names[1], values[1], batch, self.teacher.map)
+        check(names[0], values[0], batch, self.student.way.map)?;
+        check(names[1], values[1], batch, self.teacher.way.map)
     }
 
     /// Turns and averages both sides of a batch.
@@ -156,7 +181,7 @@ impl Joint {
 
     /// From the gradient by the student's side as it is compared to that by its tap.
     pub fn back(&mut self, d_compared: &[f32], d_student: &mut [f32]) {
-        if self.student.is_plain() {
+        if self.student.way.is_plain() {
             d_student.copy_from_slice(d_compared);
         } else {
             self.student.back(d_compared, d_student);
@@ -174,7 +199,7 @@ impl Joint {
         self.load(student, teacher);
         let Self { student: ours, teacher: theirs, d_compared } = self;
         let (s, t) = (ours.loaded(student), theirs.loaded(teacher));
-        if ours.is_plain() {
+        if ours.way.is_plain() {
             return f(s, t, d_student);
         }
         d_compared.resize(s.len(), 0.0);
@@ -203,8 +228,9 @@ pub fn map(tap: &Tap, tokens: bool) -> Result<Map> {
     })
 }
 
-/// What a GPU does of a pair, both sides as they lie; values of pairs are added up.
-pub type OnGpu = Box<dyn Fn(Compared, &Gpu, [&[f32]; 2], &mut Given<'_>)>;
+/// What a GPU does of a pair, both sides as they are compared: it gives the gradient by the student's as that of the
+/// only tap, and adds the value to that of the pairs before.
+pub type OnGpu = Box<dyn Fn(Compared, &Gpu, [&[f32]; 2], &mut Given<'_>) -> Result<()>>;
 
 /// A loss that is the sum of what its pairs give.
 pub struct PairLoss<F> {
@@ -212,7 +238,8 @@ pub struct PairLoss<F> {
     teacher: Vec<String>,
     joints: Vec<Joint>,
     compare: F,
-    on_gpu: Option<OnGpu>,
+    on_gpu: OnGpu,
+    kept: RefCell<Kept>,
 }
 
 impl<F> PairLoss<F>
@@ -220,19 +247,9 @@ where
     F: FnMut(Compared, &[f32], &[f32], &mut [f32]) -> f32 + 'static,
 {
     /// `compare` gives the value of a pair and overwrites the gradient by its student's side.
-    pub fn boxed(taps: &[(Tap, Tap)], joints: Vec<Joint>, compare: F) -> Box<dyn Loss> {
-        Box::new(Self::new(taps, joints, compare))
-    }
-
-    /// The same, with what a GPU does where all pairs are compared as they lie.
-    pub fn boxed_on(taps: &[(Tap, Tap)], joints: Vec<Joint>, on_gpu: OnGpu, compare: F) -> Box<dyn Loss> {
-        let is_plain = joints.iter().all(|joint| joint.student.is_plain() && joint.teacher.is_plain());
-        Box::new(Self { on_gpu: is_plain.then_some(on_gpu), ..Self::new(taps, joints, compare) })
-    }
-
-    fn new(taps: &[(Tap, Tap)], joints: Vec<Joint>, compare: F) -> Self {
+    pub fn boxed(taps: &[(Tap, Tap)], joints: Vec<Joint>, on_gpu: OnGpu, compare: F) -> Box<dyn Loss> {
         let (student, teacher) = taps.iter().map(|(s, t)| (s.name.clone(), t.name.clone())).unzip();
-        Self { student, teacher, joints, compare, on_gpu: None }
+        Box::new(Self { student, teacher, joints, compare, on_gpu, kept: RefCell::default() })
     }
 }
 
@@ -248,9 +265,13 @@ impl<F> PairLoss<F> {
 
 impl<F> Kernel for PairLoss<F> {
     fn value(&self, seen: &Seen<'_>, given: &mut Given<'_>) -> Result<()> {
-        for (pair, (&student, &teacher)) in seen.student.iter().zip(seen.teacher).enumerate() {
-            let compared = self.compared(pair, [student, teacher], seen.batch)?;
-            self.on_gpu.iter().for_each(|on_gpu| on_gpu(compared, seen.gpu, [student, teacher], given));
+        let (gpu, mut kept) = (seen.gpu, self.kept.borrow_mut());
+        for (pair, joint) in self.joints.iter().enumerate() {
+            let values = [seen.student[pair], seen.teacher[pair]];
+            let compared = self.compared(pair, values, seen.batch)?;
+            kept.compare(gpu, joint.ways(), values, (pair, false), given, |sides, given| {
+                (self.on_gpu)(compared, gpu, sides, given)
+            })?;
         }
         Ok(())
     }
@@ -269,7 +290,7 @@ where
     }
 
     fn on_gpu(&self) -> Option<&dyn Kernel> {
-        if self.on_gpu.is_some() { Some(self) } else { None }
+        Some(self)
     }
 
     fn value(

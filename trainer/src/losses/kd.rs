@@ -2,8 +2,8 @@
 
 use kd_runtime::Result;
 
-use super::rows::{AVERAGES, Average, REDUCTIONS, Reduction, divergence, log_softmax};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
+use super::rows::{Average, REDUCTIONS, Reduction, divergence, log_softmax};
+use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu;
@@ -23,7 +23,9 @@ pub static METHOD: Method = Method {
         the weighted mean of their probabilities at that temperature, or the softmax of the weighted mean of their \
         logits (`average = \"logits\"`).\n\n\
         Other code differs: RepDistiller's and mdistiller's `0.1 CE + 0.9 KD` is `task_weight = 0.1`, `weight = \
-        0.9`; a seed paper's literal sums are `reduction = \"sum\"`, `tau2 = false`; `KLDivLoss()` at its default \
+        0.9`; a seed paper's literal sum of \
+        divergences is `reduction = \"sum\"`, `tau2 = false`, which beside the mean of the labels counts batch times as much \
+        (a note says so): divide `weight` by the batch to have its ratio; `KLDivLoss()` at its default \
         (Teacher-free-KD, DeiT) is `reduction = \"mean\"`, which weighs the term by 1/classes; KD4TSC and \
         AB_distillation leave out temperature² (`tau2 = false`).\n\n\
         `standardize` replaces the logits of both sides by their z-scores, `(z - mean) / (std + 1e-7)` over the \
@@ -66,11 +68,7 @@ pub static OPTIONS: &[Spec] = &[
         about: "whether logits are replaced by their z-scores over the classes",
         kind: Kind::Flag { default: false },
     },
-    Spec {
-        name: "average",
-        about: "what is averaged over several teachers",
-        kind: Kind::Choice { default: "probabilities", known: AVERAGES },
-    },
+    AVERAGE,
 ];
 
 /// `temperature² · KL(p_teacher ‖ p_student)`, `p = softmax(logits / temperature)`, mean over the batch, in nats.

@@ -1,13 +1,17 @@
 //! Soft targets at several temperatures, with the predictions' Gram matrices over samples and over classes.
 
+use std::cell::RefCell;
+
 use kd_runtime::Result;
 
 use super::dist::{probabilities, through_softmax};
 use super::kd::soft_targets;
 use super::rows::{Average, Reduction};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
+use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
+use crate::gpu::losses::probabilities::Probabilities;
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Kind, Options, Range, Spec};
 
@@ -23,11 +27,15 @@ pub static METHOD: Method = Method {
         over `temperature` and `others`, with `P = softmax(logits / τ)` as a matrix `[batch, classes]` and squared \
         Frobenius norms.\n\n\
         The authors' code adds a second, strongly augmented view of each sample and leaves out samples and classes \
-        that the teacher is surer of than the median; both are left out here. Several teachers: the mean of their \
-        probabilities at `temperature`.",
+        that the teacher is surer of than the median; both are left out here. Several teachers: their mean is that at \
+        `temperature`.",
     source: "Jin, Wang, Lin 2023, Multi-level logit distillation (CVPR), eq. 4-8",
-    weight: Weight::ONE,
-    recipe: "terms = [{ method = \"mlkd\" }]\n",
+    weight: Weight {
+        usual: 9.0,
+        source: "logit standardization (Sun et al. 2024), beside 0.1 of the labels",
+        forms: &[],
+    },
+    recipe: "task_weight = 0.1\nterms = [{ method = \"mlkd\" }]\n",
     options: OPTIONS,
     build,
 };
@@ -46,6 +54,7 @@ pub static OPTIONS: &[Spec] = &[
         about: "further temperatures",
         kind: Kind::Counts { default: &[2, 3, 5, 6], least_len: 0, least: 1, most: 10_000 },
     },
+    AVERAGE,
 ];
 
 /// The three parts at one temperature: divergence, Gram matrices of samples and of classes, of logits `[batch, classes]`.
@@ -86,7 +95,11 @@ pub fn alignment<T: Real>(
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let others = options.counts("others").iter().map(|&t| t as f64);
     let temperatures: Vec<f64> = std::iter::once(temperature(options)?).chain(others).collect();
-    answers(options, pair, Average::default(), move |seen, d| {
+    let (of_gpu, kept) = (temperatures.clone(), RefCell::<Probabilities>::default());
+    let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
+        kept.borrow_mut().alignment(seen, classes, &of_gpu, given)
+    };
+    answers_on(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
         d.fill(0.0);
         let mut d_one = vec![0.0; d.len()];
         let mut total = 0.0;

@@ -4,9 +4,11 @@ use kd_runtime::Result;
 
 use super::dkd::note_two_classes;
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
+use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
+use crate::gpu::losses::Answers;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `nkd`.
@@ -42,6 +44,7 @@ pub static OPTIONS: &[Spec] = &[
         about: "factor of the part of the other classes",
         kind: Kind::Number { default: 1.5, range: Range::NotNegative },
     },
+    AVERAGE,
 ];
 
 /// `-p_t[y] ln p_s[y] - gamma · temperature² · Σ_{k≠y} r_t ln r_s`, mean over the batch, of logits `[batch, classes]`; gives
@@ -82,7 +85,11 @@ pub fn normalized<T: Real>(
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (temperature, gamma) = (temperature(options)? as f32, options.number("gamma") as f32);
     note_two_classes(pair);
-    answers(options, pair, Average::default(), move |seen, d| {
+    let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
+        gpu::losses::labelled::normalized(seen, Answers::of(seen, classes), temperature, gamma, given);
+        Ok(())
+    };
+    answers_on(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
         let parts = normalized([seen.student, seen.teacher], seen.batch.labels, temperature, gamma, d);
         parts[0] + gamma * temperature * temperature * parts[1]
     })

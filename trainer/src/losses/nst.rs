@@ -1,13 +1,16 @@
 //! Neuron selectivity: which channels answer to what.
 
+use std::cell::RefCell;
+
 use kd_runtime::Result;
 
 use super::adapters::{student, teacher};
 use super::at::places;
-use super::joint::{Joint, PairLoss};
+use super::joint::{Joint, OnGpu, PairLoss};
 use super::maps::{to_unit, to_unit_back};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu::losses::nst::Selectivity;
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Options, Spec};
 
@@ -83,7 +86,12 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (student, teacher) = (options.text("student"), options.text("teacher"));
     let taps = pair.taps_that(student, teacher, |s, t| places(s, t, false))?;
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
-    Ok(PairLoss::boxed(&taps, joints, |compared, s, t, d| {
+    let kept = RefCell::<Selectivity>::default();
+    let on_gpu: OnGpu = Box::new(move |compared, gpu, sides, given| {
+        let channels = [compared.student.channels, compared.teacher.channels];
+        kept.borrow_mut().distance(gpu, compared.pair > 0, sides, channels, compared.student.places(), given)
+    });
+    Ok(PairLoss::boxed(&taps, joints, on_gpu, |compared, s, t, d| {
         selectivity(s, t, [compared.student.channels, compared.teacher.channels], compared.student.places(), d)
     }))
 }

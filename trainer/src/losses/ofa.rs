@@ -7,6 +7,8 @@ use super::rows::{log_softmax, weighted_cross_entropy};
 use super::taps::{TEACHER_LOGITS, logits, temperature};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::{Parameter, Real};
+use crate::gpu;
+use crate::gpu::losses::Answers;
 use crate::options::{Kind, Options, Range, Spec};
 use crate::zoo::layers::Conv;
 
@@ -72,7 +74,8 @@ pub fn adapted_target<T: Real>(
         log_softmax(teacher, inverse, &mut log_t);
         for (k, log) in log_t.iter_mut().enumerate() {
             *log = if k == label {
-                (exponent * (T::ONE + log.exp()).ln()).exp() - T::ONE
+                // In f64: of one class of many, f32 would keep few digits of what is above 1.
+                T::from_f64((exponent.to_f64() * log.exp().to_f64().ln_1p()).exp_m1())
             } else {
                 (exponent * *log).exp()
             };
@@ -110,6 +113,33 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     Ok(Box::new(Stages { student, teacher, temperature, exponent }))
 }
 
+impl Stages {
+    /// Logits of a sample. Refuses taps that have others than the teacher, and labels that have no logit.
+    fn classes(&self, batch: &Batch<'_>, student: &[&[f32]], teacher: &[f32]) -> Result<usize> {
+        let classes = logits(&self.teacher[0], teacher, batch)?;
+        for (name, values) in self.student.iter().zip(student) {
+            if columns(name, values, batch)? != classes {
+                let expected = format!("{classes} logits a sample, as of the teacher");
+                let action = "give student and teacher the same classes";
+                return Err(Refusal::new(format!("tap `{name}`"), expected, values.len() / batch.size, action));
+            }
+        }
+        Ok(classes)
+    }
+}
+
+impl gpu::losses::Kernel for Stages {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        let (teacher, &Self { temperature, exponent, .. }) = (seen.teacher[0], self);
+        let classes = self.classes(seen.batch, seen.student, teacher)?;
+        for (tap, &student) in seen.student.iter().enumerate() {
+            let answers = Answers { tap, student, teacher, classes };
+            gpu::losses::labelled::adapted_target(seen, answers, temperature, exponent, tap > 0, given);
+        }
+        Ok(())
+    }
+}
+
 impl Loss for Stages {
     fn student_taps(&self) -> &[String] {
         &self.student
@@ -117,6 +147,10 @@ impl Loss for Stages {
 
     fn teacher_taps(&self) -> &[String] {
         &self.teacher
+    }
+
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        Some(self)
     }
 
     fn value(
@@ -127,14 +161,9 @@ impl Loss for Stages {
         d_student: &mut [&mut [f32]],
         _own: &mut [Parameter<f32>],
     ) -> Result<f32> {
-        let classes = logits(&self.teacher[0], teacher[0], batch)?;
+        self.classes(batch, student, teacher[0])?;
         let mut total = 0.0;
-        for ((name, values), d) in self.student.iter().zip(student).zip(d_student) {
-            if columns(name, values, batch)? != classes {
-                let expected = format!("{classes} logits a sample, as of the teacher");
-                let action = "give student and teacher the same classes";
-                return Err(Refusal::new(format!("tap `{name}`"), expected, values.len() / batch.size, action));
-            }
+        for (values, d) in student.iter().zip(d_student) {
             total += adapted_target(values, teacher[0], batch.labels, self.temperature, self.exponent, d);
         }
         Ok(total)

@@ -1,16 +1,20 @@
 //! Overhaul of feature distillation: what the teacher's batch norm lets through.
 
+use std::cell::RefCell;
+
 use kd_runtime::graph::{Dim, Graph, ValueId};
 use kd_runtime::ops::Op;
 use kd_runtime::{Refusal, Result};
 
 use super::ab::halved;
 use super::adapters::{Connector, connect, student, teacher};
-use super::joint::{Joint, PairLoss};
+use super::joint::{Compared, Joint, OnGpu, PairLoss};
 use super::maps::sum_pairs;
 use super::pair::is_never_negative;
 use super::{Knowledge, Loss, Method, Pair, Tap, Weight};
 use crate::exec::Real;
+use crate::gpu;
+use crate::ops::kernels::buffer::Buffer;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `ofd`.
@@ -182,9 +186,19 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     }
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
     let (scale, pairs) = (options.number("scale"), joints.len());
-    Ok(PairLoss::boxed(&taps, joints, move |compared, s, t, d| {
-        let factor = scale * halved(compared.pair, pairs) / compared.batch as f64;
-        partial_distance(s, t, &all[compared.pair], compared.student.places(), factor as f32, d)
+    let factor = move |compared: Compared| (scale * halved(compared.pair, pairs) / compared.batch as f64) as f32;
+    let (of_gpu, sent) = (all.clone(), RefCell::<Vec<Buffer<f32>>>::default());
+    let on_gpu: OnGpu = Box::new(move |compared, gpu, sides, given| {
+        let mut sent = sent.borrow_mut();
+        if sent.is_empty() {
+            *sent = of_gpu.iter().map(|margins| Buffer::moved(gpu, margins)).collect::<Result<_>>()?;
+        }
+        let margins = (sent[compared.pair].raw(), compared.student.places());
+        gpu::losses::ofd::partial_distance(gpu, compared.pair > 0, sides, margins, factor(compared), given);
+        Ok(())
+    });
+    Ok(PairLoss::boxed(&taps, joints, on_gpu, move |compared, s, t, d| {
+        partial_distance(s, t, &all[compared.pair], compared.student.places(), factor(compared), d)
     }))
 }
 

@@ -199,6 +199,18 @@ impl<'a> Pair<'a> {
         Ok(ours.into_iter().zip(theirs).collect())
     }
 
+    /// As [`Pair::taps`], of a method that reads one value of each.
+    pub fn one(&self, student: &str, teacher: &str) -> Result<(Tap, Tap)> {
+        let mut both = self.taps(student, teacher)?;
+        match (both.pop(), both.len()) {
+            (Some(only), 0) => Ok(only),
+            (_, more) => {
+                let found = format!("{} of each", more + 1);
+                Err(Refusal::new("", "one tap of each network", found, "name one, or `last`"))
+            }
+        }
+    }
+
     /// As [`Pair::taps`], of those that `check` lets pass. Where both sides say [`STAGES`] or both [`LAST`], stages that pass
     /// beside none of the other network's are left out before the others are paired, and a note says so. What is named is
     /// there or refused.

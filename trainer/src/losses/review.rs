@@ -1,13 +1,17 @@
 //! Knowledge review: each stage of the student, with what deeper ones know, beside the teacher's.
 
+use std::cell::RefCell;
+
 use kd_runtime::ops;
 use kd_runtime::{Refusal, Result};
 
 use super::adapters::{Connector, indices, layer, meet, student, teacher};
-use super::joint::{Joint, PairLoss};
+use super::joint::{Joint, OnGpu, PairLoss};
 use super::maps::{Map, average_pool, average_pool_back};
 use super::{Knowledge, Loss, Method, Pair, Tap, Weight};
 use crate::exec::Real;
+use crate::gpu;
+use crate::gpu::losses::joint::Kept;
 use crate::options::{Options, Spec};
 use crate::zoo::layers::{Conv, Net, Tail};
 
@@ -40,6 +44,14 @@ pub static OPTIONS: &[Spec] = &[student("stages"), teacher("stages")];
 /// The most channels of what is fused.
 const MOST_CHANNELS: usize = 512;
 
+/// What maps are averaged to, from the largest, which is themselves, and the weight of each.
+pub fn levels(map: Map) -> Vec<(Map, f64)> {
+    let longest = map.height.max(map.width);
+    let smaller = [4, 2, 1].into_iter().filter(|&level| level < longest);
+    let smaller = smaller.map(|level| map.resized(level.min(map.height), level.min(map.width)));
+    std::iter::once(map).chain(smaller).enumerate().map(|(i, to)| (to, 0.5_f64.powi(i as i32))).collect()
+}
+
 /// Mean squared differences at full size and averaged to 4, 2 and 1 places along each axis, weighted 1, ½, ¼, ⅛, divided by
 /// the sum of the weights used.
 ///
@@ -50,16 +62,13 @@ const MOST_CHANNELS: usize = 512;
 pub fn hierarchical<T: Real>(student: &[T], teacher: &[T], map: Map, d_student: &mut [T]) -> T {
     let off: Vec<T> = student.iter().zip(teacher).map(|(&s, &t)| s - t).collect();
     let mean_square = |off: &[T]| off.iter().map(|off| off.to_f64() * off.to_f64()).sum::<f64>() / off.len() as f64;
-    let longest = map.height.max(map.width);
-    let levels: Vec<usize> = [4, 2, 1].into_iter().filter(|&level| level < longest).collect();
-    let weights: Vec<f64> = (1..=levels.len()).map(|i| 0.5_f64.powi(i as i32)).collect();
-    let divisor = 1.0 + weights.iter().sum::<f64>();
+    let levels = levels(map);
+    let divisor: f64 = levels.iter().map(|(_, weight)| weight).sum();
     let mut total = mean_square(&off);
     let rate = T::from_f64(2.0 / off.len() as f64 / divisor);
     d_student.iter_mut().zip(&off).for_each(|(d, &off)| *d = off * rate);
     let mut back = vec![T::ZERO; off.len()];
-    for (level, weight) in levels.into_iter().zip(weights) {
-        let to = map.resized(level.min(map.height), level.min(map.width));
+    for (to, weight) in levels.into_iter().skip(1) {
         let mut pooled = vec![T::ZERO; off.len() / map.places() * to.places()];
         average_pool(&off, map, to, &mut pooled);
         total += weight * mean_square(&pooled);
@@ -156,5 +165,10 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         deeper = Some(fused);
     }
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
-    Ok(PairLoss::boxed(&taps, joints, |compared, s, t, d| hierarchical(s, t, compared.student, d)))
+    let kept = RefCell::<Kept>::default();
+    let on_gpu: OnGpu = Box::new(move |compared, gpu, sides, given| {
+        let mut kept = kept.borrow_mut();
+        gpu::losses::review::hierarchical(gpu, compared.pair > 0, sides, compared.student, &mut kept, given)
+    });
+    Ok(PairLoss::boxed(&taps, joints, on_gpu, |compared, s, t, d| hierarchical(s, t, compared.student, d)))
 }

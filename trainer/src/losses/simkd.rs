@@ -1,13 +1,16 @@
 //! The teacher's classifier, reused.
 
+use std::cell::RefCell;
+
 use kd_runtime::{Refusal, Result};
 
 use super::adapters::{Connector, layer, meet, student, teacher};
-use super::fitnets::squared_distance;
+use super::fitnets::{Distance, squared_distance};
 use super::joint::Joint;
 use super::pair::LAST;
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Parameter;
+use crate::gpu;
 use crate::options::{Kind, Options, Spec};
 
 /// The row of `simkd`.
@@ -50,6 +53,7 @@ struct Reused {
     teacher: [String; 1],
     joint: Joint,
     frozen: Vec<String>,
+    kept: RefCell<gpu::losses::joint::Kept>,
 }
 
 /// The method `simkd`.
@@ -98,7 +102,20 @@ fn reuse(pair: &mut Pair<'_>, [student, teacher]: [&str; 2], options: &Options) 
     if !ends_in_relu {
         pair.note_no_relu("its projector", &[format!("the teacher's `{}`", to.name)]);
     }
-    Ok(Reused { student: [projected.name], teacher: [to.name.clone()], joint, frozen })
+    let kept = RefCell::default();
+    Ok(Reused { student: [projected.name], teacher: [to.name.clone()], joint, frozen, kept })
+}
+
+impl gpu::losses::Kernel for Reused {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        let (gpu, values) = (seen.gpu, [seen.student[0], seen.teacher[0]]);
+        self.joint.check([&self.student[0], &self.teacher[0]], values, seen.batch)?;
+        self.kept.borrow_mut().compare(gpu, self.joint.ways(), values, (0, false), given, |sides, given| {
+            let factor = 1.0 / sides[0].len() as f32;
+            gpu::losses::fitnets::total_distance(gpu, 0, false, sides, Distance::Squared, factor, given);
+            Ok(())
+        })
+    }
 }
 
 impl Loss for Reused {
@@ -112,6 +129,10 @@ impl Loss for Reused {
 
     fn frozen(&self) -> &[String] {
         &self.frozen
+    }
+
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        Some(self)
     }
 
     fn value(

@@ -1,11 +1,14 @@
 //! Features of two series aligned in time.
 
+use std::cell::RefCell;
+
 use kd_runtime::Result;
 
 use super::adapters::{CONNECTOR, TOKENS, connect_widths, student, teacher};
-use super::joint::{Joint, PairLoss};
+use super::joint::{Joint, OnGpu, PairLoss};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu::losses::soft_dtw::{Form, Warps};
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `soft_dtw`.
@@ -173,7 +176,13 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (gamma, divergence) = (options.number("gamma"), options.flag("divergence"));
     let normalize = options.flag("normalize");
     let mut tables = Tables::default();
-    Ok(PairLoss::boxed(&taps, joints, move |compared, s, t, d| {
+    let kept = RefCell::<Warps>::default();
+    let on_gpu: OnGpu = Box::new(move |compared, gpu, sides, given| {
+        let lengths = [compared.student.width, compared.teacher.width];
+        let form = Form { channels: compared.student.channels, lengths, gamma: gamma as f32, divergence, normalize };
+        kept.borrow_mut().alignment(gpu, compared.pair > 0, sides, form, given)
+    });
+    Ok(PairLoss::boxed(&taps, joints, on_gpu, move |compared, s, t, d| {
         let lengths = [compared.student.width, compared.teacher.width];
         let factor = if normalize { 1.0 / (lengths[0] + lengths[1]) as f32 } else { 1.0 };
         let value = alignment(s, t, [compared.batch, compared.student.channels], gamma, divergence, &mut tables, d);

@@ -1,11 +1,15 @@
 //! Relations: similarities of samples.
 
+use std::cell::RefCell;
+
 use kd_runtime::Result;
 
+use super::adapters::{student, teacher};
 use super::relation::{Units, gram, gram_backward, to_f64, write};
-use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES, relations};
+use super::taps::{OnGpu, relations_on};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu::losses::relations::{Relations, Similarity};
 use crate::options::{Options, Spec};
 
 /// The row of `sp`.
@@ -17,8 +21,8 @@ pub static METHOD: Method = Method {
     needs_labels: false,
     needs_whole_batch: true,
     formula: "`|G_student - G_teacher|² / batch²` (squared Frobenius norm): `G = F Fᵀ` of the samples' features, \
-        flattened, with each row divided by its Euclidean length. Published of the last map. \
-        torchdistill passes p = 1 by position and has rows of L1 length 1, up to 0.34 off.",
+        flattened, with each row divided by its Euclidean length. Of the last stage, as published; its weight is of the last \
+        stage's maps. torchdistill passes p = 1 by position and has rows of L1 length 1, up to 0.34 off.",
     source: "Tung, Mori 2019 (arXiv 1907.09682) eq. 1-4",
     weight: Weight { usual: 3000.0, source: "RepDistiller", forms: &[] },
     recipe: "terms = [{ method = \"sp\" }]\n",
@@ -27,7 +31,7 @@ pub static METHOD: Method = Method {
 };
 
 /// Options of the method `sp`.
-pub static OPTIONS: &[Spec] = &[STUDENT_FEATURES, TEACHER_FEATURES];
+pub static OPTIONS: &[Spec] = &[student("last"), teacher("last")];
 
 /// `|G_s - G_t|² / batch²` of rows `[batch, columns]` of each side. `d_student` is overwritten. Tung, Mori 2019 (arXiv
 /// 1907.09682) eq. 1-4.
@@ -50,5 +54,10 @@ pub fn similarities<T: Real>(
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    relations(options, pair, 2, |seen, d| similarities([seen.student, seen.teacher], seen.columns, d) as f32)
+    let kept = RefCell::<Relations>::default();
+    let on_gpu: OnGpu =
+        Box::new(move |seen, columns, given| kept.borrow_mut().products(seen, columns, Similarity::Rows, given));
+    relations_on(options, pair, 2, Some(on_gpu), |seen, d| {
+        similarities([seen.student, seen.teacher], seen.columns, d) as f32
+    })
 }

@@ -1,5 +1,7 @@
 //! The teacher's classifier on the student's features.
 
+use std::cell::{OnceCell, RefCell};
+
 use kd_runtime::graph::Graph;
 use kd_runtime::ops::Op;
 use kd_runtime::{Refusal, Result};
@@ -8,6 +10,8 @@ use super::pair::LOGITS;
 use super::taps::{STUDENT_FEATURES, TEACHER_FEATURES};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::{Parameter, Real};
+use crate::gpu;
+use crate::ops::kernels::buffer::Buffer;
 use crate::ops::kernels::gemm::{Matrix, multiply};
 use crate::options::{Kind, Options, Range, Spec};
 use crate::zoo::layers::Conv;
@@ -83,10 +87,13 @@ struct Regression {
     weight: Vec<f32>,
     columns: usize,
     factors: [f32; 2],
+    /// The weight on a GPU, when it is first asked, and what that keeps.
+    sent: OnceCell<Buffer<f32>>,
+    kept: RefCell<gpu::losses::srrl::Regression>,
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
-    let (student, teacher) = (pair.student(options.text("student"))?, pair.teacher(options.text("teacher"))?);
+    let (student, teacher) = pair.one(options.text("student"), options.text("teacher"))?;
     let width = teacher.elements();
     let weight = classifier(pair.teacher_graph()?, &pair.teacher(LOGITS)?.name, &teacher.name, width)?;
     let ends_in_relu = pair.teacher_is_never_negative(&teacher);
@@ -111,7 +118,8 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         pair.note_no_relu("its connector", &[format!("the teacher's `{}`", teacher.name)]);
     }
     let factors = [options.number("feature") as f32, options.number("answer") as f32];
-    Ok(Box::new(Regression { student: [tap.name], teacher: [teacher.name], weight, columns: width, factors }))
+    let (student, teacher, sent, kept) = ([tap.name], [teacher.name], OnceCell::new(), RefCell::default());
+    Ok(Box::new(Regression { student, teacher, weight, columns: width, factors, sent, kept }))
 }
 
 /// The weights `[classes, width]` of the linear layer that turns the value `features` into the answer. What changes no value
@@ -157,6 +165,21 @@ fn transposed(values: &[f32], rows: usize) -> Vec<f32> {
     (0..columns).flat_map(|j| (0..rows).map(move |i| values[i * columns + j])).collect()
 }
 
+impl gpu::losses::Kernel for Regression {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        columns(&self.student[0], seen.student[0], seen.batch)?;
+        columns(&self.teacher[0], seen.teacher[0], seen.batch)?;
+        let sent = match self.sent.get() {
+            Some(sent) => sent,
+            None => {
+                let moved = Buffer::moved(seen.gpu, &self.weight)?;
+                self.sent.get_or_init(|| moved)
+            }
+        };
+        self.kept.borrow_mut().distance(seen, sent.raw(), self.columns, self.factors, given)
+    }
+}
+
 impl Loss for Regression {
     fn student_taps(&self) -> &[String] {
         &self.student
@@ -164,6 +187,10 @@ impl Loss for Regression {
 
     fn teacher_taps(&self) -> &[String] {
         &self.teacher
+    }
+
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        Some(self)
     }
 
     fn value(

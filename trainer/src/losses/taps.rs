@@ -2,7 +2,7 @@
 
 use kd_runtime::{Refusal, Result};
 
-use super::rows::Average;
+use super::rows::{AVERAGES, Average};
 use super::{Batch, Loss, Pair, columns};
 use crate::data::UNLABELLED;
 use crate::exec::Parameter;
@@ -33,6 +33,13 @@ pub const STUDENT_LOGITS: Spec =
 /// The option `teacher` of a method of answers.
 pub const TEACHER_LOGITS: Spec =
     Spec { name: "teacher", about: "tap with the teacher's logits", kind: Kind::Text { default: "logits" } };
+
+/// The option `average` of a method of answers.
+pub const AVERAGE: Spec = Spec {
+    name: "average",
+    about: "what is averaged over several teachers",
+    kind: Kind::Choice { default: "probabilities", known: AVERAGES },
+};
 
 /// The option `student` of a method of relations.
 pub const STUDENT_FEATURES: Spec =
@@ -72,30 +79,8 @@ struct OneTap<F> {
     on_gpu: Option<OnGpu>,
 }
 
-/// A loss of both networks' logits: the options `student` and `teacher` name them. Taps that have no logit for each class are
-/// refused here, labels beyond them in the first step.
-pub fn answers<F>(options: &Options, pair: &Pair<'_>, average: Average, formula: F) -> Result<Box<dyn Loss>>
-where
-    F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
-{
-    answers_of(options, pair, 1, average, formula)
-}
-
-/// The same, where `least` samples at once say anything.
-pub fn answers_of<F>(
-    options: &Options,
-    pair: &Pair<'_>,
-    least: usize,
-    average: Average,
-    formula: F,
-) -> Result<Box<dyn Loss>>
-where
-    F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
-{
-    Ok(Box::new(OneTap { least, ..of_answers(options, pair, average, formula)? }))
-}
-
-/// The same, with what a GPU does.
+/// A loss of both networks' logits, with what a GPU does: the options `student` and `teacher` name them. Taps that have no
+/// logit for each class are refused here, labels beyond them in the first step.
 pub fn answers_on<F, G>(
     options: &Options,
     pair: &Pair<'_>,
@@ -107,24 +92,30 @@ where
     F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
     G: Fn(&gpu::losses::Seen<'_>, [usize; 2], &mut gpu::losses::Given<'_>) -> Result<()> + 'static,
 {
-    Ok(Box::new(OneTap { on_gpu: Some(Box::new(on_gpu)), ..of_answers(options, pair, average, formula)? }))
+    answers_of(options, pair, 1, average, on_gpu, formula)
 }
 
-fn of_answers<F>(options: &Options, pair: &Pair<'_>, average: Average, formula: F) -> Result<OneTap<F>> {
-    let student = [pair.student_answer(options.text("student"))?.name];
-    let teacher = [pair.teacher_answer(options.text("teacher"))?];
-    Ok(OneTap { student, teacher, is_answer: true, least: 1, average, formula, on_gpu: None })
-}
-
-/// A loss of how samples lie to each other in a value of each network; `least` of them at once say anything.
-pub fn relations<F>(options: &Options, pair: &Pair<'_>, least: usize, formula: F) -> Result<Box<dyn Loss>>
+/// The same, where `least` samples at once say anything.
+pub fn answers_of<F, G>(
+    options: &Options,
+    pair: &Pair<'_>,
+    least: usize,
+    average: Average,
+    on_gpu: G,
+    formula: F,
+) -> Result<Box<dyn Loss>>
 where
     F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
+    G: Fn(&gpu::losses::Seen<'_>, [usize; 2], &mut gpu::losses::Given<'_>) -> Result<()> + 'static,
 {
-    relations_on(options, pair, least, None, formula)
+    let student = [pair.student_answer(options.text("student"))?.name];
+    let teacher = [pair.teacher_answer(options.text("teacher"))?];
+    let on_gpu: Option<OnGpu> = Some(Box::new(on_gpu));
+    Ok(Box::new(OneTap { student, teacher, is_answer: true, least, average, formula, on_gpu }))
 }
 
-/// The same, with what a GPU does, if anything.
+/// A loss of how samples lie to each other in a value of each network, with what a GPU does, if anything; `least` of
+/// them at once say anything.
 pub fn relations_on<F>(
     options: &Options,
     pair: &Pair<'_>,
@@ -135,8 +126,8 @@ pub fn relations_on<F>(
 where
     F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
 {
-    let student = [pair.student(options.text("student"))?.name];
-    let teacher = [pair.teacher(options.text("teacher"))?.name];
+    let (student, teacher) = pair.one(options.text("student"), options.text("teacher"))?;
+    let (student, teacher) = ([student.name], [teacher.name]);
     Ok(Box::new(OneTap { student, teacher, is_answer: false, least, average: Average::default(), formula, on_gpu }))
 }
 

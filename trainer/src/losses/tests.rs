@@ -8,7 +8,7 @@ use kd_runtime::data::Description;
 use kd_runtime::graph::{Dim, Graph};
 
 use super::kd::soft_targets;
-use super::rows::Reduction;
+use super::rows::{Average, Reduction};
 use super::table::METHODS;
 use super::{Batch, Loss, Method, Pair, ce, tests_features};
 use crate::data::UNLABELLED;
@@ -190,7 +190,11 @@ const SILENT: &[(&str, &[&str])] = &[
     ("bce", &["share"]),
     ("kd", &["average"]),
     ("mse_logits", &["average"]),
-    ("dist", &["tau2"]),
+    ("dkd", &["average"]),
+    ("nkd", &["average"]),
+    ("dist", &["average", "tau2"]),
+    ("mlkd", &["average"]),
+    ("wsld", &["average"]),
     ("codistill", &["average"]),
     ("ab", &["connector", "stage2"]),
     ("fitnets", &["regressor"]),
@@ -224,6 +228,20 @@ fn each_option_changes_the_loss() {
     let known: Vec<_> =
         SILENT.iter().flat_map(|(method, options)| options.iter().map(|option| (*method, *option))).collect();
     assert_eq!(found, known);
+}
+
+/// What is averaged is the teachers' to do: they ask the loss.
+#[test]
+fn each_method_with_an_average_says_which() {
+    let mut found = Vec::new();
+    for method in METHODS.iter().filter(|method| method.options.iter().any(|spec| spec.name == "average")) {
+        let options = Options::defaults(method.options);
+        let of =
+            |word: &str| built(method, &options.clone().with("average", Setting::Text(word.into())), 6).loss.average();
+        assert_eq!([of("probabilities"), of("logits")], [Average::Probabilities, Average::Logits], "{}", method.name);
+        found.push(method.name);
+    }
+    assert_eq!(found, ["kd", "mse_logits", "dkd", "nkd", "dist", "mlkd", "wsld", "codistill"]);
 }
 
 /// Each method, with its defaults and with each option changed, on residual networks of different widths.

@@ -1,5 +1,7 @@
 //! A hand-made teacher.
 
+use std::cell::RefCell;
+
 use kd_runtime::Result;
 
 use super::kd::soft_targets;
@@ -7,6 +9,8 @@ use super::rows::{REDUCTIONS, Reduction};
 use super::taps::{STUDENT_LOGITS, logits, temperature};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::{Parameter, Real};
+use crate::gpu;
+use crate::ops::kernels::buffer::Buffer;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `tf_kd`.
@@ -59,12 +63,17 @@ pub fn hand_made<T: Real>(
     d_student: &mut [T],
 ) -> T {
     let classes = student.len() / labels.len().max(1);
-    let rest = (T::ONE - correct) / T::from_usize(classes.max(2) - 1);
-    let mut teacher = vec![rest / temperature; student.len()];
+    let [correct, rest] = teacher(correct, classes, temperature);
+    let mut teacher = vec![rest; student.len()];
     for (row, &label) in teacher.chunks_exact_mut(classes).zip(labels) {
-        row[label] = correct / temperature;
+        row[label] = correct;
     }
     soft_targets(student, &teacher, classes, T::ONE, reduction, false, d_student)
+}
+
+/// Logits of the hand-made teacher: of the true class, and of each other one.
+fn teacher<T: Real>(correct: T, classes: usize, temperature: T) -> [T; 2] {
+    [correct, (T::ONE - correct) / T::from_usize(classes.max(2) - 1)].map(|share| share / temperature)
 }
 
 struct HandMade {
@@ -72,6 +81,8 @@ struct HandMade {
     correct: f32,
     temperature: f32,
     reduction: Reduction,
+    /// Room on a GPU for the teacher's logits.
+    room: RefCell<Buffer<f32>>,
 }
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
@@ -80,12 +91,25 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         correct: options.number("correct") as f32,
         temperature: temperature(options)? as f32,
         reduction: Reduction::of(options.text("reduction")),
+        room: RefCell::default(),
     }))
+}
+
+impl gpu::losses::Kernel for HandMade {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        let classes = logits(&self.student[0], seen.student[0], seen.batch)?;
+        let teacher = teacher(self.correct, classes, self.temperature);
+        gpu::losses::labelled::hand_made(seen, classes, teacher, self.reduction, &mut self.room.borrow_mut(), given)
+    }
 }
 
 impl Loss for HandMade {
     fn student_taps(&self) -> &[String] {
         &self.student
+    }
+
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        Some(self)
     }
 
     fn value(

@@ -5,6 +5,7 @@ use kd_runtime::{Refusal, Result};
 use super::adapters::{student, teacher};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight, maps};
 use crate::exec::{Parameter, Real};
+use crate::gpu;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `tinybert_attention`.
@@ -79,6 +80,29 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     Ok(Box::new(Scores { student, teacher, floor: options.number("floor") as f32 }))
 }
 
+impl Scores {
+    /// What the sum over the scores of a pair is multiplied by. Refuses pairs of other lengths.
+    fn factor(&self, i: usize, s: &[f32], t: &[f32], batch: &Batch<'_>) -> Result<f32> {
+        let ours = super::columns(&self.student[i], s, batch)?;
+        let theirs = super::columns(&self.teacher[i], t, batch)?;
+        if ours != theirs {
+            let action = "give both networks inputs of one length";
+            return Err(Refusal::new("tinybert_attention", format!("{ours} scores a sample"), theirs, action));
+        }
+        Ok(1.0 / s.len() as f32)
+    }
+}
+
+impl gpu::losses::Kernel for Scores {
+    fn value(&self, seen: &gpu::losses::Seen<'_>, given: &mut gpu::losses::Given<'_>) -> Result<()> {
+        for (i, (&s, &t)) in seen.student.iter().zip(seen.teacher).enumerate() {
+            let floats = [self.floor, self.factor(i, s, t, seen.batch)?];
+            gpu::losses::tinybert_attention::scores_distance(seen.gpu, i, [s, t], floats, given);
+        }
+        Ok(())
+    }
+}
+
 impl Loss for Scores {
     fn student_taps(&self) -> &[String] {
         &self.student
@@ -86,6 +110,10 @@ impl Loss for Scores {
 
     fn teacher_taps(&self) -> &[String] {
         &self.teacher
+    }
+
+    fn on_gpu(&self) -> Option<&dyn gpu::losses::Kernel> {
+        Some(self)
     }
 
     fn value(
@@ -98,13 +126,8 @@ impl Loss for Scores {
     ) -> Result<f32> {
         let mut total = 0.0;
         for (i, (s, t)) in student.iter().zip(teacher).enumerate() {
-            let ours = super::columns(&self.student[i], s, batch)?;
-            let theirs = super::columns(&self.teacher[i], t, batch)?;
-            if ours != theirs {
-                let action = "give both networks inputs of one length";
-                return Err(Refusal::new("tinybert_attention", format!("{ours} scores a sample"), theirs, action));
-            }
-            total += scores_distance(s, t, self.floor, 1.0 / s.len() as f32, d_student[i]);
+            let factor = self.factor(i, s, t, batch)?;
+            total += scores_distance(s, t, self.floor, factor, d_student[i]);
         }
         Ok(total)
     }

@@ -3,9 +3,10 @@
 use kd_runtime::Result;
 
 use super::adapters::{CONNECTOR, TOKENS, connect_widths, student, teacher};
-use super::fitnets::squared_distance;
-use super::joint::{Joint, PairLoss};
+use super::fitnets::{Distance, squared_distance};
+use super::joint::{Joint, OnGpu, PairLoss};
 use super::{Knowledge, Loss, Method, Pair, Weight};
+use crate::gpu;
 use crate::options::{Options, Spec};
 
 /// The row of `tinybert_hidden`.
@@ -36,5 +37,10 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let taps = pair.taps(options.text("student"), options.text("teacher"))?;
     let taps = connect_widths(pair, options, taps, tokens)?;
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, tokens)).collect::<Result<Vec<_>>>()?;
-    Ok(PairLoss::boxed(&taps, joints, |_, s, t, d| squared_distance(s, t, 1.0 / s.len() as f32, d)))
+    let on_gpu: OnGpu = Box::new(|compared, gpu, sides, given| {
+        let factor = 1.0 / sides[0].len() as f32;
+        gpu::losses::fitnets::total_distance(gpu, 0, compared.pair > 0, sides, Distance::Squared, factor, given);
+        Ok(())
+    });
+    Ok(PairLoss::boxed(&taps, joints, on_gpu, |_, s, t, d| squared_distance(s, t, 1.0 / s.len() as f32, d)))
 }

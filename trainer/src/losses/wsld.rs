@@ -3,9 +3,11 @@
 use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
+use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
+use crate::gpu;
+use crate::gpu::losses::Answers;
 use crate::options::{Kind, Options, Range, Spec};
 
 /// The row of `wsld`.
@@ -36,6 +38,7 @@ pub static OPTIONS: &[Spec] = &[
         about: "what both logits are divided by, from 0.001 to 10000",
         kind: Kind::Number { default: 2.0, range: Range::Positive },
     },
+    AVERAGE,
 ];
 
 /// `w_b = 1 - exp(-CE_student / (CE_teacher + 1e-7))` of each sample. Zhou et al. 2021 (arXiv 2102.00650) eq. 10.
@@ -81,7 +84,11 @@ pub fn weighted_soft_labels<T: Real>(
 
 fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let temperature = temperature(options)? as f32;
-    answers(options, pair, Average::default(), move |seen, d| {
+    let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
+        gpu::losses::labelled::weighted_soft_labels(seen, Answers::of(seen, classes), temperature, given);
+        Ok(())
+    };
+    answers_on(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
         let weights = weights([seen.student, seen.teacher], seen.batch.labels);
         weighted_soft_labels(seen.student, seen.teacher, &weights, temperature, d)
     })

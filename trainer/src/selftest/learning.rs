@@ -55,6 +55,13 @@ const CASES: &[(&str, &str, &str)] = &[
         "optimizer = { kind = \"sgd\", lr = 0.01 }",
         "terms = [{ method = \"ab\", stage2 = \"joint\", weight = 0.01 }, { method = \"fitnets\", distance = \"smooth_l1\" }]",
     ),
+    (
+        "maps",
+        "optimizer = { kind = \"sgd\", lr = 0.01 }",
+        "terms = [{ method = \"at\", weight = 1.0 }, { method = \"nst\", weight = 0.1 }, \
+         { method = \"fsp\", weight = 0.1 }, { method = \"soft_dtw\", weight = 0.01 }, \
+         { method = \"attention_relation\", weight = 0.1 }, { method = \"sp\", weight = 1.0 }]",
+    ),
     // Of the host, with an array of its own.
     (
         "relations",

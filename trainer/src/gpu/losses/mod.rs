@@ -2,19 +2,35 @@
 //! copied.
 
 pub mod ab;
+pub mod at;
+pub mod attention_relation;
+pub mod bce;
 pub mod byot;
 pub mod ce;
 pub mod codistill;
+pub mod cosine;
 pub mod fitnets;
+pub mod fsp;
+pub mod joint;
 pub mod kd;
+pub mod labelled;
 pub mod mse_logits;
+pub mod nst;
+pub mod ofd;
+pub mod probabilities;
 pub mod relations;
+pub mod review;
+pub mod soft_dtw;
+pub mod srrl;
+pub mod tinybert_attention;
 
 use kd_runtime::Result;
 
 use super::{Args, GROUP, Gpu};
 use crate::data::UNLABELLED;
+use crate::exec::Real;
 use crate::losses::Batch;
+use crate::ops::kernels::buffer::Buffer;
 
 /// Numbers of a sample in [`Seen::targets`].
 pub const TARGET: usize = 3;
@@ -106,6 +122,14 @@ impl Given<'_> {
         // SAFETY: total: so many sums, one number.
         unsafe { gpu.groups("total", 1, &args) };
     }
+}
+
+/// Sees that there is room for so many numbers. Refused where there is none.
+fn make_room<T: Real>(gpu: &Gpu, buffer: &mut Buffer<T>, len: usize) -> Result<()> {
+    if buffer.len() < len {
+        *buffer = Buffer::on(gpu, len)?;
+    }
+    Ok(())
 }
 
 /// Groups for a sum over so many elements, each of which leaves one.

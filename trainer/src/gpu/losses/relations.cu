@@ -1,11 +1,12 @@
-// Distances and angles between the samples of a batch, in f64: differences of nearly equal rows cancel, and a batch has few. N(0):
-// samples.
+// Distances, angles and products of the samples of a batch, in f64: differences of nearly equal rows cancel, and a
+// batch has few. N(0): samples.
 
 // Huber's function with delta 1, and its slope.
 DEVICE double relation_slope(double x) { return x > 1.0 ? 1.0 : x < -1.0 ? -1.0 : x; }
 DEVICE double relation_huber(double x) { return relation_slope(x) * (x - 0.5 * relation_slope(x)); }
 
-// A group does a row of N(1) elements. P(0): x, D(1): the same, D(2): lengths that rows are divided by, or none.
+// A group does a row of N(1) elements. P(0): x, D(1): the same, D(2): lengths that rows are divided by, plus F(0), or
+// none.
 KERNEL(relation_rows) {
   SHARED double shared[256];
   const float *x = P(0) + GROUP * N(1);
@@ -13,7 +14,7 @@ KERNEL(relation_rows) {
   if (P(2)) {
     for (long long c = THREAD; c < N(1); c += THREADS) squares += (double)x[c] * x[c];
     double length = sqrt(group_sum_double(shared, squares));
-    by = length > 0.0 ? 1.0 / length : 1.0;
+    by = length + F(0) > 0.0 ? 1.0 / (length + F(0)) : 1.0;
     if (THREAD == 0) D(2)[GROUP] = length;
   }
   for (long long c = THREAD; c < N(1); c += THREADS) D(1)[GROUP * N(1) + c] = x[c] * by;
@@ -119,13 +120,13 @@ KERNEL(relation_opposite) {
   }
 }
 
-// D(0): sums, N(0) of them, OUT(1): all together, over N(1). One group.
+// D(0): sums, N(0) of them, OUT(1): all together, over N(1). N(2): whether that is added. One group.
 KERNEL(relation_total) {
   SHARED double shared[256];
   double sum = 0.0;
   for (long long i = THREAD; i < N(0); i += THREADS) sum += D(0)[i];
   sum = group_sum_double(shared, sum);
-  if (THREAD == 0) OUT(1)[0] = (float)(sum / (double)N(1));
+  if (THREAD == 0) GIVE(OUT(1)[0], (float)(sum / (double)N(1)), N(2));
 }
 
 // From slopes by squared distances (D(1)) to those by rows (D(0)) of N(1) elements: D(2).
@@ -141,16 +142,104 @@ KERNEL(relation_pull) {
 }
 
 // A group does a row of N(1) elements: from the gradient by a row (D(2)) to that by what it was made of (OUT(3)). D(0): rows, D(1):
-// lengths that they were divided by, or none.
+// lengths that they were divided by, plus F(0), or none. Through the length of a row of zeros nothing flows.
 KERNEL(relation_give) {
   SHARED double shared[256];
   long long from = GROUP * N(1);
-  double along = 0.0, length = P(1) ? D(1)[GROUP] : 1.0;
+  double along = 0.0, length = P(1) ? D(1)[GROUP] : 1.0, divisor = length + F(0);
   if (P(1)) {
     for (long long c = THREAD; c < N(1); c += THREADS) along += D(0)[from + c] * D(2)[from + c];
     along = group_sum_double(shared, along);
+    along = length > 0.0 ? along / length : 0.0;
   }
   for (long long c = THREAD; c < N(1); c += THREADS) {
-    OUT(3)[from + c] = length == 0.0 ? 0.0f : (float)((D(2)[from + c] - D(0)[from + c] * along) / length);
+    OUT(3)[from + c] = divisor == 0.0 ? 0.0f : (float)(D(2)[from + c] / divisor - D(0)[from + c] * along);
+  }
+}
+
+// D(0): rows of N(1) elements, D(1): products of all pairs.
+KERNEL(relation_products) {
+  EACH(pair, N(0) * N(0)) {
+    const double *x = D(0) + pair / N(0) * N(1), *y = D(0) + pair % N(0) * N(1);
+    double product = 0.0;
+    for (long long c = 0; c < N(1); c++) product += x[c] * y[c];
+    D(1)[pair] = product;
+  }
+}
+
+// Below, a group does a sample's products with all. D(0), D(1): products of the student and of the teacher, D(2):
+// slopes by the first, D(3): sum of each group; values are to be divided by the square of N(0).
+#define SAMPLE                                                                        \
+  SHARED double shared[256];                                                          \
+  const double *s = D(0) + GROUP * N(0), *t = D(1) + GROUP * N(0);                    \
+  double *slope = D(2) + GROUP * N(0), total = 0.0, over = (double)N(0) * (double)N(0);
+
+// Squared differences of rows of length 1.
+KERNEL(relation_similar) {
+  SAMPLE
+  double squares_s = 0.0, squares_t = 0.0, along = 0.0;
+  for (long long j = THREAD; j < N(0); j += THREADS) squares_s += s[j] * s[j], squares_t += t[j] * t[j];
+  double length_s = sqrt(group_sum_double(shared, squares_s)), length_t = sqrt(group_sum_double(shared, squares_t));
+  double by_s = length_s > 0.0 ? 1.0 / length_s : 0.0, by_t = length_t > 0.0 ? 1.0 / length_t : 0.0;
+  for (long long j = THREAD; j < N(0); j += THREADS) {
+    double own = s[j] * by_s, off = own - t[j] * by_t;
+    total += off * off, along += own * off;
+  }
+  total = group_sum_double(shared, total);
+  along = group_sum_double(shared, along);
+  for (long long j = THREAD; j < N(0); j += THREADS) {
+    double own = s[j] * by_s;
+    slope[j] = 2.0 / over * by_s * (own - t[j] * by_t - own * along);
+  }
+  if (THREAD == 0) D(3)[GROUP] = total;
+}
+
+// Divergence of what (cosine + 1) / 2 is of its row's sum.
+KERNEL(relation_neighbors) {
+  SAMPLE
+  double sum_s = 0.0, sum_t = 0.0, along = 0.0;
+  for (long long j = THREAD; j < N(0); j += THREADS) sum_s += (s[j] + 1.0) / 2.0, sum_t += (t[j] + 1.0) / 2.0;
+  sum_s = group_sum_double(shared, sum_s);
+  sum_t = group_sum_double(shared, sum_t);
+  for (long long j = THREAD; j < N(0); j += THREADS) {
+    double p = (s[j] + 1.0) / 2.0 / sum_s, q = (t[j] + 1.0) / 2.0 / sum_t;
+    total += q * log((q + 1e-7) / (p + 1e-7)), along -= q / (p + 1e-7) / over * p;
+  }
+  total = group_sum_double(shared, total);
+  along = group_sum_double(shared, along);
+  for (long long j = THREAD; j < N(0); j += THREADS) {
+    double p = (s[j] + 1.0) / 2.0 / sum_s, q = (t[j] + 1.0) / 2.0 / sum_t;
+    slope[j] = (-q / (p + 1e-7) / over - along) / (2.0 * sum_s);
+  }
+  if (THREAD == 0) D(3)[GROUP] = total;
+}
+
+// Squared differences of Gaussian kernels as their series. F(0): gamma, N(1): last power.
+KERNEL(relation_kernels) {
+  SAMPLE
+  double twice = 2.0 * (double)F(0), factor = exp(-twice);
+  for (long long j = THREAD; j < N(0); j += THREADS) {
+    double value = 0.0, own = 0.0, power_s = 1.0, power_t = 1.0;
+    for (long long p = 1; p <= N(1); p++) {
+      own += twice * power_s;
+      power_s *= twice * s[j] / (double)p, power_t *= twice * t[j] / (double)p;
+      value += power_s - power_t;
+    }
+    value *= factor;
+    total += value * value;
+    slope[j] = 2.0 * value / over * factor * own;
+  }
+  total = group_sum_double(shared, total);
+  if (THREAD == 0) D(3)[GROUP] = total;
+}
+#undef SAMPLE
+
+// From slopes by products (D(1)) to those by rows (D(0)) of N(1) elements: D(2).
+KERNEL(relation_mix) {
+  EACH(at, N(0) * N(1)) {
+    long long i = at / N(1), c = at % N(1);
+    double sum = 0.0;
+    for (long long j = 0; j < N(0); j++) sum += (D(1)[i * N(0) + j] + D(1)[j * N(0) + i]) * D(0)[j * N(1) + c];
+    D(2)[at] = sum;
   }
 }

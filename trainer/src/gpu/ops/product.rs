@@ -10,12 +10,13 @@ use crate::ops::{Context, Gradient, Inputs, Keeps, Kernel, Site};
 
 /// A matrix inside an array: strides from row to row and from column to column.
 #[derive(Clone, Copy)]
-pub(super) struct Matrix<'a> {
+pub(crate) struct Matrix<'a> {
     pub data: &'a [f32],
     pub strides: [usize; 2],
 }
 
 impl<'a> Matrix<'a> {
+    /// Row after row, of so many columns.
     pub fn rows(data: &'a [f32], columns: usize) -> Self {
         Self { data, strides: [columns, 1] }
     }
@@ -25,6 +26,7 @@ impl<'a> Matrix<'a> {
         Self { strides: if is { [columns, rows] } else { self.strides }, ..self }
     }
 
+    /// The transposed matrix.
     pub fn t(self) -> Self {
         self.turned_if(true)
     }
@@ -70,6 +72,24 @@ impl Product<'_> {
 /// `y (+)= A B`: `[m, k]` by `[k, n]`, given m, n, k.
 pub(super) fn product(gpu: &Gpu, y: &mut [f32], a: Matrix<'_>, b: Matrix<'_>, sizes: [usize; 3], add: bool) {
     Product { gpu, sizes, alpha: 1.0, batch: &alone() }.run(y, add, a, b);
+}
+
+/// `y (+)= alpha A B` for each of `count` matrices, `[m, k]` by `[k, n]`, that lie one behind the other, given m, n, k.
+pub(crate) fn products(
+    gpu: &Gpu,
+    y: &mut [f32],
+    [a, b]: [Matrix<'_>; 2],
+    count: usize,
+    sizes: [usize; 3],
+    alpha: f32,
+    add: bool,
+) {
+    let [m, n, k] = sizes;
+    let lengths = [y.len(), a.data.len(), b.data.len()];
+    assert_eq!(lengths, [m * n, m * k, k * n].map(|size| count * size), "matrices one behind the other");
+    let view = |step: usize| View { offset: 0, strides: vec![step as isize] };
+    let batch = walk(&[count], &view(m * k), &view(k * n)).expect("one axis is not too many");
+    Product { gpu, sizes, alpha, batch: &batch }.run(y, add, a, b);
 }
 
 /// One matrix of each.
