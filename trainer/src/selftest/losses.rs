@@ -26,8 +26,10 @@ const SIZES: [(usize, usize); 2] = [(300, 6), (5, 40)];
 /// Options that differ from those that hold when left out.
 type Tried = Vec<(&'static str, Setting)>;
 
-/// Networks, what they are fed, and the options that are tried of a method.
-const NETWORKS: [(&str, &[usize], fn(&str) -> Vec<Tried>); 2] =
+/// A network, what it is fed, and the options that are tried of a method.
+type Tries = (&'static str, &'static [usize], fn(&str) -> Vec<Tried>);
+
+const NETWORKS: [Tries; 2] =
     [("resnet8", &[3, 8, 8], of_images), ("ts_transformer", &[3, 40], of_series)];
 
 fn of_images(method: &str) -> Vec<Tried> {
