@@ -2,10 +2,11 @@
 
     python torch_training.py CASE THREADS DEVICE PRECISION
 
-Prints `ready VERSION FORM…`: the forms are `contiguous` and, for images, `channels_last`, eager, with fused optimizers; on a
-GPU also `compiled`, by torch.compile. Then for each line `FORM N` on standard input runs N whole steps and prints their times
-in ms on one line; of a GPU, which works on while the host goes on, their mean alone. Data and network lie on the device.
-PRECISION is that of products on a GPU: f32, in full, or tf32.
+Prints `failed FORM REASON` for each form whose first step fails, then `ready VERSION FORM…`: the forms are `contiguous` and,
+for images, `channels_last`, eager, with fused optimizers; on a GPU also `compiled`, by torch.compile. Then for each line
+`FORM N` on standard input runs N whole steps and prints their times in ms on one line; of a GPU, which works on while the
+host goes on, their mean alone. Data and network lie on the device. PRECISION is that of products on a GPU: f32, in full, or
+tf32.
 """
 
 import sys
@@ -177,7 +178,17 @@ def main():
     torch.backends.cudnn.benchmark = on_gpu
     images = len(CASES[name][1]) == 3
     forms = ["contiguous"] + ["channels_last"] * images + ["compiled"] * (on_gpu and name != "adamw")
-    steppers = {form: stepper(name, form, device) for form in forms}
+    steppers = {}
+    for form in forms:
+        try:
+            step = stepper(name, form, device)
+            step()
+            if on_gpu:
+                torch.cuda.synchronize(device)
+            steppers[form] = step
+        except Exception as error:
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            print("failed", form, said[:500], flush=True)
     print("ready", torch.__version__, *steppers, flush=True)
     for line in sys.stdin:
         form, n = line.split()[0], int(line.split()[1])

@@ -1,6 +1,6 @@
 //! `training_step [CASE…] [--device cpu|cuda:N] [--precision f32|tf32] [--python FILE] [--peer FILE] [--threads N] [--rounds N]
 //! [--max-ratio R] [--output FILE]`: whole training steps, ours and PyTorch's in turns, on the same device. Prints a line per case;
-//! raw samples go to FILE as JSON. Exits with 1 if a ratio is above R.
+//! raw samples go to FILE as JSON, after each case. Exits with 1 if a ratio is above R, or a case failed.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,7 +36,8 @@ struct Asked {
 
 /// A line of the table.
 struct Line {
-    ratio: f64,
+    /// None where the case failed.
+    ratio: Option<f64>,
     record: Value,
 }
 
@@ -106,7 +107,7 @@ fn read_args() -> Result<Asked> {
     Ok(asked)
 }
 
-/// Whether no ratio is above the limit.
+/// Whether no case failed, and no ratio is above the limit.
 fn run(asked: &Asked) -> Result<bool> {
     println!(
         "{:12} {:>7} {:>6}  {:>9} {:>9} {:>9}  {:>9} {:>9} {:>9}  of torch",
@@ -120,25 +121,49 @@ fn run(asked: &Asked) -> Result<bool> {
     let mut lines = Vec::new();
     for &threads in &asked.threads {
         for case in &asked.cases {
-            lines.push(compare(asked, case, &Device { threads, gpu: gpu.clone() })?);
+            let line = compare(asked, case, &Device { threads, gpu: gpu.clone() });
+            lines.push(line.unwrap_or_else(|refusal| {
+                println!("{:12} {threads:>7} {:>6}  {refusal}", case.name, "failed");
+                let record = json!({ "case": case.name, "threads": threads, "error": refusal.to_string() });
+                Line { ratio: None, record }
+            }));
+            write(asked, gpu.as_ref(), &lines)?;
         }
     }
-    let mean = (lines.iter().map(|line| line.ratio.ln()).sum::<f64>() / lines.len() as f64).exp();
-    println!("{:12} {:>7} {mean:>6.3}", "geomean", "");
+    if let Some(mean) = mean(&lines) {
+        println!("{:12} {:>7} {mean:>6.3}", "geomean", "");
+    }
     if let Some(path) = &asked.output {
-        let cases: Vec<&Value> = lines.iter().map(|line| &line.record).collect();
-        let record = json!({ "schema": "kd.training_step/1", "cpu": cpu(), "gpu": gpu.map(|gpu| gpu.name()), "geomean": mean, "cases": cases });
-        let text = serde_json::to_string(&record).unwrap_or_default();
-        files::write_atomic(path, format!("{text}\n").as_bytes())?;
         println!("raw samples: {}", path.display());
     }
-    Ok(lines.iter().all(|line| asked.max_ratio.is_none_or(|most| line.ratio <= most)))
+    let holds = |ratio: f64| asked.max_ratio.is_none_or(|most| ratio <= most);
+    Ok(lines.iter().all(|line| line.ratio.is_some_and(holds)))
+}
+
+/// The geometric mean of the ratios; `None` without any.
+fn mean(lines: &[Line]) -> Option<f64> {
+    let ratios: Vec<f64> = lines.iter().filter_map(|line| line.ratio).collect();
+    (!ratios.is_empty()).then(|| (ratios.iter().map(|ratio| ratio.ln()).sum::<f64>() / ratios.len() as f64).exp())
+}
+
+/// What is known, into the file.
+fn write(asked: &Asked, gpu: Option<&Gpu>, lines: &[Line]) -> Result<()> {
+    let Some(path) = &asked.output else { return Ok(()) };
+    let cases: Vec<&Value> = lines.iter().map(|line| &line.record).collect();
+    let record = json!({
+        "schema": "kd.training_step/1", "cpu": cpu(), "gpu": gpu.map(Gpu::name), "geomean": mean(lines),
+        "convolutions": gpu.map(Gpu::convolutions), "cases": cases,
+    });
+    files::write_atomic(path, format!("{record}\n").as_bytes())
 }
 
 fn compare(asked: &Asked, case: &Case, device: &Device) -> Result<Line> {
     let threads = device.threads;
     let mut ours = Ours::new(case, device)?;
     let mut peer = Peer::start(&asked.python, &asked.peer, case.name, threads, [&asked.device, &asked.precision])?;
+    for (form, why) in &peer.failed {
+        println!("{:12} {threads:>7} {:>6}  {form} of torch: {why}", case.name, "failed");
+    }
     let forms = peer.forms.clone();
     let mut longest = ours.steps_ms(WARM_UP)?.last().copied().unwrap_or(0.0);
     longest = ours.steps_ms(1)?.last().map_or(longest, |&last| longest.min(last));
@@ -156,7 +181,7 @@ fn compare(asked: &Asked, case: &Case, device: &Device) -> Result<Line> {
     }
     let best = forms.iter().zip(&others).min_by(|a, b| quantile(a.1, 0.5).total_cmp(&quantile(b.1, 0.5)));
     let Some((form, torch)) = best else {
-        return Err(Refusal::new("peer", "a form of the case", "none", "correct benchmarks/peers"));
+        return Err(Refusal::new("peer", "a form of the case that works", "none", "read what failed"));
     };
     let ratio = quantile(&own, 0.5) / quantile(torch, 0.5);
     let three = |times: &[f64]| [0.5, 0.1, 0.9].map(|share| format!("{:>9.3}", quantile(times, share))).join(" ");
@@ -164,9 +189,9 @@ fn compare(asked: &Asked, case: &Case, device: &Device) -> Result<Line> {
     println!("{:12} {threads:>7} {ratio:>6.3}  {}  {}  {version} {form}", case.name, three(&own), three(torch));
     let record = json!({
         "case": case.name, "threads": threads, "ratio": ratio, "ours_ms": own, "torch_ms": torch,
-        "torch_version": version, "torch_form": form,
+        "torch_version": version, "torch_form": form, "torch_failed": peer.failed,
     });
-    Ok(Line { ratio, record })
+    Ok(Line { ratio: Some(ratio), record })
 }
 
 /// The CPU's name, as Linux tells it.

@@ -15,6 +15,8 @@ pub struct Peer {
     pub version: String,
     /// The forms that it can run the case in.
     pub forms: Vec<String>,
+    /// Those that it cannot, and why.
+    pub failed: Vec<(String, String)>,
 }
 
 impl Peer {
@@ -30,8 +32,13 @@ impl Peer {
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(lacking(&"no pipes"));
         };
-        let mut peer = Self { child, to, from: BufReader::new(from), version: String::new(), forms: Vec::new() };
-        let line = peer.line()?;
+        let (from, version) = (BufReader::new(from), String::new());
+        let mut peer = Self { child, to, from, version, forms: Vec::new(), failed: Vec::new() };
+        let mut line = peer.line()?;
+        while let Some((form, why)) = line.strip_prefix("failed ").and_then(|rest| rest.split_once(' ')) {
+            peer.failed.push((form.into(), why.into()));
+            line = peer.line()?;
+        }
         let mut words = line.split(' ').map(String::from);
         if words.next().as_deref() != Some("ready") {
             return Err(lacking(&"no `ready`"));

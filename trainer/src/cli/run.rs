@@ -53,6 +53,9 @@ pub(super) fn run(args: &Run, out: &mut dyn Write) -> Result<()> {
         Some(Launch { rank: 1.., .. }) => Box::new(monitor::Silent),
         _ => Box::new(monitor::Terminal::new(output.join("metrics.jsonl"))),
     };
+    for lack in gpu.iter().flat_map(Gpu::lacks) {
+        monitor.note(&format!("run.device: slow without {lack}"));
+    }
     let group = launch.map(|launch| join(&launch, args, &recipe, &output, &stop, &mut *monitor)).transpose()?;
     let order = Order { recipe: &recipe, output: &output, existing, place, group: group.clone(), gpu, command_line };
     let done = session::run(&order, &stop, &mut *monitor);

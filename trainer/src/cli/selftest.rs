@@ -8,7 +8,7 @@ use kd_runtime::{Exit, Refusal, Result};
 
 use super::args::{Format, Selftest};
 use crate::exec::{Compute, cases};
-use crate::gpu::{Gpu, Precision};
+use crate::gpu::{Convolutions, Gpu, Precision};
 use crate::recipe::{Device, parse};
 use crate::selftest::Report;
 
@@ -69,6 +69,10 @@ fn render(report: &Report) -> String {
              parameters by {parameters:.1e} of {of_parameters:.0e}{verdict}"
         ));
     }
+    if let Some(Convolutions { library, own, reason }) = &report.convolutions {
+        let reason = reason.as_ref().map_or(String::new(), |reason| format!(", the first: {reason}"));
+        lines.push(format!("\nconvolutions: {library} by cuDNN, {own} by our own kernels{reason}"));
+    }
     let failures = report.failures();
     let verdict = if failures.is_empty() { "passed".into() } else { format!("{} failed", failures.len()) };
     lines.push(format!("\n{verdict}\n"));
@@ -91,10 +95,13 @@ mod tests {
         };
         let operators = vec![line("Conv", &["Conv: off", "Conv: other bits"]), line("Relu", &[])];
         let (device, losses) = ("a GPU".to_string(), vec![line("kd", &["kd: off"])]);
-        let report = Report { schema: "kd.selftest/2", device, bound: 2e-5, operators, losses, learning: vec![] };
+        let convolutions = Some(Convolutions { library: 7, own: 1, reason: Some("Forward: pads that differ".into()) });
+        let learning = vec![];
+        let report = Report { schema: "kd.selftest/2", device, bound: 2e-5, operators, losses, learning, convolutions };
+        let by = "7 by cuDNN, 1 by our own kernels, the first: Forward: pads that differ";
         for (format, every) in [
-            (Format::Text, ["Conv: off", "Conv: other bits", "kd: off", "3 failed"]),
-            (Format::Json, ["Conv: off", "Conv: other bits", "kd: off", "\"a GPU\""]),
+            (Format::Text, ["Conv: off", "Conv: other bits", "kd: off", "3 failed", by]),
+            (Format::Json, ["Conv: off", "Conv: other bits", "kd: off", "\"a GPU\"", "\"library\": 7"]),
         ] {
             let mut out = Vec::new();
             let refusal = tell(&report, format, &mut out).unwrap_err();

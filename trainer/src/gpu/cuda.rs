@@ -1,5 +1,5 @@
-//! A GPU of NVIDIA. Driver, compiler (NVRTC), cuBLAS and cuDNN are opened when one is asked for; a machine that lacks one is told
-//! which.
+//! A GPU of NVIDIA. Driver, compiler (NVRTC), cuBLAS and cuDNN are opened when one is asked for; a machine that lacks one,
+//! or has another version, is told which.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_void};
@@ -24,7 +24,9 @@ pub struct Cuda {
     precision: Precision,
     /// Compute capability: what kernels are compiled for.
     capability: [i32; 2],
-    /// What was not found, or does not start.
+    /// Versions of what is used.
+    libraries: Vec<String>,
+    /// What was not found, is of another version or does not work.
     lacks: Vec<String>,
     blas: Option<Blas>,
     state: Mutex<State>,
@@ -47,7 +49,10 @@ struct Function(driver_sys::CUfunction);
 // SAFETY: a handle; the driver lets every thread use it whose context is current.
 unsafe impl Send for Function {}
 
-struct Blas(cublas_sys::cublasHandle_t);
+struct Blas {
+    handle: cublas_sys::cublasHandle_t,
+    version: String,
+}
 
 // SAFETY: used only with the state locked.
 unsafe impl Send for Blas {}
@@ -55,31 +60,68 @@ unsafe impl Send for Blas {}
 unsafe impl Sync for Blas {}
 
 /// What a call to the driver says when it fails.
-fn refuse(what: &str, error: DriverError) -> Refusal {
+pub(super) fn refuse(what: &str, error: DriverError) -> Refusal {
     let text = error.error_string().map(|text| text.to_string_lossy().into_owned());
     let found = format!("{}: {what}", text.unwrap_or_else(|_| format!("{error:?}")));
     lacking("a GPU that works", found, "look at `nvidia-smi`, or use --device cpu")
 }
 
+/// Memory of the current device, of any content. Refused where there is not enough.
+pub(super) fn room(bytes: usize, action: &str) -> Result<u64> {
+    let refuse = |error| refuse("no memory", error);
+    // SAFETY: new memory.
+    match unsafe { driver::malloc_sync(bytes) } {
+        Err(DriverError(driver_sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
+            let (free, _) = driver::mem_get_info().map_err(refuse)?;
+            let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
+            Err(lacking(format!("at most {} more on the GPU", mib(free)), mib(bytes), action))
+        }
+        address => address.map_err(refuse),
+    }
+}
+
+/// The version of CUDA that the driver was made for: 13 or more.
+fn driver_version() -> Result<String> {
+    let refused = |found: &str| {
+        let action = "install driver 580 or newer, or use --device cpu";
+        lacking("a GPU's driver for CUDA 13 (libcuda.so.1)", found, action)
+    };
+    let mut version = 0;
+    // SAFETY: opened as any program opens it; there is room for the answer.
+    let asked = unsafe {
+        if !driver_sys::is_culib_present() {
+            return Err(refused("none"));
+        }
+        driver_sys::cuDriverGetVersion(&raw mut version).result()
+    };
+    asked.map_err(|error| refuse("no version", error))?;
+    let told = format!("{}.{}", version / 1000, version % 1000 / 10);
+    if version < 13_000 { Err(refused(&format!("one for CUDA {told}"))) } else { Ok(told) }
+}
+
+/// The version of the compiler: 13 or more.
+fn compiler_version() -> Result<String> {
+    let refused = |found: &str| {
+        let action = "set LD_LIBRARY_PATH to the folder of CUDA 13's libraries, or use --device cpu";
+        lacking("the compiler of kernels (libnvrtc.so of CUDA 13)", found, action)
+    };
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: opened as any program opens it; there is room for the answers.
+    let asked = unsafe {
+        if !nvrtc_sys::is_culib_present() {
+            return Err(refused("none"));
+        }
+        nvrtc_sys::nvrtcVersion(&raw mut major, &raw mut minor).result()
+    };
+    asked.map_err(|error| refused(&format!("{error:?}")))?;
+    if major < 13 { Err(refused(&format!("one of CUDA {major}.{minor}"))) } else { Ok(format!("{major}.{minor}")) }
+}
+
 impl Cuda {
     /// Opens device `number`.
     pub fn open(number: usize, precision: Precision) -> Result<Self> {
-        let action = "install it, or use --device cpu";
-        // SAFETY: each is opened as any program opens it.
-        let [has_driver, has_compiler, has_blas] = unsafe {
-            [
-                cudarc::driver::sys::is_culib_present(),
-                cudarc::nvrtc::sys::is_culib_present(),
-                cudarc::cublas::sys::is_culib_present(),
-            ]
-        };
-        if !has_driver {
-            return Err(lacking("the driver of a GPU (libcuda.so.1)", "none", action));
-        }
-        if !has_compiler {
-            let action = "set LD_LIBRARY_PATH to the folder of CUDA's libraries, or use --device cpu";
-            return Err(lacking("the compiler of kernels (libnvrtc.so of CUDA 13)", "none", action));
-        }
+        let (driver, compiler) = (driver_version()?, compiler_version()?);
+        let mut libraries = vec![format!("driver for CUDA {driver}"), format!("NVRTC {compiler}")];
         let count = CudaContext::device_count().map_err(|error| refuse("no device", error))?;
         if number >= usize::try_from(count).unwrap_or(0) {
             let found = format!("cuda:{number}, of {count} devices");
@@ -93,23 +135,17 @@ impl Cuda {
             let found = format!("{name}, of {major}.{minor}");
             return Err(lacking("a GPU of compute capability 8.0 or more", found, "use --device cpu"));
         }
+        let (blas, cudnn) = (Blas::new(&stream, precision), Cudnn::new(&stream, precision)?);
+        let (of_blas, of_cudnn) = (blas.as_ref().map(|blas| &blas.version), cudnn.as_ref().map(|cudnn| &cudnn.version));
         let mut lacks = Vec::new();
-        let blas = if has_blas {
-            Blas::new(&stream, precision).map_err(|error| format!("{error:?}"))
-        } else {
-            Err("none".into())
-        };
-        let blas = blas.map_err(|why| lacks.push(format!("cuBLAS: {why}"))).ok();
-        // SAFETY: opened as any program opens it.
-        let has_cudnn = unsafe { cudarc::cudnn::sys::is_culib_present() };
-        let cudnn = if has_cudnn {
-            Cudnn::new(&stream, precision).map_err(|error| format!("{error:?}"))
-        } else {
-            Err("none".into())
-        };
-        let cudnn = cudnn.map_err(|why| lacks.push(format!("cuDNN: {why}"))).ok();
-        let state = Mutex::new(State { cudnn, ..State::default() });
-        Ok(Self { context, stream, name, precision, capability: [major, minor], lacks, blas, state })
+        for (name, version) in [("cuBLAS", of_blas), ("cuDNN", of_cudnn)] {
+            match version {
+                Ok(version) => libraries.push(format!("{name} {version}")),
+                Err(why) => lacks.push(format!("{name}: {why}")),
+            }
+        }
+        let (blas, state) = (blas.ok(), Mutex::new(State { cudnn: cudnn.ok(), ..State::default() }));
+        Ok(Self { context, stream, name, precision, capability: [major, minor], libraries, lacks, blas, state })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -188,26 +224,52 @@ unsafe fn machine_code(program: nvrtc_sys::nvrtcProgram) -> std::result::Result<
     }
 }
 
+/// The version of cuBLAS: 13.
+fn blas_version() -> std::result::Result<String, String> {
+    use cublas_sys::libraryPropertyType_t::{MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL};
+    let mut parts = [0; 3];
+    for (which, part) in [MAJOR_VERSION, MINOR_VERSION, PATCH_LEVEL].into_iter().zip(&mut parts) {
+        // SAFETY: there is room for the answer.
+        let asked = unsafe { cublas_sys::cublasGetProperty(which, part) }.result();
+        asked.map_err(|error| format!("{error:?}"))?;
+    }
+    let [major, minor, patch] = parts;
+    let told = format!("{major}.{minor}.{patch}");
+    if major == 13 { Ok(told) } else { Err(format!("version {told}, not 13")) }
+}
+
 impl Blas {
-    fn new(stream: &CudaStream, precision: Precision) -> std::result::Result<Self, CublasError> {
-        let handle = cublas::create_handle()?;
+    /// Opens the library for a stream, or says why it is of no use.
+    fn new(stream: &CudaStream, precision: Precision) -> std::result::Result<Self, String> {
+        // SAFETY: opened as any program opens it.
+        if unsafe { !cublas_sys::is_culib_present() } {
+            return Err("none".into());
+        }
+        let (version, told) = (blas_version()?, |error: CublasError| format!("{error:?}"));
+        let handle = cublas::create_handle().map_err(told)?;
         // SAFETY: a handle and a stream that were just made; both types are pointers to the same thing.
         unsafe {
-            cublas::set_stream(handle, stream.cu_stream().cast())?;
+            cublas::set_stream(handle, stream.cu_stream().cast()).map_err(told)?;
             if precision == Precision::Tf32 {
-                cublas_sys::cublasSetMathMode(handle, cublas_sys::cublasMath_t::CUBLAS_TF32_TENSOR_OP_MATH).result()?;
+                let mode = cublas_sys::cublasMath_t::CUBLAS_TF32_TENSOR_OP_MATH;
+                cublas_sys::cublasSetMathMode(handle, mode).result().map_err(told)?;
             }
         }
-        Ok(Self(handle))
+        Ok(Self { handle, version })
     }
 }
 
 impl Engine for Cuda {
     fn name(&self) -> String {
         let [major, minor] = self.capability;
-        let lacks: String = self.lacks.iter().map(|lack| format!(", {lack}")).collect();
         let precision = if self.precision == Precision::F32 { "" } else { ", tf32" };
-        format!("{} (compute capability {major}.{minor}{precision}{lacks})", self.name)
+        let libraries: String = self.libraries.iter().map(|library| format!(", {library}")).collect();
+        let lacks: String = self.lacks.iter().map(|lack| format!(", no {lack}")).collect();
+        format!("{} (compute capability {major}.{minor}{precision}{libraries}{lacks})", self.name)
+    }
+
+    fn lacks(&self) -> &[String] {
+        &self.lacks
     }
 
     fn precision(&self) -> Precision {
@@ -215,27 +277,23 @@ impl Engine for Cuda {
     }
 
     fn free_bytes(&self) -> Option<usize> {
-        self.context.bind_to_thread().ok()?;
-        driver::mem_get_info().ok().map(|(free, _)| free)
+        let mut free = None;
+        self.attempt("its free memory", || driver::mem_get_info().map(|(bytes, _)| free = Some(bytes)));
+        free
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64> {
+        let mut state = self.state();
+        if let Some(failed) = &state.failed {
+            return Err(failed.clone());
+        }
         let refuse = |error| refuse("no memory", error);
         self.context.bind_to_thread().map_err(refuse)?;
-        // SAFETY: new memory, which the stream fills before it does anything else with it.
-        unsafe {
-            let address = match driver::malloc_sync(bytes) {
-                Err(DriverError(driver_sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY)) => {
-                    let (free, _) = driver::mem_get_info().map_err(refuse)?;
-                    let mib = |bytes: usize| format!("{} MiB", bytes >> 20);
-                    let (expected, found) = (format!("at most {} more on the GPU", mib(free)), mib(bytes));
-                    return Err(lacking(expected, found, "make train.batch smaller, or choose a smaller network"));
-                }
-                address => address.map_err(refuse)?,
-            };
-            driver::memset_d8_async(address, 0, bytes, self.stream.cu_stream()).map_err(refuse)?;
-            Ok(address)
-        }
+        let address = room(bytes, "make train.batch smaller, or choose a smaller network")?;
+        // SAFETY: new memory of so many bytes, which the stream fills before it does anything else with it.
+        let filled = unsafe { driver::memset_d8_async(address, 0, bytes, self.stream.cu_stream()) };
+        state.failed = filled.map_err(refuse).err();
+        state.failed.clone().map_or(Ok(address), Err)
     }
 
     unsafe fn free(&self, address: u64, _bytes: usize) {
@@ -273,7 +331,11 @@ impl Engine for Cuda {
         }
         let done = self.context.bind_to_thread().map_err(|error| refuse("no context", error));
         let done = done.and_then(|()| self.kernel(&mut state, kernel)).and_then(|function| {
-            let (grid, block) = ((u32::try_from(groups).unwrap_or(u32::MAX), 1, 1), (GROUP as u32, 1, 1));
+            let Ok(grid) = i32::try_from(groups) else {
+                let found = format!("{groups} of {kernel}");
+                return Err(lacking("at most 2^31 - 1 groups of threads", found, "make train.batch smaller"));
+            };
+            let (grid, block) = ((grid as u32, 1, 1), (GROUP as u32, 1, 1));
             let mut args = *args;
             let mut told = [(&raw mut args).cast::<c_void>()];
             // SAFETY: a kernel that takes one `Args`, which the driver copies; what they hold is the caller's promise.
@@ -308,7 +370,7 @@ impl Engine for Cuda {
         // SAFETY: as the caller says; alpha and beta are read before the call returns.
         let done = unsafe {
             cublas::sgemm_strided_batched(
-                blas.0,
+                blas.handle,
                 op_b,
                 op_a,
                 n,
@@ -332,20 +394,14 @@ impl Engine for Cuda {
         true
     }
 
-    unsafe fn convolve(&self, convolution: &Convolution) -> bool {
+    unsafe fn convolve(&self, convolution: &Convolution) -> std::result::Result<(), String> {
         let mut state = self.state();
         if state.failed.is_some() || self.context.bind_to_thread().is_err() {
-            return false;
+            return Err("something failed before".into());
         }
-        let Some(cudnn) = &mut state.cudnn else { return false };
-        // SAFETY: as the caller says.
-        match unsafe { cudnn.convolve(convolution, &self.stream) } {
-            Ok(done) => done,
-            Err(error) => {
-                state.failed = Some(lacking("a convolution", format!("{error:?}"), "report it"));
-                true
-            }
-        }
+        let cudnn = state.cudnn.as_mut().ok_or("no cuDNN")?;
+        // SAFETY: as the caller says. What is broken for good fails in our own kernel too, and is told there.
+        unsafe { cudnn.convolve(convolution) }
     }
 
     fn wait(&self) -> Result<()> {
@@ -369,7 +425,7 @@ impl Drop for Cuda {
         }
         if let Some(blas) = &self.blas {
             // SAFETY: made by `Blas::new`, used no more.
-            unsafe { cublas::destroy_handle(blas.0) }.ok();
+            unsafe { cublas::destroy_handle(blas.handle) }.ok();
         }
     }
 }

@@ -11,7 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use kd_runtime::Result;
 
-use super::{Args, Engine, Gpu, Matmul, source};
+use super::{Args, Convolution, Direction, Engine, Gpu, Matmul, source};
+use crate::exec::{Compute, cases};
+use crate::selftest;
 
 /// Threads of a group, as in `emulated.c`.
 const THREADS: usize = 8;
@@ -40,6 +42,8 @@ enum Task {
     Kernel(*mut c_void, i64, Box<Args>),
     /// To an address, these bytes.
     Upload(u64, Vec<u8>),
+    Product(Matmul),
+    Convolution(Convolution),
 }
 
 #[derive(Default)]
@@ -57,6 +61,8 @@ pub struct Emulated {
     library: &'static Library,
     state: Mutex<State>,
     backwards: bool,
+    /// Whether matrix products and convolutions are those of libraries, which know no more of them than they are told.
+    has_libraries: bool,
     downloaded: Arc<AtomicUsize>,
 }
 
@@ -68,9 +74,13 @@ impl Emulated {
 
     /// The same, with the count of bytes that the host copies from it.
     pub fn counted(backwards: bool) -> (Gpu, Arc<AtomicUsize>) {
-        let downloaded = Arc::new(AtomicUsize::new(0));
-        let engine = Self { library: library(), state: Mutex::default(), backwards, downloaded: downloaded.clone() };
+        let engine = Self::new(backwards, false);
+        let downloaded = engine.downloaded.clone();
         (Gpu::new(engine), downloaded)
+    }
+
+    fn new(backwards: bool, has_libraries: bool) -> Self {
+        Self { library: library(), state: Mutex::default(), backwards, has_libraries, downloaded: Arc::default() }
     }
 
     /// The kernels that any of them has run.
@@ -190,7 +200,7 @@ impl Engine for Emulated {
         self.state().queue.push(Task::Kernel(function, groups as i64, Box::new(*args)));
     }
 
-    /// Multiplies nothing, but sees that a library would be told of the same elements.
+    /// Sees that a library would be told of the same elements.
     unsafe fn matmul(&self, product: &Matmul) -> bool {
         let [m, n, k] = product.sizes;
         let Some(leads) = product.leads() else { return false };
@@ -204,7 +214,21 @@ impl Engine for Emulated {
                 assert_eq!(told, row * strides[0] + column * strides[1], "{product:?}");
             }
         }
-        false
+        if self.has_libraries {
+            self.state().queue.push(Task::Product(*product));
+        }
+        self.has_libraries
+    }
+
+    unsafe fn convolve(&self, convolution: &Convolution) -> std::result::Result<(), String> {
+        if !self.has_libraries {
+            return Err("no library".into());
+        }
+        if !convolution.is_even() {
+            return Err("pads that differ".into());
+        }
+        self.state().queue.push(Task::Convolution(*convolution));
+        Ok(())
     }
 
     fn wait(&self) -> Result<()> {
@@ -220,8 +244,100 @@ impl Engine for Emulated {
                 Task::Upload(to, bytes) => unsafe {
                     std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len());
                 },
+                // SAFETY: what the caller of `matmul` has promised.
+                Task::Product(product) => unsafe { multiply(&product) },
+                // SAFETY: what the caller of `convolve` has promised.
+                Task::Convolution(convolution) => unsafe { convolve(&convolution) },
             }
         }
         Ok(())
     }
+}
+
+/// Writes numbers, or adds them to those that are there.
+fn give(to: &mut [f32], sums: &[f64], add: bool) {
+    for (to, sum) in to.iter_mut().zip(sums) {
+        *to = if add { *to + *sum as f32 } else { *sum as f32 };
+    }
+}
+
+/// A matrix product as cuBLAS does it, by rows of memory of which some are those of the transposed matrix.
+///
+/// # Safety
+///
+/// As [`Engine::launch`].
+unsafe fn multiply(product: &Matmul) {
+    let [m, n, k] = product.sizes;
+    let place = |(is_transposed, lead): (bool, usize), row: usize, column: usize| {
+        if is_transposed { column * lead + row } else { row * lead + column }
+    };
+    let [a, b] = product.leads().expect("asked before");
+    for matrix in 0..product.batch {
+        let from = [0, 1].map(|i| product.inputs[i].cast::<f32>().wrapping_add(matrix * product.steps[i]));
+        let mut sums = vec![0.0; m * n];
+        for (row, column, i) in (0..m * n).flat_map(|to| (0..k).map(move |i| (to / n, to % n, i))) {
+            // SAFETY: as the caller says, elements of both matrices.
+            let factors = unsafe { [*from[0].add(place(a, row, i)), *from[1].add(place(b, i, column))] };
+            sums[row * n + column] += f64::from(product.alpha) * f64::from(factors[0]) * f64::from(factors[1]);
+        }
+        // SAFETY: as the caller says, a matrix of the output.
+        let to = unsafe { std::slice::from_raw_parts_mut(product.output.cast::<f32>().add(matrix * m * n), m * n) };
+        give(to, &sums, product.add);
+    }
+}
+
+/// A convolution by cuDNN's definition: x and y are NHWC, weights KRSC, pads the same on both sides.
+///
+/// # Safety
+///
+/// As [`Engine::launch`].
+unsafe fn convolve(asked: &Convolution) {
+    let [images, h, w, c, oh, ow, m, cg, mg, kh, kw, stride_y, stride_x, dilation_y, dilation_x, pad_y, pad_x] =
+        asked.sizes;
+    let (x, weights, y) = (images * h * w * c, m * kh * kw * cg, images * oh * ow * m);
+    let lens = match asked.direction {
+        Direction::Forward => [x, weights, y],
+        Direction::Input => [y, weights, x],
+        Direction::Weights => [y, x, weights],
+    };
+    let [a, b] = [0, 1].map(|i| {
+        // SAFETY: as the caller says.
+        unsafe { std::slice::from_raw_parts(asked.inputs[i].cast::<f32>(), lens[i]) }
+    });
+    let mut sums = vec![0.0; lens[2]];
+    let inside = |out: usize, stride: usize, tap: usize, dilation: usize, pad: usize, size: usize| {
+        (out * stride + tap * dilation).checked_sub(pad).filter(|&at| at < size)
+    };
+    for of_y in 0..y {
+        let (to, ox, oy, image) = (of_y % m, of_y / m % ow, of_y / m / ow % oh, of_y / m / ow / oh);
+        for tap in 0..kh * kw {
+            let row = inside(oy, stride_y, tap / kw, dilation_y, pad_y, h);
+            let column = inside(ox, stride_x, tap % kw, dilation_x, pad_x, w);
+            let (Some(row), Some(column)) = (row, column) else { continue };
+            for channel in 0..cg {
+                let of_x = ((image * h + row) * w + column) * c + to / mg * cg + channel;
+                let of_w = (to * kh * kw + tap) * cg + channel;
+                let [sum, i, j] = match asked.direction {
+                    Direction::Forward => [of_y, of_x, of_w],
+                    Direction::Input => [of_x, of_y, of_w],
+                    Direction::Weights => [of_w, of_y, of_x],
+                };
+                sums[sum] += f64::from(a[i]) * f64::from(b[j]);
+            }
+        }
+    }
+    // SAFETY: as the caller says.
+    give(unsafe { std::slice::from_raw_parts_mut(asked.output.cast::<f32>(), lens[2]) }, &sums, asked.add);
+}
+
+/// Every convolution of the cases can be told to a library that knows pads of one size alone, and what libraries are told
+/// is all that they need.
+#[test]
+fn libraries_compute_what_the_host_does() {
+    let gpu = Gpu::new(Emulated::new(false, true));
+    let lines = selftest::operators(Compute { threads: 1, gpu: Some(&gpu) }, &cases::all()).unwrap();
+    let failed: Vec<_> = lines.iter().flat_map(|line| &line.failed).collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    let done = gpu.convolutions();
+    assert!(done.library > 0 && done.own == 0, "{done:?}");
 }

@@ -26,6 +26,8 @@ pub struct Allocation {
     current: AtomicUsize,
     /// Whether the host has written what the GPU has not; then all of the mirror is current.
     is_ahead: AtomicBool,
+    /// What [`Allocation::version`] gives.
+    version: AtomicUsize,
     fetching: Mutex<()>,
 }
 
@@ -33,6 +35,12 @@ pub struct Allocation {
 unsafe impl Send for Allocation {}
 // SAFETY: as above.
 unsafe impl Sync for Allocation {}
+
+/// A number that no array has had.
+fn new_version() -> usize {
+    static LAST: AtomicUsize = AtomicUsize::new(0);
+    LAST.fetch_add(1, Ordering::Relaxed) + 1
+}
 
 fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, ALIGN).expect("a size that was allocated on a GPU")
@@ -48,8 +56,9 @@ impl Allocation {
             handle_alloc_error(layout(bytes));
         }
         let (current, is_ahead) = (AtomicUsize::new(bytes), AtomicBool::new(false));
-        let fetching = Mutex::new(());
-        let allocation = Arc::new(Self { gpu: gpu.clone(), mirror, device, bytes, current, is_ahead, fetching });
+        let (version, fetching) = (AtomicUsize::new(new_version()), Mutex::new(()));
+        let allocation =
+            Arc::new(Self { gpu: gpu.clone(), mirror, device, bytes, current, is_ahead, version, fetching });
         gpu.arrays().insert(mirror as usize, Arc::downgrade(&allocation));
         Ok(allocation)
     }
@@ -89,12 +98,23 @@ impl Allocation {
     /// Says that the host is about to write the mirror, which [`Allocation::fetch`] has made current. Its owner is borrowed
     /// mutably.
     pub fn own(&self) {
+        self.change();
         self.is_ahead.store(true, Ordering::Release);
+    }
+
+    fn change(&self) {
+        self.version.store(new_version(), Ordering::Release);
+    }
+
+    /// A number of what is in the array: another one once somebody writes it, and of each array another.
+    pub(super) fn version(&self) -> usize {
+        self.version.load(Ordering::Acquire)
     }
 
     /// Overwrites bytes from the first on. Its owner is borrowed mutably.
     pub fn put(&self, from: &[u8]) {
         assert!(from.len() <= self.bytes, "no more than there is room for");
+        self.change();
         if self.is_ahead.load(Ordering::Acquire) {
             // SAFETY: so many bytes of the mirror, whose owner is borrowed mutably.
             unsafe { std::ptr::copy_nonoverlapping(from.as_ptr(), self.mirror, from.len()) };
@@ -116,6 +136,7 @@ impl Allocation {
 
     /// Says that a kernel writes the array.
     pub(super) fn written(&self) {
+        self.change();
         self.current.store(0, Ordering::Release);
     }
 }

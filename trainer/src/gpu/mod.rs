@@ -31,6 +31,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kd_runtime::{Exit, Refusal, Result};
+use serde::Serialize;
 
 use memory::Allocation;
 
@@ -51,6 +52,11 @@ pub trait Engine: Send + Sync {
     /// Of products.
     fn precision(&self) -> Precision {
         Precision::F32
+    }
+
+    /// Libraries that are not there, or do not work, each with the reason: without them it is slow.
+    fn lacks(&self) -> &[String] {
+        &[]
     }
 
     /// Bytes that can be had; `None` where it is not known.
@@ -97,13 +103,13 @@ pub trait Engine: Send + Sync {
         false
     }
 
-    /// Queues a convolution, if it has something better than the kernels `conv_…`; says whether.
+    /// Queues a convolution, if it has something better than the kernels `conv_…`; else says why not.
     ///
     /// # Safety
     ///
     /// As [`Engine::launch`].
-    unsafe fn convolve(&self, _convolution: &Convolution) -> bool {
-        false
+    unsafe fn convolve(&self, _convolution: &Convolution) -> std::result::Result<(), String> {
+        Err("no library".into())
     }
 
     /// Waits until all that was queued is done. Refuses (with exit 3) if any of it failed.
@@ -175,6 +181,32 @@ pub struct Convolution {
     pub add: bool,
 }
 
+impl Convolution {
+    /// Whether libraries can be told of it: their pads are the same on both sides.
+    pub fn is_even(&self) -> bool {
+        let [_, h, w, _, oh, ow, _, _, _, kh, kw, stride_y, stride_x, dilation_y, dilation_x, pad_y, pad_x] =
+            self.sizes;
+        even_output(h, kh, stride_y, dilation_y, pad_y) == Some(oh)
+            && even_output(w, kw, stride_x, dilation_x, pad_x) == Some(ow)
+    }
+}
+
+/// Size of a convolution's output along an axis with as many zeros before as behind; `None` where no window fits.
+pub fn even_output(input: usize, kernel: usize, stride: usize, dilation: usize, pad: usize) -> Option<usize> {
+    (input + 2 * pad).checked_sub(dilation * (kernel - 1) + 1).map(|rest| rest / stride + 1)
+}
+
+/// Who has done the convolutions that were asked for, but those that are matrix products.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Convolutions {
+    /// How many the vendor's library has done.
+    pub library: usize,
+    /// How many our own kernels have.
+    pub own: usize,
+    /// The first of those, and why.
+    pub reason: Option<String>,
+}
+
 /// How exactly products of floats are computed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
@@ -208,6 +240,7 @@ struct Shared {
     engine: Box<dyn Engine>,
     /// By the addresses of their mirrors.
     arrays: Mutex<BTreeMap<usize, Weak<Allocation>>>,
+    convolutions: Mutex<Convolutions>,
 }
 
 /// Threads of a group, in every kernel: what the sources call the most they are written for.
@@ -234,7 +267,8 @@ impl Gpu {
     }
 
     fn new(engine: impl Engine + 'static) -> Self {
-        Self(Arc::new(Shared { engine: Box::new(engine), arrays: Mutex::default() }))
+        let (arrays, convolutions) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(Shared { engine: Box::new(engine), arrays, convolutions }))
     }
 
     fn engine(&self) -> &dyn Engine {
@@ -265,6 +299,11 @@ impl Gpu {
         !elements.is_empty() && self.find(elements.as_ptr().cast()).is_some()
     }
 
+    /// A number of what is in the array that elements lie in, another one once somebody writes it; 0 of no elements.
+    pub fn version<T>(&self, elements: &[T]) -> usize {
+        if elements.is_empty() { 0 } else { self.array(elements.as_ptr().cast()).version() }
+    }
+
     /// What a kernel is told for an address of a mirror, when what the host has written is sent.
     fn sent(&self, place: *const c_void) -> *const c_void {
         if place.is_null() { place } else { self.array(place).sent(place as usize) }
@@ -285,6 +324,20 @@ impl Gpu {
     /// Of products.
     pub fn precision(&self) -> Precision {
         self.engine().precision()
+    }
+
+    /// Libraries that are not there, or do not work; see [`Engine::lacks`].
+    pub fn lacks(&self) -> &[String] {
+        self.engine().lacks()
+    }
+
+    /// Who has done the convolutions until now.
+    pub fn convolutions(&self) -> Convolutions {
+        self.counts().clone()
+    }
+
+    fn counts(&self) -> MutexGuard<'_, Convolutions> {
+        self.0.convolutions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes that can be had; `None` where it is not known.
@@ -356,11 +409,20 @@ impl Gpu {
         let inputs = convolution.inputs.map(|place| self.sent(place));
         let output = self.sent(convolution.output).cast_mut();
         // SAFETY: as the caller says.
-        let is_done = unsafe { self.engine().convolve(&Convolution { inputs, output, ..*convolution }) };
-        if is_done {
-            self.written(convolution.output);
+        let done = unsafe { self.engine().convolve(&Convolution { inputs, output, ..*convolution }) };
+        let mut counts = self.counts();
+        match &done {
+            Ok(()) => {
+                counts.library += 1;
+                self.written(convolution.output);
+            }
+            Err(why) => {
+                let Convolution { direction, sizes, .. } = convolution;
+                counts.own += 1;
+                counts.reason.get_or_insert_with(|| format!("{direction:?} of {sizes:?}: {why}"));
+            }
         }
-        is_done
+        done.is_ok()
     }
 
     /// Waits until all that was queued is done; see [`Engine::wait`].

@@ -29,8 +29,7 @@ type Tried = Vec<(&'static str, Setting)>;
 /// A network, what it is fed, and the options that are tried of a method.
 type Tries = (&'static str, &'static [usize], fn(&str) -> Vec<Tried>);
 
-const NETWORKS: [Tries; 2] =
-    [("resnet8", &[3, 8, 8], of_images), ("ts_transformer", &[3, 40], of_series)];
+const NETWORKS: [Tries; 2] = [("resnet8", &[3, 8, 8], of_images), ("ts_transformer", &[3, 40], of_series)];
 
 fn of_images(method: &str) -> Vec<Tried> {
     std::iter::once(vec![]).chain(tried(method)).collect()

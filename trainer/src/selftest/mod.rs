@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::exec::cases::{Case, noise};
 use crate::exec::{Compute, Executor, Mode, Plan, Real};
-use crate::gpu::{Gpu, Precision, table};
+use crate::gpu::{Convolutions, Gpu, Precision, table};
 use crate::ops;
 use crate::zoo::Site;
 
@@ -47,6 +47,8 @@ pub struct Report {
     pub losses: Vec<Line>,
     /// Steps of training.
     pub learning: Vec<Learning>,
+    /// Who has done the convolutions of all these on a GPU.
+    pub convolutions: Option<Convolutions>,
 }
 
 /// One operator, or loss.
@@ -74,6 +76,7 @@ impl Report {
             operators: operators(compute, cases)?,
             losses: compute.gpu.map_or(Ok(vec![]), losses)?,
             learning: learning(compute)?,
+            convolutions: compute.gpu.map(Gpu::convolutions),
         })
     }
 
@@ -109,7 +112,7 @@ fn precision_of(compute: Compute<'_>) -> Precision {
 }
 
 /// Every operator of the table, by networks around it.
-fn operators(compute: Compute<'_>, cases: &[Case]) -> Result<Vec<Line>> {
+pub(crate) fn operators(compute: Compute<'_>, cases: &[Case]) -> Result<Vec<Line>> {
     let mut lines: BTreeMap<&'static str, Line> = BTreeMap::new();
     for &op in ops::table::NAMES {
         let on = if compute.gpu.is_some() && table::NAMES.contains(&op) { "gpu" } else { "cpu" };

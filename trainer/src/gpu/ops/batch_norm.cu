@@ -36,13 +36,20 @@ KERNEL(norm_sums) {
   CHANNEL_SUMS(OUT(0), s, q)
 }
 
+// A group adds a channel's sums of all chunks: s and q.
+#define CHUNKS(chunks)                                                                                      \
+  SHARED double shared[256];                                                                                \
+  long long c = GROUP;                                                                                      \
+  double s = 0.0, q = 0.0, n = (double)N(0);                                                                \
+  for (long long chunk = THREAD; chunk < (chunks); chunk += THREADS) {                                      \
+    s += P(0)[chunk * 2 * N(1) + c], q += P(0)[(chunk * 2 + 1) * N(1) + c];                                 \
+  }                                                                                                         \
+  s = group_sum_double(shared, s), q = group_sum_double(shared, q)
+
 // Mean, 1 / sqrt(var + F(0)) and unbiased variance: OUT(2) [3, channels]. P(0): sums, P(1): x. N(3): chunks.
 KERNEL(norm_statistics) {
-  EACH(c, N(1)) {
-    double s = 0.0, q = 0.0, n = (double)N(0);
-    for (long long chunk = 0; chunk < N(3); chunk++) {
-      s += P(0)[chunk * 2 * N(1) + c], q += P(0)[(chunk * 2 + 1) * N(1) + c];
-    }
+  CHUNKS(N(3));
+  if (THREAD == 0) {
     double squares = q - s * s / n;
     squares = squares < 0.0 ? 0.0 : squares;
     OUT(2)[c] = (float)(P(1)[c] + s / n);
@@ -99,16 +106,13 @@ KERNEL(norm_backward_sums) {
 // mean) + offset needs: OUT(6) [2, channels], slope and offset. P(0): sums, P(1): scale, P(3): mean, 1 / sigma. N(0): rows,
 // N(1): channels, N(2): chunks, N(3): whether statistics were the batch's, N(4), N(5): whether to add.
 KERNEL(norm_gradients) {
-  EACH(c, N(1)) {
-    double d = 0.0, p = 0.0, n = (double)N(0);
-    for (long long chunk = 0; chunk < N(2); chunk++) {
-      d += P(0)[chunk * 2 * N(1) + c], p += P(0)[(chunk * 2 + 1) * N(1) + c];
-    }
+  CHUNKS(N(2));
+  if (THREAD == 0) {
     float inverse = P(3)[N(1) + c], factor = P(1)[c] * inverse;
-    if (P(4)) GIVE(OUT(4)[c], (float)p * inverse, N(4));
-    if (P(5)) GIVE(OUT(5)[c], (float)d, N(5));
-    OUT(6)[c] = N(3) ? (float)(-p / n) * factor * inverse * inverse : 0.0f;
-    OUT(6)[N(1) + c] = N(3) ? (float)(-d / n) * factor : 0.0f;
+    if (P(4)) GIVE(OUT(4)[c], (float)q * inverse, N(4));
+    if (P(5)) GIVE(OUT(5)[c], (float)s, N(5));
+    OUT(6)[c] = N(3) ? (float)(-q / n) * factor * inverse * inverse : 0.0f;
+    OUT(6)[N(1) + c] = N(3) ? (float)(-s / n) * factor : 0.0f;
   }
 }
 

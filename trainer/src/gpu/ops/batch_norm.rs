@@ -24,6 +24,8 @@ struct BatchNorm {
     momentum: f32,
     wanted: [bool; 3],
     trained: bool,
+    /// The [`Gpu::version`]s of the running statistics that the numbers are of.
+    running: [usize; 2],
     /// `[5, channels]`: mean, 1/σ, unbiased variance; of the backward pass slope and offset.
     numbers: Buffer<f32>,
     /// `[chunks, 2, channels]`.
@@ -57,6 +59,7 @@ pub fn fused(op: &ops::batch_norm::BatchNormalization, site: &Site<'_>, gpu: &Gp
         momentum: op.momentum,
         wanted: [site.wanted(0), site.wanted(1), site.wanted(2)],
         trained: false,
+        running: [0; 2],
         numbers: Buffer::on(gpu, 5 * channels)?,
         sums: Buffer::on(gpu, rows.div_ceil(chunk) * 2 * channels)?,
     }))
@@ -86,7 +89,7 @@ impl BatchNorm {
         // SAFETY: norm_sums, norm_statistics: x of rows times channels, buffers of their sizes.
         unsafe {
             self.gpu.groups("norm_sums", groups, &args);
-            self.gpu.each("norm_statistics", channels, &numbers);
+            self.gpu.groups("norm_statistics", channels, &numbers);
         }
     }
 
@@ -114,7 +117,7 @@ impl BatchNorm {
         // SAFETY: norm_backward_sums, norm_gradients: arrays of rows times channels, of a number a channel, and sums.
         unsafe {
             self.gpu.groups("norm_backward_sums", self.groups(), &args);
-            self.gpu.each("norm_gradients", channels, &numbers);
+            self.gpu.groups("norm_gradients", channels, &numbers);
         }
     }
 
@@ -137,11 +140,16 @@ impl Kernel<f32> for BatchNorm {
         self.trained = matches!(context.mode, Mode::Train { .. });
         if self.trained {
             self.measure(x.get(0));
+            self.running = [0; 2];
         } else {
-            let args = Args::none().read(x.get(3)).read(x.get(4)).write(self.numbers.raw_mut());
-            let args = args.numbers(&[self.rows, self.channels]).float(self.epsilon);
-            // SAFETY: norm_running: arrays of a number a channel.
-            unsafe { self.gpu.each("norm_running", self.channels, &args) };
+            let running = [3, 4].map(|input| self.gpu.version(x.get(input)));
+            if running != self.running {
+                let args = Args::none().read(x.get(3)).read(x.get(4)).write(self.numbers.raw_mut());
+                let args = args.numbers(&[self.rows, self.channels]).float(self.epsilon);
+                // SAFETY: norm_running: arrays of a number a channel.
+                unsafe { self.gpu.each("norm_running", self.channels, &args) };
+                self.running = running;
+            }
         }
         let n = y.len();
         let args = Args::none().read(x.get(0)).read(x.get(1)).read(x.get(2)).read(self.numbers.raw()).read(x.get(5));
