@@ -299,6 +299,37 @@ fn a_teacher_below_what_it_must_reach_ends_the_run_with_a_failed_verdict() {
     assert!(!output.join("student").exists() && !output.join("evidence.json").exists());
 }
 
+/// Its contract names the classes in an order that is not its own: its answers are brought into the data's, and are wrong.
+#[test]
+fn a_teacher_from_elsewhere_that_guesses_is_refused_unless_that_is_asked_for() {
+    let scratch = Scratch::new("guesses");
+    let first = scratch.path("first");
+    assert_eq!(
+        run(&scratch.recipe(TINY), &first, &["train.epochs=1", "compare.baseline=false"]).status.code(),
+        Some(0)
+    );
+    let (model, mut contract) = (first.join("teacher/model.onnx"), json(&first.join("teacher/contract.json")));
+    contract["output"]["classes"].as_array_mut().unwrap().rotate_left(1);
+    let told = scratch.path("contract.json");
+    fs::write(&told, contract.to_string()).unwrap();
+    let (head, tail) = TINY.split_once("[teacher]").unwrap();
+    let tail = &tail[tail.find("[student]").unwrap()..];
+    let teacher = format!("[teacher]\nonnx = '{}'\ncontract = '{}'\n", model.display(), told.display());
+    let recipe = scratch.recipe(&format!("{head}{teacher}{tail}"));
+    let (output, short) = (scratch.path("second"), ["train.epochs=1", "compare.baseline=false"]);
+    let refused = run(&recipe, &output, &short);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        line(&refused).contains("a teacher that knows more than who guesses among 10 classes"),
+        "{}",
+        line(&refused)
+    );
+    assert!(!output.join("student").exists() && !output.join("evidence.json").exists());
+    let taken = run(&recipe, &output, &[&short[..], &["teacher.must_reach=0.0"]].concat());
+    let said = String::from_utf8_lossy(&taken.stderr);
+    assert!(taken.status.code() == Some(0) && said.contains("classes in another order than the data"), "{said}");
+}
+
 #[test]
 fn a_run_and_an_onnx_file_can_teach() {
     let scratch = Scratch::new("teachers");

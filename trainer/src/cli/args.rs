@@ -15,7 +15,7 @@ use crate::recipe::keys::PRECISIONS;
     version,
     max_term_width = 100,
     after_help = "\
-Exit status: 0 done, 1 a teacher is below must_reach, the budget cannot be met or a loss is not finite,
+Exit status: 0 done, 1 a teacher is below must_reach (or guesses), the budget cannot be met or a loss is not finite,
              2 refused, 3 this machine lacks something or another process of the training is lost,
              130 or 143 stopped by SIGINT or SIGTERM with its state saved.
 Example:     kd-train run recipes/digits.toml --output runs/digits"

@@ -6,7 +6,7 @@ use kd_runtime::Result;
 
 use super::embed::{self, Embedding};
 use super::relation::{Units, gram, gram_backward, to_f64, write};
-use super::taps::{OnGpu, STUDENT_FEATURES, TEACHER_FEATURES, relations_on};
+use super::taps::{OnGpu, STUDENT_FEATURES, TEACHER_FEATURES, relations};
 use super::{Batch, Knowledge, Loss, Method, Pair, Weight, columns};
 use crate::exec::{Parameter, Real};
 use crate::gpu::losses::relations::{Relations, Similarity};
@@ -146,7 +146,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         let (similarity, kept) = (Similarity::Kernels(gamma as f32, order), RefCell::<Relations>::default());
         let on_gpu: OnGpu =
             Box::new(move |seen, columns, given| kept.borrow_mut().products(seen, columns, similarity, given));
-        return relations_on(options, pair, 2, Some(on_gpu), move |seen, d| {
+        return relations(options, pair, 2, Some(on_gpu), move |seen, d| {
             kernels([seen.student, seen.teacher], seen.columns, gamma, order, d) as f32
         });
     }

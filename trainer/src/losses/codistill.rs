@@ -5,7 +5,7 @@ use kd_runtime::Result;
 use super::kd::soft_targets;
 use super::mse_logits::logit_regression;
 use super::rows::{AVERAGES, Average, Reduction, log_softmax, weighted_cross_entropy};
-use super::taps::{STUDENT_LOGITS, answers_on};
+use super::taps::{STUDENT_LOGITS, answers};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu;
@@ -114,7 +114,5 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::codistill::psi(&of_gpu, seen, classes, given);
         Ok(())
     };
-    answers_on(options, pair, average, on_gpu, move |seen, d| {
-        psi(&word, seen.student, seen.teacher, seen.columns[0], d)
-    })
+    answers(options, pair, average, on_gpu, move |seen, d| psi(&word, seen.student, seen.teacher, seen.columns[0], d))
 }

@@ -3,7 +3,7 @@
 use kd_runtime::Result;
 
 use super::rows::{Average, divergence, log_softmax, log_sum_exp};
-use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
+use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu;
@@ -122,7 +122,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::labelled::decoupled(seen, Answers::of(seen, classes), temperature, factors, given);
         Ok(())
     };
-    answers_on(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
+    answers(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
         let parts = decoupled([seen.student, seen.teacher], seen.batch.labels, temperature, factors, d);
         factors[0] * parts[0] + factors[1] * parts[1]
     })

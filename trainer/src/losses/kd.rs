@@ -3,7 +3,7 @@
 use kd_runtime::Result;
 
 use super::rows::{Average, REDUCTIONS, Reduction, divergence, log_softmax};
-use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
+use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu;
@@ -167,7 +167,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::kd::soft_targets(seen, Answers::of(seen, classes), form, Part::WHOLE, given);
         Ok(())
     };
-    answers_on(options, pair, average, on_gpu, move |seen, d| {
+    answers(options, pair, average, on_gpu, move |seen, d| {
         let classes = seen.columns[0];
         if !z_scores {
             return soft_targets(seen.student, seen.teacher, classes, temperature, reduction, tau2, d);

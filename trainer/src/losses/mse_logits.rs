@@ -3,7 +3,7 @@
 use kd_runtime::Result;
 
 use super::rows::{AVERAGES, Average};
-use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers_on};
+use super::taps::{STUDENT_LOGITS, TEACHER_LOGITS, answers};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu;
@@ -96,7 +96,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::mse_logits::logit_regression(seen, Answers::of(seen, classes), center, factor, given);
         Ok(())
     };
-    answers_on(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
+    answers(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
         let classes = seen.columns[0];
         logit_regression(seen.student, seen.teacher, classes, center, factor(seen.batch.size, classes), d)
     })

@@ -4,7 +4,7 @@ use kd_runtime::Result;
 
 use super::dkd::note_two_classes;
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
-use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
+use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu;
@@ -89,7 +89,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::labelled::normalized(seen, Answers::of(seen, classes), temperature, gamma, given);
         Ok(())
     };
-    answers_on(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
+    answers(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
         let parts = normalized([seen.student, seen.teacher], seen.batch.labels, temperature, gamma, d);
         parts[0] + gamma * temperature * temperature * parts[1]
     })

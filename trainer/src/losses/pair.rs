@@ -201,14 +201,11 @@ impl<'a> Pair<'a> {
 
     /// As [`Pair::taps`], of a method that reads one value of each.
     pub fn one(&self, student: &str, teacher: &str) -> Result<(Tap, Tap)> {
-        let mut both = self.taps(student, teacher)?;
-        match (both.pop(), both.len()) {
-            (Some(only), 0) => Ok(only),
-            (_, more) => {
-                let found = format!("{} of each", more + 1);
-                Err(Refusal::new("", "one tap of each network", found, "name one, or `last`"))
-            }
-        }
+        let both = self.taps(student, teacher)?;
+        <[_; 1]>::try_from(both).map(|[only]| only).map_err(|both| {
+            let found = format!("{} of each", both.len());
+            Refusal::new("", "one tap of each network", found, "name one, or `last`")
+        })
     }
 
     /// As [`Pair::taps`], of those that `check` lets pass. Where both sides say [`STAGES`] or both [`LAST`], stages that pass

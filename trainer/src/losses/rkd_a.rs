@@ -6,7 +6,7 @@ use kd_runtime::Result;
 
 use super::relation::{huber, pull, read, squared_distances, write};
 use super::rkd_d::{L2NORM, REDUCTIONS};
-use super::taps::{OnGpu, STUDENT_FEATURES, TEACHER_FEATURES, relations_on};
+use super::taps::{OnGpu, STUDENT_FEATURES, TEACHER_FEATURES, relations};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu::losses::relations::Relations;
@@ -196,7 +196,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (of_gpu, kept) = (form.clone(), RefCell::<Relations>::default());
     let on_gpu: OnGpu = Box::new(move |seen, columns, given| kept.borrow_mut().angles(seen, columns, &of_gpu, given));
     let on_gpu = Some(on_gpu).filter(|_| !form.official_zero);
-    relations_on(options, pair, 3, on_gpu, move |seen, d| {
+    relations(options, pair, 3, on_gpu, move |seen, d| {
         angles([seen.student, seen.teacher], seen.columns, &form, d) as f32
     })
 }

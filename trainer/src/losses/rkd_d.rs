@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use kd_runtime::Result;
 
 use super::relation::{huber, pull, read, squared_distances, write};
-use super::taps::{OnGpu, STUDENT_FEATURES, TEACHER_FEATURES, relations_on};
+use super::taps::{OnGpu, STUDENT_FEATURES, TEACHER_FEATURES, relations};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu::losses::relations::Relations;
@@ -171,7 +171,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let on_gpu: OnGpu =
         Box::new(move |seen, columns, given| kept.borrow_mut().distances(seen, columns, &of_gpu, given));
     let on_gpu = Some(on_gpu);
-    relations_on(options, pair, 3, on_gpu, move |seen, d| {
+    relations(options, pair, 3, on_gpu, move |seen, d| {
         distances([seen.student, seen.teacher], seen.columns, &form, d) as f32
     })
 }

@@ -6,6 +6,7 @@ use kd_runtime::Result;
 
 use super::adapters::{CONNECTOR, TOKENS, connect_widths, student, teacher};
 use super::joint::{Joint, OnGpu, PairLoss};
+use super::taps::within;
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu::losses::soft_dtw::{Form, Warps};
@@ -173,7 +174,8 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let taps = pair.taps_that(student, teacher, |s, t| series(s, t).map(drop))?;
     let taps = connect_widths(pair, options, taps, tokens)?;
     let joints = taps.iter().map(|(s, t)| series(s, t)).collect::<Result<Vec<_>>>()?;
-    let (gamma, divergence) = (options.number("gamma"), options.flag("divergence"));
+    let gamma = within("gamma", options.number("gamma"), [1e-6, 1e6])?;
+    let divergence = options.flag("divergence");
     let normalize = options.flag("normalize");
     let mut tables = Tables::default();
     let kept = RefCell::<Warps>::default();

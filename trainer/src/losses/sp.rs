@@ -6,7 +6,7 @@ use kd_runtime::Result;
 
 use super::adapters::{student, teacher};
 use super::relation::{Units, gram, gram_backward, to_f64, write};
-use super::taps::{OnGpu, relations_on};
+use super::taps::{OnGpu, relations};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu::losses::relations::{Relations, Similarity};
@@ -57,7 +57,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let kept = RefCell::<Relations>::default();
     let on_gpu: OnGpu =
         Box::new(move |seen, columns, given| kept.borrow_mut().products(seen, columns, Similarity::Rows, given));
-    relations_on(options, pair, 2, Some(on_gpu), |seen, d| {
+    relations(options, pair, 2, Some(on_gpu), |seen, d| {
         similarities([seen.student, seen.teacher], seen.columns, d) as f32
     })
 }

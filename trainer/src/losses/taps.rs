@@ -81,7 +81,7 @@ struct OneTap<F> {
 
 /// A loss of both networks' logits, with what a GPU does: the options `student` and `teacher` name them. Taps that have no
 /// logit for each class are refused here, labels beyond them in the first step.
-pub fn answers_on<F, G>(
+pub fn answers<F, G>(
     options: &Options,
     pair: &Pair<'_>,
     average: Average,
@@ -116,7 +116,7 @@ where
 
 /// A loss of how samples lie to each other in a value of each network, with what a GPU does, if anything; `least` of
 /// them at once say anything.
-pub fn relations_on<F>(
+pub fn relations<F>(
     options: &Options,
     pair: &Pair<'_>,
     least: usize,

@@ -3,7 +3,7 @@
 use kd_runtime::Result;
 
 use super::rows::{Average, log_softmax, weighted_cross_entropy};
-use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers_on, temperature};
+use super::taps::{AVERAGE, STUDENT_LOGITS, TEACHER_LOGITS, answers, temperature};
 use super::{Knowledge, Loss, Method, Pair, Weight};
 use crate::exec::Real;
 use crate::gpu;
@@ -88,7 +88,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::labelled::weighted_soft_labels(seen, Answers::of(seen, classes), temperature, given);
         Ok(())
     };
-    answers_on(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
+    answers(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
         let weights = weights([seen.student, seen.teacher], seen.batch.labels);
         weighted_soft_labels(seen.student, seen.teacher, &weights, temperature, d)
     })

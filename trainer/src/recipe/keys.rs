@@ -393,7 +393,8 @@ static DISTILL: &[Key] = &[
     key(
         "diagnose",
         "whether the first step of each epoch also measures the 2-norm of each weighted term's gradient by the student's \
-         parameters: in metrics.jsonl, and relative to the task's (without one, to the first term's) on the line of progress",
+         parameters: in metrics.jsonl, there and on the line of progress relative to the task's too (without one, to the \
+         first term's)",
         Kind::Flag { default: false },
     ),
     Key {

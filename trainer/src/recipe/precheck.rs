@@ -231,13 +231,16 @@ fn idle_targets(recipe: &Recipe) -> Option<String> {
     idle.then(|| format!("{}: {why}", keys.join(", ")))
 }
 
-/// Terms whose sum over a batch stands beside the mean that the labels have, with the weight that this makes.
+/// `kd` whose sum over a batch (of one process) stands beside the mean that the labels have, with the weight that this makes.
 fn summed_answers(recipe: &Recipe) -> Vec<String> {
     let batch = recipe.train.batch as f64;
     let of_labels = recipe.distill.task_weight > 0.0;
-    let sums = |term: &super::Term| term.method.name == "kd" && term.method.options.text("reduction") == "sum";
+    let sums = |term: &super::Term| {
+        let is_sum = term.method.name == "kd" && term.method.options.text("reduction") == "sum";
+        is_sum && term.stage != super::Stage::Init
+    };
     let note = |(i, term): (usize, &super::Term)| {
-        let weight = term.weight * batch;
+        let weight = (term.weight * batch) as f32;
         let why =
             format!("a sum over the batch counts as `batchmean` with the weight {weight}, beside the labels' mean");
         (of_labels && sums(term)).then(|| format!("distill.terms.{i}: `kd`: {why}"))

@@ -201,10 +201,15 @@ pub(super) fn fit_one(
     let shards = shards(session.data.train.len(), &scheme, run)?;
     let first: Vec<Graph> = (0..scheme.replicas).map(|i| session.first_replica(i, run)).collect::<Result<_>>()?;
     let of = [session.recipe.fingerprint(), session.data.description.sha256.clone()].join(" ");
-    let (start, is_new) = start_of(session, me, run)?;
+    let (kept, start) = start_of(session, me, run);
+    let is_new = start.is_none();
+    let start = start.unwrap_or_else(exchange::new_start);
     // A place that never answered is no place; later an outage stops nothing.
     let must = is_new && session.curves.is_empty();
     let exchange = Exchange::open(place, &files::sha256(of.as_bytes()), &format!("seed-{run}"), &start, must)?;
+    if is_new {
+        session.folder.write(&kept, start.as_bytes())?;
+    }
     let exchange = Mutex::new(exchange);
     let (jobs, monitor) = session.share();
     let peers = peers(&first, me, jobs.contract());
@@ -228,17 +233,11 @@ pub(super) fn fit_one(
     Ok((fitted, others))
 }
 
-/// Names the start of a replica: as its folder has it where it is resumed, else anew; whether it is new.
-fn start_of(session: &Session<'_>, me: usize, run: u64) -> Result<(String, bool)> {
+/// Where the folder keeps the name of a replica's start, and that name where the replica is resumed.
+fn start_of(session: &Session<'_>, me: usize, run: u64) -> (String, Option<String>) {
     let name = format!("checkpoints/{}-seed{run}/start", replica_name(me));
-    match fs::read_to_string(session.folder.path().join(&name)) {
-        Ok(start) if exchange::is_start(&start) => Ok((start, false)),
-        _ => {
-            let start = exchange::new_start();
-            session.folder.write(&name, start.as_bytes())?;
-            Ok((start, true))
-        }
-    }
+    let kept = fs::read_to_string(session.folder.path().join(&name)).ok();
+    (name, kept.filter(|start| exchange::is_start(start)))
 }
 
 /// The networks that a replica listens to: what they are before the first meeting.

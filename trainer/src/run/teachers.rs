@@ -33,7 +33,7 @@ pub(super) fn judge_all(session: &Session<'_>, opened: Vec<Option<Network>>) -> 
     let judge = |(teacher, network): (&recipe::Teacher, Option<Network>)| {
         let Some(network) = network else { return Ok(None) };
         let judged = judge(session, teacher.must_reach, &network)?;
-        if teacher.must_reach.is_none() && is_guessing(judged.judged, session.site.classes) {
+        if teacher.must_reach.is_none() && surely_guesses(judged.judged, session.site.classes) {
             return Err(no_better_than_guessing(&judged, session.site.classes));
         }
         Ok(Some((network, judged)))
@@ -66,7 +66,7 @@ pub(super) fn all(session: &mut Session<'_>, given: Vec<Option<Judged>>) -> Resu
         session.note(&format!("teacher {shown}: {:.2} % of {} {on} samples", 100.0 * score.accuracy, score.n));
         if is_guessing(score, session.site.classes) {
             let about = format!("no better than guessing among {} classes", session.site.classes);
-            session.note(&format!("teacher {shown}: {about}: it teaches nothing that is right"));
+            session.note(&format!("teacher {shown}: {about}: check the order of its classes and what it is fed"));
         }
         all.push(judged);
     }
@@ -77,6 +77,12 @@ pub(super) fn all(session: &mut Session<'_>, given: Vec<Option<Judged>>) -> Resu
 fn is_guessing(score: Score, classes: usize) -> bool {
     let chance = 1.0 / classes.max(1) as f64;
     score.accuracy <= chance + 2.0 * (chance * (1.0 - chance) / score.n.max(1) as f64).sqrt()
+}
+
+/// Whether they are those of one who guesses, and not only few of one who knows: the interval that the share lies in ends
+/// before half the way from chance to knowing all.
+fn surely_guesses(score: Score, classes: usize) -> bool {
+    is_guessing(score, classes) && score.ci.1 < 0.5 + 0.5 / classes.max(1) as f64
 }
 
 /// Of a teacher from elsewhere, whose classes may have another order, or whose inputs another scale, than its contract says.
@@ -283,5 +289,11 @@ mod tests {
         assert!(!guesses(130, 1000, 10) && !guesses(900, 1000, 10));
         // Two classes: half is chance; few samples say less.
         assert!(guesses(52, 100, 2) && !guesses(70, 100, 2) && guesses(7, 10, 2) && !guesses(10, 10, 2));
+        // Few samples are no proof.
+        let surely = |right, n, classes| surely_guesses(Score::new(right, n), classes);
+        assert!(surely(100, 1000, 10) && surely(0, 359, 10) && surely(52, 100, 2) && !surely(130, 1000, 10));
+        assert!(
+            [(1, 1), (2, 2), (1, 2), (4, 4), (4, 5), (3, 6), (7, 10)].iter().all(|&(right, n)| !surely(right, n, 2))
+        );
     }
 }

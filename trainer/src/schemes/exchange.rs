@@ -10,49 +10,27 @@
 //! that is resumed is the same start), and which starts of the others that one has heard: what answers to another start of
 //! its reader than the present one is of an earlier run.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use kd_runtime::error::Shown;
 use kd_runtime::{Result, files};
 use object_store::path::Path;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize};
-use serde::{Deserialize, Serialize};
 
+use super::left::{Asked, EARLIER, HASH, State, most_bytes, read, write};
 use super::meeting::Snapshot;
 use super::store::{Store, refuse};
 use crate::exec::Parameter;
 
-/// The value of `schema`.
-const SCHEMA: &str = "kd.replica/2";
 /// Of its own checkpoints a replica leaves so many: who reads one has time to.
 const KEPT: usize = 3;
-/// Letters of the hash in a name.
-const HASH: usize = 32;
-/// Why a checkpoint of an earlier run is left alone.
-const EARLIER: &str = "it answers to an earlier start of this replica";
 /// Letters of a start.
 const START: usize = 16;
 /// What went wrong for longer than this is not tried again in the same exchange.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// And not before so many times as long.
 const REST: u32 = 4;
-
-/// What a checkpoint says of itself.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct State {
-    schema: String,
-    /// Ties it to a recipe and its data.
-    run: String,
-    /// From 1.
-    replica: usize,
-    /// Which start of it.
-    start: String,
-    step: u64,
-    /// The starts of the others that it has heard, by their numbers.
-    heard: BTreeMap<usize, String>,
-}
 
 /// A checkpoint as it is listed.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -148,7 +126,9 @@ impl Exchange {
             self.store.sweep(&home(self.me));
             let (own, others): (Vec<_>, Vec<_>) =
                 self.list(self.me)?.into_iter().partition(|listed| listed.start == self.start);
-            others.iter().for_each(|listed| self.store.remove(&listed.path));
+            for listed in others {
+                self.store.remove(&listed.path);
+            }
             self.own = Some(own.into_iter().map(|listed| listed.path).collect());
         }
         Ok(())
@@ -228,17 +208,22 @@ impl Exchange {
     fn leave(&mut self, step: u64, parameters: &[&Parameter<f32>]) -> object_store::Result<()> {
         self.clean_up()?;
         let heard = |peer: &Peer| Some((peer.replica, peer.taken.as_ref()?.0.clone()));
-        let (schema, run, start) = (SCHEMA.into(), self.run.clone(), self.start.clone());
+        let (run, start) = (self.run.clone(), self.start.clone());
         let heard = self.peers.iter().filter_map(heard).collect();
-        let bytes = write(&State { schema, run, replica: self.me, start, step, heard }, parameters);
+        let bytes = write(&State::new(run, self.me, start, step, heard), parameters);
         let name = format!("{step:012}-{}-{}.safetensors", self.start, &files::sha256(&bytes)[..HASH]);
+        // One that is late may still come: the folder is looked at again.
+        let own = self.own.take();
         let path = self.store.put(&home(self.me), &name, bytes)?;
-        let own = self.own.get_or_insert_default();
+        let own = self.own.insert(own.unwrap_or_default());
         own.retain(|own| *own != path);
         own.push_back(path);
         while own.len() > KEPT {
             let Some(oldest) = own.pop_front() else { break };
-            self.store.remove(&oldest);
+            if !self.store.remove(&oldest) {
+                own.push_front(oldest);
+                break;
+            }
         }
         Ok(())
     }
@@ -263,7 +248,7 @@ impl Exchange {
                 Asked { run: &self.run, replica: peer.replica, start: &start, step, reader: (self.me, &self.start) };
             let read = match bytes > most {
                 true => Err(format!("expected at most {most} bytes, found {bytes}")),
-                false => match self.store.get(&path)? {
+                false => match self.store.get(&path, bytes)? {
                     Some(bytes) => read(&bytes, &name, &asked, network),
                     // Removed by its owner in between.
                     None => continue,
@@ -310,71 +295,6 @@ fn home(replica: usize) -> String {
     format!("replica-{replica}")
 }
 
-/// What a checkpoint of a network may take: its arrays, what the file says of each, and a state.
-fn most_bytes(network: &[Parameter<f32>], peers: usize) -> u64 {
-    let array = |p: &Parameter<f32>| size_of_val(&p.value[..]) + 2 * p.name.len() + 24 * p.shape.len() + 256;
-    (4096 + 64 * peers + network.iter().map(array).sum::<usize>()) as u64
-}
-
-fn write(state: &State, parameters: &[&Parameter<f32>]) -> Vec<u8> {
-    let arrays: Vec<Vec<u8>> =
-        parameters.iter().map(|p| p.value.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
-    let views = parameters.iter().zip(&arrays).map(|(p, bytes)| {
-        let view =
-            TensorView::new(Dtype::F32, p.shape.clone(), bytes).expect("a parameter has the elements of its shape");
-        (p.name.as_str(), view)
-    });
-    let text = serde_json::to_string(state).expect("texts and whole numbers");
-    serialize(views, Some(HashMap::from([("state".to_string(), text)]))).expect("arrays of the sizes that they say")
-}
-
-/// What a checkpoint must say of itself.
-struct Asked<'a> {
-    run: &'a str,
-    replica: usize,
-    start: &'a str,
-    step: u64,
-    /// Number and start of who reads it.
-    reader: (usize, &'a str),
-}
-
-/// The parameters of a replica's network, or in one line why not.
-fn read(
-    bytes: &[u8],
-    name: &str,
-    asked: &Asked<'_>,
-    network: &[Parameter<f32>],
-) -> std::result::Result<Vec<(String, Vec<f32>)>, String> {
-    if !name.contains(&files::sha256(bytes)[..HASH]) {
-        return Err("expected bytes with the hash of its name, found others (damaged, or cut off)".into());
-    }
-    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
-    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| error.to_string())?;
-    let state = metadata.metadata().as_ref().and_then(|metadata| metadata.get("state"));
-    let state: State = serde_json::from_str(state.ok_or("expected a state, found none")?).map_err(|e| e.to_string())?;
-    if state.schema != SCHEMA || state.run != asked.run {
-        return Err("expected this recipe and data, found others".into());
-    }
-    if (state.replica, &*state.start, state.step) != (asked.replica, asked.start, asked.step) {
-        return Err("expected the replica, start and step of its name, found others".into());
-    }
-    let (me, start) = asked.reader;
-    if state.heard.get(&me).is_some_and(|heard| heard != start) {
-        return Err(EARLIER.into());
-    }
-    let one = |p: &Parameter<f32>| {
-        let view = file.tensor(&p.name).ok().filter(|view| view.dtype() == Dtype::F32 && view.shape() == p.shape);
-        let view = view.ok_or_else(|| format!("expected `{}` {:?}, found another network", p.name, p.shape))?;
-        let values: Vec<f32> =
-            view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-        match values.iter().find(|x| !x.is_finite()) {
-            Some(x) => Err(format!("expected finite numbers in `{}`, found {x}", p.name)),
-            None => Ok((p.name.clone(), values)),
-        }
-    };
-    network.iter().map(one).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -390,14 +310,16 @@ mod tests {
         }
 
         fn open(&self, me: usize, run: &str) -> Exchange {
-            let place = Place { at: self.0.display().to_string(), me, replicas: 3 };
-            Exchange::open(&place, run, "seed-1", &start(me), true).unwrap()
+            Exchange::open(&self.place(me), run, "seed-1", &start(me), true).unwrap()
         }
 
         /// As [`Folder::open`], of another start.
         fn begin_anew(&self, me: usize) -> Exchange {
-            let place = Place { at: self.0.display().to_string(), me, replicas: 3 };
-            Exchange::open(&place, "r", "seed-1", &new_start(), true).unwrap()
+            Exchange::open(&self.place(me), "r", "seed-1", &new_start(), true).unwrap()
+        }
+
+        fn place(&self, me: usize) -> Place {
+            Place { at: self.0.display().to_string(), me, replicas: 3 }
         }
 
         fn files(&self, replica: usize) -> Vec<std::path::PathBuf> {
@@ -581,6 +503,33 @@ mod tests {
         std::fs::write(folder.0.join("seed-1/replica-1/000000000006.safetensors#1"), b"half").unwrap();
         let back = folder.open(1, "r");
         assert!(folder.files(1).len() == KEPT && back.again.is_none());
+    }
+
+    /// A pipe that nobody writes to stands for a folder that hangs.
+    #[test]
+    fn a_place_that_does_not_answer_takes_a_bounded_time_and_then_rests() {
+        let folder = Folder::new("hangs");
+        let mut one = folder.open(1, "r");
+        meet(&mut one, 1, &parameters(1.0), &mut |text| panic!("{text}"));
+        let pipe = folder.0.join("seed-1/replica-2");
+        std::fs::create_dir_all(&pipe).unwrap();
+        let pipe = pipe.join(format!("000000000001-{}-{}.safetensors", start(2), "0".repeat(HASH)));
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        one.store.most = Duration::from_millis(1100);
+        let mut said = Vec::new();
+        for step in 2..5 {
+            assert_eq!(
+                taken(&meet(&mut one, step, &parameters(1.0), &mut |text| said.push(text.to_string()))),
+                [None, None]
+            );
+        }
+        assert!(
+            said.len() == 1 && said[0].contains("replica 2") && said[0].contains("no answer within 1 s"),
+            "{said:?}"
+        );
+        assert!(one.again.is_some_and(|again| again > Instant::now()) && folder.files(1).len() == 2);
+        // Nor does who leaves wait for it.
+        drop(one);
     }
 
     #[test]

@@ -7,6 +7,7 @@ pub mod meeting;
 pub mod table;
 pub mod terms;
 
+mod left;
 mod owed;
 mod store;
 mod teachers;

@@ -6,14 +6,14 @@ use std::path::Path;
 use kd_runtime::cli::Precision;
 use kd_runtime::cli::target::Target;
 use kd_runtime::contract::{self, Contract, Meaning};
-use kd_runtime::graph::{Graph, Tensor};
+use kd_runtime::graph::{Dim, Graph, Tensor, ValueId};
+use kd_runtime::ops::Op;
 use kd_runtime::ops::gather::Gather;
 use kd_runtime::{Refusal, Result};
 
 use super::{CacheWish, Network, batch};
 use crate::data::{Prepared, RawBatch, scale};
 use crate::exec::{Executor, Mode, Plan};
-use crate::losses::pair::LOGITS;
 use crate::recipe::{Recipe, Teacher, TeacherSource};
 
 /// Training samples from which it is told whether a network gives probabilities.
@@ -50,6 +50,7 @@ pub(super) fn read(path: &Path, contract: Option<&Path>, data: &Prepared, out: &
     let mut notes = target.notes;
     if reorder(&mut graph, &mut contract, &data.description.classes) {
         graph.validate().map_err(|e| e.within(&at))?;
+        contract.check_model(&graph).map_err(|e| e.within(&at))?;
         notes.push("has its classes in another order than the data: its answers are brought into the data's".into());
     }
     contract.check_data(&data.description).map_err(|e| e.within(&at))?;
@@ -70,8 +71,8 @@ pub(super) fn read(path: &Path, contract: Option<&Path>, data: &Prepared, out: &
     Ok(network)
 }
 
-/// Brings the answers of a network that has these classes in another order into this one; says whether it had. Its output and its
-/// `logits` keep their names.
+/// Brings the answers of a network that has these classes in another order into this one; says whether it had. All that is
+/// made of its scores, their own name among it, is in this order then.
 fn reorder(graph: &mut Graph, contract: &mut Contract, classes: &[String]) -> bool {
     let theirs = &contract.output.classes;
     let place = |class: &String| theirs.iter().position(|other| other == class).map(|place| place as i64);
@@ -79,18 +80,58 @@ fn reorder(graph: &mut Graph, contract: &mut Contract, classes: &[String]) -> bo
     if theirs.len() != places.len() || theirs == classes {
         return false;
     }
+    let scores = graph.find(&contract.output.name).map(|output| scores(graph, output));
+    let Some((scores, axis)) = scores.and_then(|id| Some((id, class_axis(graph, id, classes.len())?))) else {
+        return false;
+    };
+    let producer = graph.producers()[scores.index()];
+    let name = graph.value(scores).name.clone();
+    graph.values[scores.index()].name = graph.fresh_name(&format!("{name}.own"));
     let known = graph.fresh_name("order of the classes");
     let order = graph.add_initializer(&known, Tensor::from_vec(&[places.len()], places));
-    let mut answers = vec![contract.output.name.as_str()];
-    answers.extend(Some(LOGITS).filter(|name| *name != contract.output.name));
-    for name in answers {
-        let Some(old) = graph.find(name) else { continue };
-        graph.values[old.index()].name = graph.fresh_name(&format!("{name}.own"));
-        let new = graph.apply(Gather { axis: -1 }, &[old, order], name);
-        graph.outputs.iter_mut().filter(|output| **output == old).for_each(|output| *output = new);
+    let new = graph.add_node(&name, Gather { axis }, &[Some(scores), Some(order)], &[&name])[0];
+    // It stands behind what makes the scores, before what is made of them.
+    let node = graph.nodes.pop().expect("the node that was added");
+    let from = producer.map_or(0, |producer| producer + 1);
+    for node in &mut graph.nodes[from..] {
+        node.inputs.iter_mut().filter(|input| **input == Some(scores)).for_each(|input| *input = Some(new));
     }
+    graph.nodes.insert(from, node);
+    graph.outputs.iter_mut().filter(|output| **output == scores).for_each(|output| *output = new);
     contract.output.classes = classes.to_vec();
     true
+}
+
+/// What an output is a softmax of, or the same numbers in another shape.
+fn scores(graph: &Graph, output: ValueId) -> ValueId {
+    let producers = graph.producers();
+    let mut scores = output;
+    while let Some(node) = producers[scores.index()].map(|i| &graph.nodes[i]) {
+        let is_same = match node.op {
+            Op::Softmax(_) | Op::LogSoftmax(_) | Op::Identity(_) => true,
+            Op::Flatten(_) | Op::Reshape(_) | Op::Squeeze(_) | Op::Unsqueeze(_) => {
+                node.input(0).is_some_and(|x| class_axis(graph, x, elements(graph, scores)).is_some())
+            }
+            _ => false,
+        };
+        match node.input(0).filter(|_| is_same) {
+            Some(before) => scores = before,
+            None => break,
+        }
+    }
+    scores
+}
+
+/// Elements of a value for each sample; 0 where that is not known.
+fn elements(graph: &Graph, id: ValueId) -> usize {
+    let known = |dim: &Dim| if let Dim::Known(n) = dim { *n } else { 0 };
+    graph.value(id).shape.0.iter().skip(1).map(known).product()
+}
+
+/// The axis of a value that so many classes lie along, all others behind the first being of size 1.
+fn class_axis(graph: &Graph, id: ValueId, classes: usize) -> Option<i64> {
+    let along = graph.value(id).shape.0.iter().skip(1).position(|dim| *dim == Dim::Known(classes))?;
+    (classes > 1 && elements(graph, id) == classes).then_some(along as i64 + 1)
 }
 
 /// Whether every row of the output for the first training samples is one of probabilities.

@@ -111,7 +111,7 @@ fn a_network_whose_samples_meet_is_not_opened() {
     }
 }
 
-/// Its last layer has its outputs in another order, as its contract says; its `logits` too, where a softmax follows.
+/// Its last layer has its outputs in another order, as its contract says; so has what a softmax is taken of.
 #[test]
 fn a_teacher_of_the_same_classes_in_another_order_answers_in_the_datas() {
     let data = prepared(&digits(), 1);
@@ -140,6 +140,7 @@ fn a_teacher_of_the_same_classes_in_another_order_answers_in_the_datas() {
     assert!(plain.notes.is_empty());
     let (graph, logits) = permuted(linear(Shape::batched(&[1, 8, 8]), -1));
     let (mut soft, scores) = (graph.clone(), logits);
+    soft.values[scores.index()].name = "scores".into();
     let probabilities = soft.apply(Softmax { axis: -1 }, &[scores], "probabilities");
     for (graph, output, meaning) in [
         (finish(graph, logits), "logits", Meaning::Logits),
@@ -150,12 +151,13 @@ fn a_teacher_of_the_same_classes_in_another_order_answers_in_the_datas() {
         let found = evaluate(&network.graph, &network.contract, &data.test, pace).unwrap();
         assert_eq!((found.predicted, found.right), (expected.predicted.clone(), expected.right), "{output}");
         let mut of_logits = Vec::new();
-        super::ask(&network.graph, &network.contract, &data.test, &["logits".to_string()], pace, |values, _| {
+        let name = if output == "logits" { output } else { "scores" };
+        super::ask(&network.graph, &network.contract, &data.test, &[name.to_string()], pace, |values, _| {
             of_logits.extend(values[0].chunks_exact(10).map(super::largest));
             Ok(())
         })
         .unwrap();
-        assert_eq!(of_logits, expected.predicted, "the logits too");
+        assert_eq!(of_logits, expected.predicted, "what it is a softmax of, too");
     }
 }
 

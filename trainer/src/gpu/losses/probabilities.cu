@@ -27,15 +27,6 @@ KERNEL(through_probabilities) {
   for (long long k = THREAD; k < N(0); k += THREADS) GIVE(to[k], (float)(p[k] * (d[k] - mean) / (double)F(0)), N(1));
 }
 
-// OUT(1)[0]: the sum of N(0) numbers (D(0)). N(1): whether it is added. One group.
-KERNEL(probabilities_total) {
-  SHARED double shared[256];
-  double sum = 0.0;
-  for (long long i = THREAD; i < N(0); i += THREADS) sum += D(0)[i];
-  sum = group_sum_double(shared, sum);
-  if (THREAD == 0) GIVE(OUT(1)[0], (float)sum, N(1));
-}
-
 // Below: matrices [N(0), N(1)], a row a sample. N(2): whether columns are compared, whose gradient is added, and not
 // rows.
 

@@ -3,8 +3,9 @@
 use kd_runtime::Result;
 
 use super::kd::{Form, soft_targets};
+use super::relations::total;
 use super::{Answers, Given, Part, Seen, groups, make_room};
-use crate::gpu::{Args, Gpu};
+use crate::gpu::Args;
 use crate::losses::rows::Reduction;
 use crate::ops::kernels::buffer::Buffer;
 
@@ -43,7 +44,7 @@ impl Probabilities {
             // SAFETY: correlation: matrices [samples, classes], a sum for each group.
             unsafe { gpu.groups("correlation", count, &args) };
         }
-        self.total(gpu, samples + classes, false, given);
+        total(gpu, &self.sums, samples + classes, 1, false, given);
         self.give(seen, answers, temperature, false, given);
         Ok(())
     }
@@ -82,7 +83,7 @@ impl Probabilities {
                 unsafe { gpu.each("gram_slopes", samples * classes, &args) };
                 from += count;
             }
-            self.total(gpu, from, true, given);
+            total(gpu, &self.sums, from, 1, true, given);
             self.give(seen, answers, temperature, true, given);
         }
         Ok(())
@@ -101,14 +102,6 @@ impl Probabilities {
             unsafe { gpu.groups("probabilities", samples, &args) };
         }
         make_room(gpu, &mut self.slopes, n)
-    }
-
-    /// Queues the sum of the first of the sums: the loss, or what is added to it.
-    fn total(&self, gpu: &Gpu, count: usize, add: bool, given: &mut Given<'_>) {
-        assert!(count <= self.sums.len() && given.value.len() == 1, "sums that there are");
-        let args = Args::none().read(self.sums.raw()).write(given.value).number(count).flag(add);
-        // SAFETY: probabilities_total: so many sums, one number.
-        unsafe { gpu.groups("probabilities_total", 1, &args) };
     }
 
     /// From the gradient by the student's probabilities to that by its logits, which is added or takes the place of
