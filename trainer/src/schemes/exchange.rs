@@ -126,9 +126,7 @@ impl Exchange {
             self.store.sweep(&home(self.me));
             let (own, others): (Vec<_>, Vec<_>) =
                 self.list(self.me)?.into_iter().partition(|listed| listed.start == self.start);
-            for listed in others {
-                self.store.remove(&listed.path);
-            }
+            others.iter().for_each(|listed| self.store.remove(&listed.path));
             self.own = Some(own.into_iter().map(|listed| listed.path).collect());
         }
         Ok(())
@@ -220,10 +218,7 @@ impl Exchange {
         own.push_back(path);
         while own.len() > KEPT {
             let Some(oldest) = own.pop_front() else { break };
-            if !self.store.remove(&oldest) {
-                own.push_front(oldest);
-                break;
-            }
+            self.store.remove(&oldest);
         }
         Ok(())
     }

@@ -108,9 +108,9 @@ impl Store {
         }
     }
 
-    /// Removes an object; says whether it is gone: somebody else may have cleaned up.
-    pub fn remove(&self, path: &Path) -> bool {
-        matches!(self.wait(0, self.store.delete(path)), Ok(()) | Err(Error::NotFound { .. }))
+    /// Removes an object; somebody else may have cleaned up. One that stays is found when its folder is listed the next time.
+    pub fn remove(&self, path: &Path) {
+        let _ = self.wait(0, self.store.delete(path));
     }
 
     /// Removes what a kill left of objects that were being written to a folder: `NAME#NUMBER` on this machine, and nothing in a
