@@ -114,7 +114,8 @@ pub fn study(args: &[String]) -> Result<(), Failure> {
     execute(Command::new("cargo").args(["build", "--release", "--quiet", "--locked", "-p", "kd-trainer"]))?;
     let (mut command, program) = (Command::new("cargo"), format!("study_{name}"));
     command.args(["run", "--release", "--quiet", "--locked", "-p", "kd-benchmarks", "--bin", &program, "--"]);
-    command.args(from_here(&args[1..], &given)).env("PATH", path_with_ours()?).args(kept(name, &args[1..]));
+    // Of an option that is given twice the last holds.
+    command.args(kept(name, &args[1..])).args(from_here(&args[1..], &given)).env("PATH", path_with_ours()?);
     let status = command.status().map_err(|e| format!("cargo: {e}"))?;
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
 }
