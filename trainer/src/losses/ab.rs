@@ -133,7 +133,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::ab::activation_boundary(gpu, compared.pair > 0, sides, margin, factor, given);
         Ok(())
     });
-    Ok(PairLoss::boxed(&taps, joints, on_gpu, move |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, Some(on_gpu), move |compared, s, t, d| {
         activation_boundary(s, t, margin, factor(compared, s.len()), d)
     }))
 }

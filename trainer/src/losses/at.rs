@@ -131,7 +131,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let taps = pair.taps_that(student, teacher, |s, t| places(s, t, false))?;
     let joints = taps.iter().map(|(s, t)| Joint::common(s, t, false)).collect::<Result<Vec<_>>>()?;
     let (power, paper) = (options.count("power"), options.text("form") == "paper");
-    Ok(PairLoss::boxed(&taps, joints, on_gpu(power, paper), move |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, Some(on_gpu(power, paper)), move |compared, s, t, d| {
         let channels = [compared.student.channels, compared.teacher.channels];
         attention_distance(s, t, channels, compared.student.places(), power, paper, d)
     }))

@@ -114,5 +114,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::codistill::psi(&of_gpu, seen, classes, given);
         Ok(())
     };
-    answers(options, pair, average, on_gpu, move |seen, d| psi(&word, seen.student, seen.teacher, seen.columns[0], d))
+    answers(options, pair, average, Some(Box::new(on_gpu)), move |seen, d| {
+        psi(&word, seen.student, seen.teacher, seen.columns[0], d)
+    })
 }

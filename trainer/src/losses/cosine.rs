@@ -84,7 +84,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::cosine::angle(gpu, compared.pair > 0, sides, channels, places, given);
         Ok(())
     });
-    Ok(PairLoss::boxed(&taps, joints, on_gpu, |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, Some(on_gpu), |compared, s, t, d| {
         angle(s, t, compared.student.channels, compared.student.places(), d)
     }))
 }

@@ -150,7 +150,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
         kept.borrow_mut().correlations(seen, classes, temperature, factors, given)
     };
-    answers_of(options, pair, least, Average::of(options.text("average")), on_gpu, move |seen, d| {
+    answers_of(options, pair, least, Average::of(options.text("average")), Some(Box::new(on_gpu)), move |seen, d| {
         let [inter, intra] = correlations([seen.student, seen.teacher], seen.columns[0], temperature, factors, d);
         (factors[0] * inter + factors[1] * intra) as f32
     })

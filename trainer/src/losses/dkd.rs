@@ -122,7 +122,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::labelled::decoupled(seen, Answers::of(seen, classes), temperature, factors, given);
         Ok(())
     };
-    answers(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
+    answers(options, pair, Average::of(options.text("average")), Some(Box::new(on_gpu)), move |seen, d| {
         let parts = decoupled([seen.student, seen.teacher], seen.batch.labels, temperature, factors, d);
         factors[0] * parts[0] + factors[1] * parts[1]
     })

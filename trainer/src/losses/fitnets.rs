@@ -171,7 +171,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::fitnets::total_distance(gpu, 0, compared.pair > 0, sides, distance, factor, given);
         Ok(())
     });
-    Ok(PairLoss::boxed(&taps, joints, on_gpu, move |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, Some(on_gpu), move |compared, s, t, d| {
         total_distance(s, t, distance, factor(compared, s.len()), d)
     }))
 }

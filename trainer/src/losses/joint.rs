@@ -238,7 +238,7 @@ pub struct PairLoss<F> {
     teacher: Vec<String>,
     joints: Vec<Joint>,
     compare: F,
-    on_gpu: OnGpu,
+    on_gpu: Option<OnGpu>,
     kept: RefCell<Kept>,
 }
 
@@ -246,8 +246,9 @@ impl<F> PairLoss<F>
 where
     F: FnMut(Compared, &[f32], &[f32], &mut [f32]) -> f32 + 'static,
 {
-    /// `compare` gives the value of a pair and overwrites the gradient by its student's side.
-    pub fn boxed(taps: &[(Tap, Tap)], joints: Vec<Joint>, on_gpu: OnGpu, compare: F) -> Box<dyn Loss> {
+    /// `compare` gives the value of a pair and overwrites the gradient by its student's side; `on_gpu` is what a GPU does, if
+    /// anything.
+    pub fn boxed(taps: &[(Tap, Tap)], joints: Vec<Joint>, on_gpu: Option<OnGpu>, compare: F) -> Box<dyn Loss> {
         let (student, teacher) = taps.iter().map(|(s, t)| (s.name.clone(), t.name.clone())).unzip();
         Box::new(Self { student, teacher, joints, compare, on_gpu, kept: RefCell::default() })
     }
@@ -270,7 +271,7 @@ impl<F> Kernel for PairLoss<F> {
             let values = [seen.student[pair], seen.teacher[pair]];
             let compared = self.compared(pair, values, seen.batch)?;
             kept.compare(gpu, joint.ways(), values, (pair, false), given, |sides, given| {
-                (self.on_gpu)(compared, gpu, sides, given)
+                self.on_gpu.iter().try_for_each(|on_gpu| on_gpu(compared, gpu, sides, given))
             })?;
         }
         Ok(())
@@ -290,7 +291,7 @@ where
     }
 
     fn on_gpu(&self) -> Option<&dyn Kernel> {
-        Some(self)
+        self.on_gpu.as_ref().map(|_| self as &dyn Kernel)
     }
 
     fn value(

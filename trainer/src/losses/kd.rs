@@ -167,7 +167,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::kd::soft_targets(seen, Answers::of(seen, classes), form, Part::WHOLE, given);
         Ok(())
     };
-    answers(options, pair, average, on_gpu, move |seen, d| {
+    answers(options, pair, average, Some(Box::new(on_gpu)), move |seen, d| {
         let classes = seen.columns[0];
         if !z_scores {
             return soft_targets(seen.student, seen.teacher, classes, temperature, reduction, tau2, d);

@@ -99,7 +99,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let on_gpu = move |seen: &gpu::losses::Seen<'_>, [classes, _]: [usize; 2], given: &mut gpu::losses::Given<'_>| {
         kept.borrow_mut().alignment(seen, classes, &of_gpu, given)
     };
-    answers(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
+    answers(options, pair, Average::of(options.text("average")), Some(Box::new(on_gpu)), move |seen, d| {
         d.fill(0.0);
         let mut d_one = vec![0.0; d.len()];
         let mut total = 0.0;

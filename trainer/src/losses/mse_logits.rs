@@ -96,7 +96,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::mse_logits::logit_regression(seen, Answers::of(seen, classes), center, factor, given);
         Ok(())
     };
-    answers(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
+    answers(options, pair, Average::of(options.text("average")), Some(Box::new(on_gpu)), move |seen, d| {
         let classes = seen.columns[0];
         logit_regression(seen.student, seen.teacher, classes, center, factor(seen.batch.size, classes), d)
     })

@@ -89,7 +89,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::labelled::normalized(seen, Answers::of(seen, classes), temperature, gamma, given);
         Ok(())
     };
-    answers(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
+    answers(options, pair, Average::of(options.text("average")), Some(Box::new(on_gpu)), move |seen, d| {
         let parts = normalized([seen.student, seen.teacher], seen.batch.labels, temperature, gamma, d);
         parts[0] + gamma * temperature * temperature * parts[1]
     })

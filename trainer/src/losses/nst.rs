@@ -91,7 +91,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         let channels = [compared.student.channels, compared.teacher.channels];
         kept.borrow_mut().distance(gpu, compared.pair > 0, sides, channels, compared.student.places(), given)
     });
-    Ok(PairLoss::boxed(&taps, joints, on_gpu, |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, Some(on_gpu), |compared, s, t, d| {
         selectivity(s, t, [compared.student.channels, compared.teacher.channels], compared.student.places(), d)
     }))
 }

@@ -197,7 +197,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::ofd::partial_distance(gpu, compared.pair > 0, sides, margins, factor(compared), given);
         Ok(())
     });
-    Ok(PairLoss::boxed(&taps, joints, on_gpu, move |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, Some(on_gpu), move |compared, s, t, d| {
         partial_distance(s, t, &all[compared.pair], compared.student.places(), factor(compared), d)
     }))
 }

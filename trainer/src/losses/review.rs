@@ -170,5 +170,5 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         let mut kept = kept.borrow_mut();
         gpu::losses::review::hierarchical(gpu, compared.pair > 0, sides, compared.student, &mut kept, given)
     });
-    Ok(PairLoss::boxed(&taps, joints, on_gpu, |compared, s, t, d| hierarchical(s, t, compared.student, d)))
+    Ok(PairLoss::boxed(&taps, joints, Some(on_gpu), |compared, s, t, d| hierarchical(s, t, compared.student, d)))
 }

@@ -184,7 +184,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         let form = Form { channels: compared.student.channels, lengths, gamma: gamma as f32, divergence, normalize };
         kept.borrow_mut().alignment(gpu, compared.pair > 0, sides, form, given)
     });
-    Ok(PairLoss::boxed(&taps, joints, on_gpu, move |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, Some(on_gpu), move |compared, s, t, d| {
         let lengths = [compared.student.width, compared.teacher.width];
         let factor = if normalize { 1.0 / (lengths[0] + lengths[1]) as f32 } else { 1.0 };
         let value = alignment(s, t, [compared.batch, compared.student.channels], gamma, divergence, &mut tables, d);

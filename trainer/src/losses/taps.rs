@@ -79,38 +79,35 @@ struct OneTap<F> {
     on_gpu: Option<OnGpu>,
 }
 
-/// A loss of both networks' logits, with what a GPU does: the options `student` and `teacher` name them. Taps that have no
+/// A loss of both networks' logits, with what a GPU does, if anything: the options `student` and `teacher` name them. Taps that have no
 /// logit for each class are refused here, labels beyond them in the first step.
-pub fn answers<F, G>(
+pub fn answers<F>(
     options: &Options,
     pair: &Pair<'_>,
     average: Average,
-    on_gpu: G,
+    on_gpu: Option<OnGpu>,
     formula: F,
 ) -> Result<Box<dyn Loss>>
 where
     F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
-    G: Fn(&gpu::losses::Seen<'_>, [usize; 2], &mut gpu::losses::Given<'_>) -> Result<()> + 'static,
 {
     answers_of(options, pair, 1, average, on_gpu, formula)
 }
 
 /// The same, where `least` samples at once say anything.
-pub fn answers_of<F, G>(
+pub fn answers_of<F>(
     options: &Options,
     pair: &Pair<'_>,
     least: usize,
     average: Average,
-    on_gpu: G,
+    on_gpu: Option<OnGpu>,
     formula: F,
 ) -> Result<Box<dyn Loss>>
 where
     F: Fn(&Seen<'_>, &mut [f32]) -> f32 + 'static,
-    G: Fn(&gpu::losses::Seen<'_>, [usize; 2], &mut gpu::losses::Given<'_>) -> Result<()> + 'static,
 {
     let student = [pair.student_answer(options.text("student"))?.name];
     let teacher = [pair.teacher_answer(options.text("teacher"))?];
-    let on_gpu: Option<OnGpu> = Some(Box::new(on_gpu));
     Ok(Box::new(OneTap { student, teacher, is_answer: true, least, average, formula, on_gpu }))
 }
 

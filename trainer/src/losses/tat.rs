@@ -36,7 +36,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
     let (student, teacher) = (options.text("student"), options.text("teacher"));
     let taps = pair.taps_that(student, teacher, |s, t| series(s, t).map(drop))?;
     let joints = taps.iter().map(|(s, t)| series(s, t)).collect::<Result<Vec<_>>>()?;
-    Ok(PairLoss::boxed(&taps, joints, on_gpu(2, paper), move |compared, s, t, d| {
+    Ok(PairLoss::boxed(&taps, joints, Some(on_gpu(2, paper)), move |compared, s, t, d| {
         let channels = [compared.student.channels, compared.teacher.channels];
         attention_distance(s, t, channels, compared.student.width, 2, paper, d)
     }))

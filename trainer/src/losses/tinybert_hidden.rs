@@ -42,5 +42,5 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::fitnets::total_distance(gpu, 0, compared.pair > 0, sides, Distance::Squared, factor, given);
         Ok(())
     });
-    Ok(PairLoss::boxed(&taps, joints, on_gpu, |_, s, t, d| squared_distance(s, t, 1.0 / s.len() as f32, d)))
+    Ok(PairLoss::boxed(&taps, joints, Some(on_gpu), |_, s, t, d| squared_distance(s, t, 1.0 / s.len() as f32, d)))
 }

@@ -88,7 +88,7 @@ fn build(options: &Options, pair: &mut Pair<'_>) -> Result<Box<dyn Loss>> {
         gpu::losses::labelled::weighted_soft_labels(seen, Answers::of(seen, classes), temperature, given);
         Ok(())
     };
-    answers(options, pair, Average::of(options.text("average")), on_gpu, move |seen, d| {
+    answers(options, pair, Average::of(options.text("average")), Some(Box::new(on_gpu)), move |seen, d| {
         let weights = weights([seen.student, seen.teacher], seen.batch.labels);
         weighted_soft_labels(seen.student, seen.teacher, &weights, temperature, d)
     })

@@ -39,8 +39,8 @@ pub static SCHEMES: &[Row] = &[
         about: "several frozen teachers, whose answers are averaged",
         cite: "Hinton et al. 2015",
         source: "Hinton, Vinyals, Dean 2015 (arXiv 1503.02531) §5",
-        keys: "`[[teacher]]`, once for each, with its share `weight`, or `count` of one architecture; `average` of `kd`, `mse_logits`, `dkd`, `nkd`, `dist`, \
-            `mlkd` and `wsld` says whether probabilities or logits are averaged (else probabilities). The methods are those of answers: inner values of several networks have no mean.",
+        keys: "`[[teacher]]`, once for each, with its share `weight`, or `count` of one architecture; `average` of a term that has \
+            it says whether probabilities or logits are averaged (else probabilities). The methods are those of answers: inner values of several networks have no mean.",
         teacher: "[[teacher]]\narch = \"cnn\"\nwidths = [16, 32, 32]\nepochs = 10\n\n\
             [[teacher]]\narch = \"mlp\"\nhidden = [64]\nepochs = 10\nweight = 0.5\n\n",
         recipe: "terms = [{ method = \"kd\", average = \"probabilities\" }]\n",
