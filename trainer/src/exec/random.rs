@@ -9,6 +9,9 @@ pub fn mix(x: u64) -> u64 {
     x ^ (x >> 31)
 }
 
+/// Uniform numbers are multiples of one over it.
+const GRID: f32 = 16_777_216.0;
+
 /// The stream of one place (a node) in one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Stream {
@@ -38,13 +41,30 @@ impl Stream {
     /// Number `i`, uniform in [0, 1) on a grid of 2⁻²⁴ (exact in f32).
     #[inline]
     pub fn uniform(self, i: usize) -> f32 {
-        (self.bits(i as u64) >> 40) as f32 * (1.0 / 16_777_216.0)
+        (self.bits(i as u64) >> 40) as f32 * (1.0 / GRID)
+    }
+
+    /// The least [`Stream::bits`] of a uniform number of at least `ratio` (from 0 to below 1): to compare integers takes the
+    /// compiler a fraction of what it takes to make floats first.
+    pub fn least(ratio: f32) -> u64 {
+        // Exact: a power of two, and nothing is lost in f64.
+        (((f64::from(ratio) * f64::from(GRID)).ceil()) as u64) << 40
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn comparing_bits_is_comparing_numbers() {
+        let a = Stream::new(5, 3);
+        let grid = [0.0, f32::MIN_POSITIVE, 0.2, 0.5, 0.5_f32.next_up(), 0.999, 1.0_f32.next_down()];
+        for ratio in grid.into_iter().chain((0..50).map(|i| a.uniform(i))) {
+            let least = Stream::least(ratio);
+            assert!((0..2000).all(|i| (a.bits(i) >= least) == (a.uniform(i as usize) >= ratio)), "{ratio}");
+        }
+    }
 
     #[test]
     fn numbers_are_uniform_and_streams_differ() {

@@ -3,6 +3,7 @@
 use kd_runtime::ops::{self, OpError};
 
 use super::kernels::pointwise::{self, PIECE};
+use super::kernels::rows::wide;
 use super::kernels::threads;
 use super::{Built, Context, Gradient, Inputs, Keeps, Kernel, Site};
 use crate::exec::random::Stream;
@@ -22,13 +23,25 @@ pub fn build<T: Real>(_op: &ops::dropout::Dropout, site: &Site<'_>) -> Built<T> 
     Ok(Box::new(Dropout { ratio, batch: site.output.first().copied().unwrap_or(1) }))
 }
 
-/// `y = y / (1 - ratio)` where element i of the stream is kept, else 0. The gradient is the same map.
-pub fn apply<T: Real>(y: &mut [T], ratio: f32, kept: impl Fn(usize) -> bool + Sync) {
-    let factor = T::ONE / (T::ONE - T::from_f32(ratio));
+/// `y = y / (1 - ratio)` where element i is kept, else 0. The gradient is the same map.
+pub fn apply<T: Real>(y: &mut [T], ratio: f32, kept: impl Fn(usize) -> bool + Copy + Sync) {
+    let factor = factor(ratio);
+    each(y, move |y: &mut T, i| *y = if kept(i) { *y * factor } else { T::ZERO });
+}
+
+/// Of what is kept.
+fn factor<T: Real>(ratio: f32) -> T {
+    T::ONE / (T::ONE - T::from_f32(ratio))
+}
+
+/// Calls `f` with each element and its place.
+fn each<T: Real>(y: &mut [T], f: impl Fn(&mut T, usize) + Copy + Sync) {
     threads::chunks(y, PIECE, |piece, y| {
-        for (i, y) in y.iter_mut().enumerate() {
-            *y = if kept(piece * PIECE + i) { *y * factor } else { T::ZERO };
-        }
+        wide(move || {
+            for (i, y) in (piece * PIECE..).zip(y) {
+                f(y, i);
+            }
+        });
     });
 }
 
@@ -38,13 +51,18 @@ impl Dropout {
         context.share.map_or(0, |share| share.first * (elements / self.batch.max(1)))
     }
 
+    /// Which elements of so many are kept in the step of this seed: those whose number is at least `ratio`.
+    fn kept<T>(&self, elements: usize, seed: u64, context: &Context<'_, T>) -> impl Fn(usize) -> bool + Copy + use<T> {
+        let (stream, first) = (Stream::new(seed, context.node as u64), self.first(elements, context));
+        let least = Stream::least(self.ratio);
+        move |i| stream.bits((first + i) as u64) >= least
+    }
+
     fn run<T: Real>(&self, y: &mut [T], context: &Context<'_, T>) {
         if let Mode::Train { seed } = context.mode
             && self.ratio > 0.0
         {
-            let stream = Stream::new(seed, context.node as u64);
-            let first = self.first(y.len(), context);
-            apply(y, self.ratio, |i| stream.uniform(first + i) >= self.ratio);
+            apply(y, self.ratio, self.kept(y.len(), seed, context));
         }
     }
 }
@@ -70,14 +88,12 @@ impl<T: Real> Kernel<T> for Dropout {
         }
         match context.mode {
             Mode::Train { seed } if self.ratio > 0.0 => {
-                let stream = Stream::new(seed, context.node as u64);
-                let factor = T::ONE / (T::ONE - T::from_f32(self.ratio));
-                let first = self.first(d.len(), context);
-                for (i, (d, &d_y)) in d.iter_mut().zip(d_y).enumerate() {
-                    if stream.uniform(first + i) >= self.ratio {
-                        *d += d_y * factor;
+                let (kept, factor) = (self.kept(d.len(), seed, context), factor::<T>(self.ratio));
+                each(d, move |d, i| {
+                    if kept(i) {
+                        *d += d_y[i] * factor;
                     }
-                }
+                });
             }
             _ => pointwise::copy(d, true, d_y),
         }

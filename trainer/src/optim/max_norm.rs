@@ -2,9 +2,10 @@
 
 use crate::exec::{Parameter, Role};
 use crate::gpu;
+use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
 
-/// Units whose lengths are summed side by side: each sum waits for the one before.
+/// Units whose lengths are summed side by side: where units are columns, their weights lie together.
 const LANES: usize = 8;
 /// Units of a piece of work.
 const PIECE: usize = 8 * LANES;
@@ -63,16 +64,27 @@ pub fn constrain(parameters: &mut [Parameter<f32>], unit_axes: &[usize], most: f
     }
 }
 
-/// Adds the squares of the weights of so many units, from `first` on, of an array `[any, units, inner]`: each unit's in their
-/// order.
+/// Adds the squares of the weights of so many units, from `first` on, of an array `[any, units, inner]`.
 fn add_squares<const N: usize>(values: &[f32], [units, inner, first]: [usize; 3], squares: &mut [f64; N]) {
     for block in values.chunks_exact((units * inner).max(1)) {
         let weights = &block[first * inner..][..N * inner];
-        for i in 0..inner {
-            for (k, square) in squares.iter_mut().enumerate() {
-                let w = f64::from(weights[k * inner + i]);
-                *square += w * w;
-            }
+        if inner == 1 {
+            squares.iter_mut().zip(weights).for_each(|(square, &w)| *square += f64::from(w) * f64::from(w));
+        } else {
+            squares.iter_mut().zip(weights.chunks_exact(inner)).for_each(|(square, weights)| *square += sum(weights));
         }
     }
+}
+
+/// The sum of the squares of weights that lie together, in as many sums as keep the processor busy.
+fn sum(weights: &[f32]) -> f64 {
+    wide(|| {
+        let (pieces, rest) = weights.as_chunks::<{ 2 * LANES }>();
+        let mut sums = [0.0; 2 * LANES];
+        for piece in pieces {
+            sums.iter_mut().zip(piece).for_each(|(sum, &w)| *sum += f64::from(w) * f64::from(w));
+        }
+        let rest: f64 = rest.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
+        sums.iter().sum::<f64>() + rest
+    })
 }
