@@ -34,6 +34,8 @@ const SCHEDULE: &str = "{ kind = \"cosine\" }";
 const HARD: f64 = 0.1;
 /// Share of the training samples that choose the lift, where there is one. No other arm chooses anything: all samples train.
 const VALIDATION: f64 = 0.1;
+/// Moved views of each sample that a teacher is asked about, once, where samples are moved: there are as many places.
+const VIEWS: usize = 25;
 /// The class that is left out.
 const LEFT_OUT: usize = 3;
 /// How far from the paper's figure a mean may be, as a share of it.
@@ -283,9 +285,10 @@ impl Study {
             "[student]\narch = \"mlp\"\nhidden = [{units}, {units}]\ninput_dropout = {inputs:?}\ndropout = {hidden:?}\n[train]\nepochs = {epochs}\nbatch = \
              {BATCH}\nkeep = \"last\"\n{limit}optimizer = {OPTIMIZER}\nschedule = {SCHEDULE}\n[compare]\nseeds = [{seed}]\n"
         );
+        let views = if arm.is_jittered { format!("cache_views = {VIEWS}\n") } else { String::new() };
         let taught = match (arm.taught, teacher) {
             (Some((hard, temperature)), Some(teacher)) => format!(
-                "baseline = false\n[teacher]\nrun = \"{}\"\n[distill]\ntask_weight = {hard:?}\nterms = [{{ method = \"kd\", temperature \
+                "baseline = false\n[teacher]\nrun = \"{}\"\n{views}[distill]\ntask_weight = {hard:?}\nterms = [{{ method = \"kd\", temperature \
                  = {temperature:?} }}]\n",
                 teacher.display()
             ),
