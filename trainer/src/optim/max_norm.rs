@@ -5,7 +5,7 @@ use crate::gpu;
 use crate::ops::kernels::rows::wide;
 use crate::ops::kernels::threads;
 
-/// Units whose lengths are summed side by side: where units are columns, their weights lie together.
+/// Units whose lengths are summed side by side: each sum waits for the one before.
 const LANES: usize = 8;
 /// Units of a piece of work.
 const PIECE: usize = 8 * LANES;
@@ -64,27 +64,54 @@ pub fn constrain(parameters: &mut [Parameter<f32>], unit_axes: &[usize], most: f
     }
 }
 
-/// Adds the squares of the weights of so many units, from `first` on, of an array `[any, units, inner]`.
+/// Adds the squares of the weights of so many units, from `first` on, of an array `[any, units, inner]`: each unit's in their
+/// order.
 fn add_squares<const N: usize>(values: &[f32], [units, inner, first]: [usize; 3], squares: &mut [f64; N]) {
     for block in values.chunks_exact((units * inner).max(1)) {
         let weights = &block[first * inner..][..N * inner];
-        if inner == 1 {
-            squares.iter_mut().zip(weights).for_each(|(square, &w)| *square += f64::from(w) * f64::from(w));
-        } else {
-            squares.iter_mut().zip(weights.chunks_exact(inner)).for_each(|(square, weights)| *square += sum(weights));
-        }
+        wide(|| {
+            let whole = inner - inner % LANES;
+            for from in (0..whole).step_by(LANES) {
+                // Turned, so that the units lie side by side.
+                let mut lines = [[0.0; N]; LANES];
+                for (k, weights) in weights.chunks_exact(inner).enumerate() {
+                    lines.iter_mut().zip(&weights[from..][..LANES]).for_each(|(line, &w)| line[k] = w);
+                }
+                lines.iter().for_each(|line| add(squares, line));
+            }
+            for i in whole..inner {
+                add(squares, &std::array::from_fn(|k| weights[k * inner + i]));
+            }
+        });
     }
 }
 
-/// The sum of the squares of weights that lie together, in as many sums as keep the processor busy.
-fn sum(weights: &[f32]) -> f64 {
-    wide(|| {
-        let (pieces, rest) = weights.as_chunks::<{ 2 * LANES }>();
-        let mut sums = [0.0; 2 * LANES];
-        for piece in pieces {
-            sums.iter_mut().zip(piece).for_each(|(sum, &w)| *sum += f64::from(w) * f64::from(w));
+/// Adds the square of a weight of each unit.
+#[inline(always)]
+fn add<const N: usize>(squares: &mut [f64; N], weights: &[f32; N]) {
+    squares.iter_mut().zip(weights).for_each(|(square, &w)| *square += f64::from(w) * f64::from(w));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::exec::random::Stream;
+
+    #[test]
+    fn squares_are_added_in_the_order_of_the_weights() {
+        let stream = Stream::new(3, 0);
+        let (blocks, units) = (2, 11);
+        for inner in [1, 3, 8, 9, 37] {
+            let values: Vec<f32> = (0..blocks * units * inner).map(|i| stream.uniform(i) - 0.5).collect();
+            for first in [0, 3] {
+                let mut found = [0.0; LANES];
+                add_squares(&values, [units, inner, first], &mut found);
+                let expected: [f64; LANES] = std::array::from_fn(|k| {
+                    let unit = |block: usize| &values[(block * units + first + k) * inner..][..inner];
+                    (0..blocks).flat_map(unit).fold(0.0, |sum, &w| sum + f64::from(w) * f64::from(w))
+                });
+                assert_eq!(found.map(f64::to_bits), expected.map(f64::to_bits), "{inner} weights from unit {first}");
+            }
         }
-        let rest: f64 = rest.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
-        sums.iter().sum::<f64>() + rest
-    })
+    }
 }
