@@ -120,9 +120,11 @@ pub fn study(args: &[String]) -> Result<(), Failure> {
     if status.success() { Ok(()) } else { Err(Failure::Exit(status.code().map_or(1, |code| code as u8))) }
 }
 
-/// Where a study is to write. The program knows its defaults, so it says what is a part, and of other settings or data.
+/// Where a study is to write. The program knows its defaults, so it says what is a part, and of other settings or data. Who
+/// names a place has the results there, whole or not, and nowhere else.
 fn kept(name: &str, args: &[String]) -> Vec<String> {
-    if args.windows(2).any(|pair| pair == ["--scale", "small"]) {
+    let is_named = args.iter().any(|arg| ["--output", "--report"].contains(&arg.as_str()));
+    if is_named || args.windows(2).any(|pair| pair == ["--scale", "small"]) {
         return Vec::new();
     }
     let (results, report) = (format!("{RESULTS}/study-{name}.json"), format!("docs/study-{name}.md"));
@@ -177,7 +179,9 @@ mod tests {
     fn a_study_says_itself_whether_it_is_whole() {
         let line = kept("hinton", &words("--arms distilled"));
         assert!(line.windows(2).any(|pair| pair == ["--part", "target/study"]), "{line:?}");
-        assert!(kept("hinton", &words("--scale small")).is_empty());
+        for line in ["--scale small", "--arms distilled --output o.json", "--report r.md"] {
+            assert!(kept("hinton", &words(line)).is_empty(), "{line}");
+        }
     }
 
     #[test]
