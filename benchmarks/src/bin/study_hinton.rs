@@ -7,6 +7,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use kd_benchmarks::study::asked::{self, Asked, Defaults};
@@ -157,6 +158,7 @@ struct Errors {
 }
 
 /// What one seed of an arm gave.
+#[derive(Clone)]
 struct Outcome {
     arm: &'static Arm,
     seed: usize,
@@ -237,19 +239,28 @@ impl Study {
         data::prepare(&recipe::parse::parse(&self.recipe(&every, 1, None), "study", &[])?)
     }
 
-    /// Teachers one after the other, on all threads; then students, as many at once as there are jobs.
+    /// Teachers, then students, as many at once as there are jobs: two nets on a core each take less time than one after the
+    /// other on both. A student that comes before its teacher is done waits for it.
     fn all(&self, arms: &[&'static Arm], data: &Prepared) -> Result<Vec<Outcome>> {
-        let mut outcomes = Vec::new();
         let is_needed =
             |arm: &Arm| arms.iter().any(|a| a.name == arm.name || (arm.name == TEACHER.name && a.taught.is_some()));
-        for arm in ARMS.iter().filter(|arm| arm.is_teacher() && is_needed(arm)) {
-            for seed in 1..=self.teachers {
-                outcomes.push(self.train(arm, seed, self.asked.jobs, data)?);
+        let teachers = ARMS.iter().filter(|arm| arm.is_teacher() && is_needed(arm)).map(|arm| (arm, self.teachers));
+        let students = arms.iter().filter(|arm| !arm.is_teacher()).map(|&arm| (arm, self.asked.seeds));
+        let seeds = |(arm, seeds)| (1..=seeds).map(move |seed| (arm, seed));
+        let tasks: Vec<(&'static Arm, usize)> = teachers.chain(students).flat_map(seeds).collect();
+        let several = tasks.iter().filter(|(arm, _)| arm.is_teacher()).count();
+        let threads = (self.asked.jobs / several.max(1)).max(1);
+        let taught: Vec<OnceLock<Result<Outcome>>> = (0..self.teachers).map(|_| OnceLock::new()).collect();
+        let teacher = |seed: usize| taught[seed - 1].get_or_init(|| self.train(&TEACHER, seed, threads, data)).clone();
+        let mut outcomes = runs::in_parallel(self.asked.jobs, &tasks, |&(arm, seed)| {
+            if arm.name == TEACHER.name {
+                return teacher(seed);
             }
-        }
-        let students = arms.iter().filter(|arm| !arm.is_teacher());
-        let tasks: Vec<_> = students.flat_map(|&arm| (1..=self.asked.seeds).map(move |seed| (arm, seed))).collect();
-        outcomes.extend(runs::in_parallel(self.asked.jobs, &tasks, |&(arm, seed)| self.train(arm, seed, 1, data))?);
+            if arm.taught.is_some() {
+                teacher(self.teacher_of(seed))?;
+            }
+            self.train(arm, seed, if arm.is_teacher() { threads } else { 1 }, data)
+        })?;
         outcomes.retain(|outcome| arms.iter().any(|arm| arm.name == outcome.arm.name));
         Ok(outcomes)
     }
