@@ -121,6 +121,7 @@ const ARMS: &[Arm] = &[
     Arm { name: "teacher with all inputs", dropout: [0.0, 0.5], by_default: false, paper: None, ..TEACHER },
     Arm { name: "teacher without limit", limit: None, by_default: false, paper: None, ..TEACHER },
     Arm { name: "alone jittered", is_jittered: true, taught: None, ..ABLATION },
+    Arm { name: "distilled longer", longer: 3, ..ABLATION },
     Arm { name: "distilled jittered", is_jittered: true, ..ABLATION },
     Arm { name: "distilled jittered longer", is_jittered: true, longer: 3, ..ABLATION },
     Arm { name: "distilled soft only", taught: Some((0.0, 20.0)), ..ABLATION },
